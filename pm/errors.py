@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every error that a user can meet, each with the remedy beside what went wrong.
+
+Library and kernel exceptions are translated into these at the boundary (``raise ... from``).
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class PmError(Exception):
+    """A failure that is not a bug: ``str()`` of it is one line a user can act on."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}" if self.remedy else self.message
+
+
+class SystemUnfit(PmError):
+    """This kernel, or the privileges given, cannot run the service (exit status 3)."""
+
+    exit_status = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong in a configuration file. ``line`` is 1-based, 0 where there is none."""
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{where}: {self.path}: {self.message}" if self.path else f"{where}: {self.message}"
+
+
+class ConfigError(PmError):
+    """A configuration that cannot be used; carries every problem found, never only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+class NotFound(PmError):
+    """A session, subflow or policy that does not exist (any more)."""
+
+
+class KernelRefused(PmError):
+    """The kernel answered a command with an error.
+
+    ``errno`` is positive; ``reason`` is the kernel's extended acknowledgement, or "".
+    """
+
+    def __init__(self, action: str, errno: int, reason: str = "") -> None:
+        self.action = action
+        self.errno = errno
+        self.reason = reason
+        text = f"{action}: {self.errno_name}: {os.strerror(errno)}"
+        super().__init__(f"{text} ({reason})" if reason else text)
+
+    @property
+    def errno_name(self) -> str:
+        return _errno.errorcode.get(self.errno, str(self.errno))

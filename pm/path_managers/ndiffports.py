@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``ndiffports``: several subflows between the initial addresses, on different source ports (paper, 4.4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Le
+from typing_extensions import Doc
+
+from pm.model import LocalAddress, Role, Session, Want, Wanted
+
+
+class NDiffPorts:
+    name: ClassVar[str] = "ndiffports"
+    summary: ClassVar[str] = (
+        "Several subflows between the addresses of the initial one, on different source ports."
+    )
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Parameters:
+        subflows: Annotated[int, Ge(1), Le(32), Doc("Subflows in all, the initial one included.")] = 2
+
+    @staticmethod
+    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+        # A server cannot connect to the client's ephemeral port: only the client multiplies.
+        count = parameters.subflows if session.role is Role.CLIENT else 1
+        return {session.initial_pair: Want(count)}

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``none``: the application's own subflow and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from pm.model import LocalAddress, Session, Want, Wanted
+
+
+class NonePathManager:
+    name: ClassVar[str] = "none"
+    summary: ClassVar[str] = "Opens no subflows."
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Parameters:
+        pass
+
+    @staticmethod
+    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+        return {session.initial_pair: Want()}
