@@ -52,7 +52,8 @@ class LocalAddress:
     """A local address as rtnetlink reports it and what path managers may do with it.
 
     ``why`` says in words why it is (not) usable; ``usable`` already takes link state, address
-    flags and the configured include/exclude rules into account.
+    flags and the configured include/exclude rules into account. ``up`` ignores the rules: the
+    address can carry packets (its link is up with carrier, it is not tentative or failed).
     """
 
     ip: str
@@ -62,6 +63,7 @@ class LocalAddress:
     usable: bool
     backup: bool
     why: str
+    up: bool = True
 
     @property
     def family(self) -> int:
@@ -91,7 +93,7 @@ class Pair(NamedTuple):
 class Want(NamedTuple):
     """How many subflows on a pair, and whether they carry the backup flag."""
 
-    count: int = 1
+    subflows: int = 1
     backup: bool = False
 
 
@@ -100,7 +102,11 @@ Wanted = dict[Pair, Want]
 
 @dataclass(slots=True, eq=False)
 class Subflow:
-    """One TCP subflow of a session. ``local_port`` is 0 while the kernel has not told it."""
+    """One TCP subflow of a session. ``local_port`` is 0 while the kernel has not told it.
+
+    ``backup`` is the flag as this end set it, ``peer_backup`` as the peer did; ``socket_family`` is
+    6 for a v4-mapped subflow.
+    """
 
     local: str
     local_port: int
@@ -111,6 +117,9 @@ class Subflow:
     local_id: int = 0
     remote_id: int = 0
     backup: bool = False
+    peer_backup: bool = False
+    backup_by_hand: bool = False
+    socket_family: int = 4
 
     @property
     def pair(self) -> Pair:
@@ -118,7 +127,7 @@ class Subflow:
 
     @property
     def id(self) -> str:
-        """Name of the subflow within its session, stable while it lives: ``LOCALPORT-LOCAL-REMOTE…``."""
+        """Name of the subflow within its session: ``LOCAL:PORT-REMOTE:PORT``."""
         return f"{self.local}:{self.local_port}-{self.remote}:{self.remote_port}"
 
 
@@ -135,12 +144,15 @@ class Retry:
 class Session:
     """One MPTCP connection, named by its local token (RFC 8684, section 3.2).
 
-    ``created`` and ``established`` are seconds since the epoch; ``socket_family`` is 4 or 6 and
-    limits the subflows (a v4 socket has v4 subflows only, a v6 socket both). Times of ``retries``
-    are on the monotonic clock.
+    ``number`` ascends in the order the sessions became known. ``created`` and ``established`` are
+    seconds since the epoch; ``socket_family`` is 4 or 6 and limits the subflows (a v4 socket has v4
+    subflows only, a v6 socket both). ``managed`` is false where the kernel's
+    own path manager has the session. ``held`` counts, per pair, the subflows the operator closed:
+    they are not opened again. Times of ``retries`` are on the monotonic clock.
     """
 
     token: int
+    number: int
     role: Role
     socket_family: int
     local: str
@@ -161,7 +173,7 @@ class Session:
     announced: dict[str, int] | None = None
     local_ids: dict[str, int] | None = None
     retries: dict[Pair, Retry] | None = None
-    manual_closed: frozenset[Pair] | None = None
+    held: dict[Pair, int] | None = None
 
     @property
     def initial_pair(self) -> Pair:

@@ -22,9 +22,7 @@ class FullMesh:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Parameters:
-        subflows_per_pair: Annotated[
-            int, Ge(1), Le(8), Doc("Subflows on each pair of addresses.")
-        ] = 1
+        subflows_per_pair: Annotated[int, Ge(1), Le(8), Doc("Subflows on each pair of addresses.")] = 1
         max_subflows: Annotated[
             int, Ge(1), Le(64), Doc("Subflows of a session in all, the initial one included.")
         ] = 8

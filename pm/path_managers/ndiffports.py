@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``ndiffports``: several subflows between the initial addresses, on different source ports (paper, 4.4.1)."""
+"""``ndiffports``: several subflows between the initial addresses, on different ports (paper, 4.4.1)."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ class NDiffPorts:
 
     @staticmethod
     def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # A server cannot connect to the client's ephemeral port: only the client multiplies.
-        count = parameters.subflows if session.role is Role.CLIENT else 1
+        # A server cannot connect to the client's ephemeral port; and a server that set the C flag
+        # refuses joins to its initial address (RFC 8684, section 3.1).
+        possible = session.role is Role.CLIENT and not session.deny_join_id0
+        count = parameters.subflows if possible else 1
         return {session.initial_pair: Want(count)}

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""When to look at which session again: one timer for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable
+
+BATCH = 64  # per turn of the loop, so that nobody else waits for all of them
+
+
+class Agenda:
+    """Calls ``due(token)`` at or soon after the time asked for. Forgotten sessions cost nothing more."""
+
+    def __init__(self, due: Callable[[int], None]) -> None:
+        self._due = due
+        self._heap: list[tuple[float, int]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def add(self, when: float, token: int) -> None:
+        """``when`` is on the monotonic clock."""
+        heapq.heappush(self._heap, (when, token))
+        if self._heap[0][0] == when:
+            self._schedule()
+
+    def cancel(self) -> None:
+        self._heap.clear()
+        self._schedule()
+
+    def _schedule(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._heap[0][0], self._fire) if self._heap else None
+
+    def _fire(self) -> None:
+        now = time.monotonic()
+        tokens: dict[int, None] = {}
+        while self._heap and self._heap[0][0] <= now and len(tokens) < BATCH:
+            tokens[heapq.heappop(self._heap)[1]] = None
+        for token in tokens:
+            self._due(token)
+        self._schedule()

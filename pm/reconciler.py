@@ -1,0 +1,374 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Makes every session have the subflows its policy wants: kernel events in, kernel commands out.
+
+From an event to its commands there is no queue and no task switch: the path from ESTABLISHED to
+the MP_JOIN is one function call deep in the event loop. What can wait (retries, thresholds, naming
+the cgroup) waits in the agenda.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import Protocol
+
+import structlog
+
+from pm.agenda import BATCH, Agenda
+from pm.config.model import Policy
+from pm.errors import NotFound
+from pm.executor import Executor, Publish
+from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType
+from pm.model import (
+    Close,
+    LocalAddress,
+    Open,
+    Origin,
+    Pair,
+    RemoteAddress,
+    Session,
+    SessionState,
+    SetBackup,
+    Subflow,
+    SubflowState,
+)
+from pm.path_managers import PathManager
+from pm.plan import Locals, plan
+from pm.sessions import SessionTable
+
+log = structlog.get_logger(__name__)
+
+NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
+THRESHOLD_POLL_S = 0.1  # how often after_bytes is looked at first; less often as a session ages
+THRESHOLD_POLL_CAP_S = 5.0
+MAX_ADDRESS_ID = 255
+
+
+class Selector(Protocol):
+    """Which policy owns a connection or a cgroup."""
+
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
+        """What the classifier in the socket's cgroup recorded; None where it recorded nothing."""
+
+    def policy_of_cgroup(self, cgroup_id: int) -> Policy | None: ...
+
+
+class Reconciler:
+    """Owns the session table. Not thread-safe: everything runs in the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        table: SessionTable,
+        commands: Commands,
+        diagnosis: Diagnosis,
+        selector: Selector,
+        path_managers: Mapping[str, type[PathManager]],
+        publish: Publish,
+        counters: Counter[str],
+    ) -> None:
+        self.table = table
+        self._counters = counters
+        self._commands = commands
+        self._diagnosis = diagnosis
+        self._selector = selector
+        self._path_managers = path_managers
+        self._publish = publish
+        self._executor = Executor(table=table, commands=commands, publish=publish, counters=counters)
+        self._agenda = Agenda(self._due)
+        self._locals = Locals((), frozenset(), {})
+        self._ids: dict[str, int] = {}
+        self._unnamed: list[int] = []
+        self._sweep = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    # Running
+
+    async def run(self) -> None:
+        """Follow the kernel until cancelled."""
+        self._loop.add_reader(self._commands.fileno(), self._on_readable)
+        try:
+            self.resync()
+            while True:
+                await self._sweep.wait()
+                self._sweep.clear()
+                await self._reconcile_all()
+        finally:
+            self._loop.remove_reader(self._commands.fileno())
+            self._agenda.cancel()
+
+    def _on_readable(self) -> None:
+        try:
+            for event in self._commands.read_events(BATCH):
+                self.apply(event)
+        except EventsLost:
+            self._counters["events_lost"] += 1
+            log.warning("events_lost", remedy="the sessions are compared with sock_diag now")
+            self.resync()
+
+    def resync(self) -> None:
+        """Compare the table with sock_diag: at start, and after the kernel dropped events."""
+        now = time.time()
+        merged = self.table.merge(self._diagnosis.dump_subflows(), now)
+        for session in merged.sessions_missing:
+            if self._diagnosis.session_figures(session.token) is None:
+                self._closed(session.token, now)
+        for session, subflow in merged.subflows_missing:
+            if not self._diagnosis.subflow_exists(subflow):
+                self.table.forget(session, subflow)
+                session.history.add(now, "subflow_gone", subflow.pair)
+        for session in merged.changed:
+            self._name(session)
+        self._counters["resyncs"] += 1
+        self._sweep.set()
+
+    # Events
+
+    def apply(self, event: Event) -> None:
+        """One event of the kernel, and the commands that follow from it."""
+        now, kind, table = time.time(), event.type, self.table
+        self._counters["events"] += 1
+        if kind == EventType.ESTABLISHED:
+            session = table.establish(event, now)
+            if session.policy is None:
+                self._classify(session)
+            self.reconcile(session)
+            if not session.cgroup_id:
+                self._name_later(session.token)
+            self._publish(now, "session", "established", session, {})
+        elif kind == EventType.CREATED:
+            self._publish(now, "session", "created", table.create(event, now), {})
+        elif kind == EventType.CLOSED:
+            self._closed(event.token, now)
+        elif known := table.get(event.token):
+            self._apply_to(known, event, now)
+
+    def _apply_to(self, session: Session, event: Event, now: float) -> None:
+        kind, table = event.type, self.table
+        if kind == EventType.SUB_ESTABLISHED:
+            subflow = table.joined(session, event, now)
+            detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
+            self._publish(now, "subflow", "established", session, detail)
+            if subflow.origin is Origin.PEER and self._refuse(session, subflow):
+                return
+        elif kind == EventType.SUB_CLOSED:
+            parted = table.parted(session, event, now, time.monotonic())
+            if parted:
+                self._counters["subflows_lost"] += 1
+                detail = {"subflow": parted.id, "reason": str(session.history[-1].detail)}
+                self._publish(now, "subflow", "closed", session, detail)
+        elif kind == EventType.ANNOUNCED:
+            remote = RemoteAddress(event.remote, event.remote_port, event.remote_id)
+            if not table.announced(session, remote, now):
+                return
+            self._publish(now, "session", "remote_address_announced", session, remote._asdict())
+        elif kind == EventType.REMOVED:
+            if not table.removed(session, event.remote_id, now):
+                return
+            self._publish(now, "session", "remote_address_removed", session, {"address_id": event.remote_id})
+        elif kind == EventType.SUB_PRIORITY:
+            table.priority(session, event, now)
+            return
+        self.reconcile(session)
+
+    def _closed(self, token: int, now: float) -> None:
+        session = self.table.close(token)
+        if session:
+            self._publish(now, "session", "closed", session, {"age_s": round(now - session.created, 3)})
+
+    def _refuse(self, session: Session, subflow: Subflow) -> bool:
+        """Close a join of the peer that the policy does not accept."""
+        accept = session.policy.accept if session.policy else None
+        if accept is None or not session.managed:
+            return False
+        reason = ""
+        if accept.from_ is not None:
+            address = ip_address(subflow.remote)
+            if not any(address in prefix for prefix in accept.from_ if prefix.version == address.version):
+                reason = "refused: not from an accepted prefix"
+        if accept.max_subflows is not None:
+            there = sum(s.state is SubflowState.ESTABLISHED for s in session.subflows)
+            if there > accept.max_subflows:
+                reason = f"refused: more than {accept.max_subflows} subflows"
+        if reason:
+            self._counters["joins_refused"] += 1
+            self._executor.perform(session, Close(subflow, reason))
+        return bool(reason)
+
+    # Policies and cgroups
+
+    def _classify(self, session: Session) -> None:
+        policy = self._selector.classify(
+            session.local, session.local_port, session.remote, session.remote_port
+        )
+        self._set_policy(session, policy)
+
+    def _set_policy(self, session: Session, policy: Policy | None) -> bool:
+        """False where nothing changes."""
+        changed = policy != session.policy
+        session.policy = policy  # also where it is equal: a reload lets the old object go
+        if changed:
+            session.retries = session.held = None
+            if policy:
+                session.started = session.started or not (policy.start.after or policy.start.after_bytes)
+                session.history.add(time.time(), "policy", policy.name)
+        return changed
+
+    def _name_later(self, token: int) -> None:
+        if not self._unnamed:
+            self._loop.call_later(NAMING_DELAY_S, self._name_batch)
+        self._unnamed.append(token)
+
+    def _name_batch(self) -> None:
+        batch, self._unnamed = self._unnamed[:BATCH], self._unnamed[BATCH:]
+        if self._unnamed:
+            self._loop.call_soon(self._name_batch)
+        for token in batch:
+            if session := self.table.get(token):
+                self._name(session)
+
+    def _name(self, session: Session) -> None:
+        """Ask the kernel for a session's cgroup: for display, and where no classifier ran.
+
+        A cgroup can be filled and connect before its classifier is attached; its id tells the policy
+        all the same.
+        """
+        if not session.cgroup_id:
+            figures = self._diagnosis.session_figures(session.token)
+            session.cgroup_id = figures.cgroup_id if figures else 0
+        unclassified = session.policy is None and session.cgroup_id
+        if unclassified and self._set_policy(session, self._selector.policy_of_cgroup(session.cgroup_id)):
+            self.reconcile(session)
+
+    def policies_changed(self) -> None:
+        """After a reload: every session gets the policy that its cgroup has now."""
+        for session in self.table:
+            if not session.cgroup_id:
+                self._name(session)
+            self._set_policy(session, self._selector.policy_of_cgroup(session.cgroup_id))
+        self._sweep.set()
+
+    # Local addresses
+
+    def addresses_changed(self, addresses: Sequence[LocalAddress]) -> None:
+        """New truth about local addresses and links: acts on every session."""
+        usable = tuple(a for a in addresses if a.usable)
+        there = frozenset(a.ip for a in addresses)
+        for address in usable:
+            self._allocate_id(address.ip, there)
+        before = self._locals.up
+        self._locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids)
+        lost = before - self._locals.up
+        if any(s.local in lost and not s.local_port for session in self.table for s in session.subflows):
+            # A dump tells the source ports of subflows still opening: without it they could not be
+            # closed, and their SYN's backoff would delay the next try by a minute.
+            self.resync()
+        self._sweep.set()
+
+    def _allocate_id(self, ip: str, there: frozenset[str]) -> None:
+        if ip in self._ids:
+            return
+        if len(self._ids) >= MAX_ADDRESS_ID:
+            for old in [old for old in self._ids if old not in there]:
+                del self._ids[old]
+        taken = set(self._ids.values())
+        free = next((i for i in range(1, MAX_ADDRESS_ID + 1) if i not in taken), None)
+        if free is None:
+            log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
+            return
+        self._ids[ip] = free
+
+    async def _reconcile_all(self) -> None:
+        for i, session in enumerate(list(self.table)):
+            self.reconcile(session)
+            if i % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+
+    # Deciding and doing
+
+    def reconcile(self, session: Session) -> None:
+        """Plan one session and perform the plan."""
+        policy = session.policy
+        if policy is None or session.state is not SessionState.ESTABLISHED:
+            return
+        monotonic = time.monotonic()
+        waiting = not session.started and not self._may_start(session, policy, monotonic)
+        if waiting and session.local in self._locals.up:
+            return
+        path_manager = self._path_managers[policy.path_manager.name]
+        actions, retry_at = plan(session, path_manager, self._locals, monotonic)
+        for action in actions:
+            if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
+                retry_at = min(retry_at or float("inf"), session.retries[action.pair].not_before)
+        if retry_at is not None:
+            self._agenda.add(retry_at, session.token)
+
+    def _due(self, token: int) -> None:
+        if session := self.table.get(token):
+            self.reconcile(session)
+
+    def _may_start(self, session: Session, policy: Policy, monotonic: float) -> bool:
+        age = time.time() - session.established
+        if age < policy.start.after:
+            self._agenda.add(monotonic + policy.start.after - age, session.token)
+            return False
+        if policy.start.after_bytes:
+            figures = self._diagnosis.session_figures(session.token)
+            if figures is None or figures.bytes_sent + figures.bytes_received < policy.start.after_bytes:
+                interval = min(max(age / 4, THRESHOLD_POLL_S), THRESHOLD_POLL_CAP_S)
+                self._agenda.add(monotonic + interval, session.token)
+                return False
+        session.started = True
+        session.history.add(time.time(), "start_reached")
+        return True
+
+    # By hand
+
+    def open_subflow(self, token: int, pair: Pair, *, backup: bool) -> Subflow:
+        """Raises NotFound, KernelRefused."""
+        session = self._session(token)
+        local_id = self._locals.id_of(session, pair.local)
+        if local_id is None:  # an address that the rules exclude: the kernel judges it
+            self._allocate_id(pair.local, frozenset(a.ip for a in self._locals.usable))
+            local_id = self._ids.get(pair.local, 0)
+        refused = self._executor.perform(session, Open(pair, local_id, backup, "by hand"), Origin.OPERATOR)
+        if refused:
+            raise refused
+        return session.subflows[-1]
+
+    def close_subflow(self, token: int, subflow_id: str) -> None:
+        """Raises NotFound, KernelRefused. The path manager does not open it again until a reload."""
+        session = self._session(token)
+        subflow = self._subflow(session, subflow_id)
+        refused = self._executor.perform(session, Close(subflow, "by hand"))
+        if refused:
+            raise refused
+        if subflow.origin in (Origin.POLICY, Origin.INITIAL):
+            session.held = {**(session.held or {})}
+            session.held[subflow.pair] = session.held.get(subflow.pair, 0) + 1
+
+    def set_backup(self, token: int, subflow_id: str, *, backup: bool) -> None:
+        """Raises NotFound, KernelRefused. The path manager leaves the flag alone from now on."""
+        session = self._session(token)
+        subflow = self._subflow(session, subflow_id)
+        refused = self._executor.perform(session, SetBackup(subflow, backup, "by hand"))
+        if refused:
+            raise refused
+        subflow.backup_by_hand = True
+
+    def _session(self, token: int) -> Session:
+        if session := self.table.get(token):
+            return session
+        raise NotFound(f"no session {token:#010x}", "list them with `mptcp-pm sessions`")
+
+    def _subflow(self, session: Session, subflow_id: str) -> Subflow:
+        for subflow in session.subflows:
+            if subflow.id == subflow_id:
+                return subflow
+        raise NotFound(
+            f"session {session.token:#010x} has no subflow {subflow_id}",
+            f"list them with `mptcp-pm session {session.token:#010x}`",
+        )
