@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Debian 12; every target works as root, or as a user with sudo.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup test lint demo bench clean packages bench-packages
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE)
+
+# bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool: tests and demo;
+# clang-format, shellcheck, yamllint: lint.
+PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mptcpize tcpdump bpftool \
+	procps util-linux clang-format shellcheck yamllint
+# mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
+BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
+
+# By content, so that a changed file is installed again and a touched one is not.
+STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: packages $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
+
+test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
+	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
+
+lint: setup ## ruff, mypy, yamllint, clang-format, shellcheck
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy tests/net/*.py tests/bench tests/demo
+	yamllint --strict .
+	find bpf_pm tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
+	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
+
+demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 checks and prints once
+	@$(AS_ROOT) $(PYTHON) -m tests.demo
+
+bench: setup bench-packages build/bench/second_path.so ## join delay, start, memory, API speed, against mptcpd and the kernel
+	@$(AS_ROOT) $(PYTHON) -m tests.bench
+
+clean: ## remove everything that make made
+	$(AS_ROOT) rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/results
+	$(AS_ROOT) find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(1): packages. apt-get only where one is missing.
+define install_missing
+	@missing=$$(comm -23 <(printf '%s\n' $(1) | sort) \
+	    <(dpkg-query -W -f='$${db:Status-Status} $${Package}\n' $(1) 2>/dev/null | sed -n 's/^installed //p' | sort)); \
+	if [ -n "$$missing" ]; then \
+	    $(AS_ROOT) apt-get update -q && \
+	    $(AS_ROOT) env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	fi
+endef
+
+packages:
+	$(call install_missing,$(PACKAGES))
+
+bench-packages:
+	$(call install_missing,$(BENCH_PACKAGES))
+
+# The system's interpreter and packages: bcc is Debian's, for Debian's Python.
+$(STAMP): pyproject.toml | packages
+	/usr/bin/python3 -m venv --system-site-packages $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@rm -f $(VENV)/setup-* && touch $@
+
+build/bench/second_path.so: tests/bench/second_path.c | bench-packages
+	@mkdir -p $(@D)
+	gcc -Wall -Wextra -Werror -O2 -shared -fPIC -o $@ $< -lmptcpd
+	chmod 755 $(@D) && chmod 644 $@

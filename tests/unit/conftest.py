@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+# No deadline per example: the machine is shared. Derandomised: a run tells of the change under test.
+settings.register_profile("project", deadline=None, derandomize=True)
+settings.load_profile("project")
+
+
+@pytest.fixture(autouse=True)
+def blockbuster() -> Iterator[BlockBuster]:
+    """The service's code never blocks the event loop: a blocking call of pm/ inside one is an error."""
+    with blockbuster_ctx("pm") as guard:
+        yield guard
