@@ -249,6 +249,8 @@ def decode_event(data: memoryview) -> Event:
     offset, end = 20, len(data)
     while offset + 4 <= end:
         length, kind = _ATTR.unpack_from(data, offset)
+        if length < 4:
+            break
         at = offset + 4
         match kind:
             case 1:

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sessions, addresses and events for tests of the pure modules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pm.config.model import PathManagerChoice, Policy
+from pm.history import History
+from pm.linux.mptcp_genl import Event
+from pm.model import LocalAddress, Origin, Role, Session, SessionState, Subflow, SubflowState
+from pm.path_managers import registry
+from pm.plan import Locals
+
+REMOTE = "10.0.9.1"
+REMOTE_PORT = 5201
+
+
+def address(ip: str, ifindex: int = 2, *, backup: bool = False, up: bool = True) -> LocalAddress:
+    return LocalAddress(ip, 24, ifindex, f"eth{ifindex}", up, backup, "", up)
+
+
+def locals_of(*addresses: LocalAddress) -> Locals:
+    return Locals(
+        tuple(a for a in addresses if a.usable),
+        frozenset(a.ip for a in addresses if a.up),
+        {a.ip: i for i, a in enumerate(addresses, 1)},
+    )
+
+
+def policy(path_manager: str = "fullmesh", parameters: dict[str, Any] | None = None, **fields: Any) -> Policy:
+    chosen = registry()[path_manager].Parameters(**(parameters or {}))
+    return Policy(name="p", cgroup="/p", path_manager=PathManagerChoice(path_manager, chosen), **fields)
+
+
+def session(local: str = "10.0.1.1", remote: str = REMOTE, **fields: Any) -> Session:
+    """An established client session with its initial subflow."""
+    family = 6 if ":" in local else 4
+    values: dict[str, Any] = {
+        "token": 0x1234,
+        "number": 1,
+        "role": Role.CLIENT,
+        "socket_family": family,
+        "local": local,
+        "local_port": 40000,
+        "remote": remote,
+        "remote_port": REMOTE_PORT,
+        "created": 1.0,
+        "history": History(),
+        "state": SessionState.ESTABLISHED,
+        "established": 1.0,
+        "started": True,
+    } | fields
+    result = Session(**values)
+    if "subflows" not in fields:
+        result.subflows = [subflow(local, remote, local_port=40000, origin=Origin.INITIAL)]
+    return result
+
+
+def subflow(
+    local: str,
+    remote: str = REMOTE,
+    *,
+    local_port: int = 41000,
+    origin: Origin = Origin.POLICY,
+    state: SubflowState = SubflowState.ESTABLISHED,
+    **fields: Any,
+) -> Subflow:
+    return Subflow(local, local_port, remote, REMOTE_PORT, origin, state, **fields)
+
+
+def event(kind: int, **fields: Any) -> Event:
+    values: dict[str, Any] = {
+        "type": kind,
+        "token": 0x1234,
+        "family": 4,
+        "local": "10.0.1.1",
+        "local_port": 40000,
+        "remote": REMOTE,
+        "remote_port": REMOTE_PORT,
+        "local_id": 0,
+        "remote_id": 0,
+        "backup": False,
+        "error": 0,
+        "reset_reason": -1,
+        "server_side": False,
+        "deny_join_id0": False,
+    }
+    return Event(**(values | fields))
