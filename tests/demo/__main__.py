@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``make demo``: three iperf3, two policies, one table that shows what each session has and why.
+
+Client and server are joined by two links of 100 Mbit/s. With DEMO_ONCE=1: some seconds, the table
+once, and exit status 0 only if every session has exactly the subflows its policy asks for,
+by the kernel's word (ss) and by the service's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any, NamedTuple
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tests.net.lab import Lab, run
+from tests.net.service import Service
+from tests.net.waiting import wait_for
+
+Pairs = Counter[tuple[str, str]]
+
+
+class Application(NamedTuple):
+    """One iperf3 and what its sessions should have. Its two connections (control, data) are two sessions."""
+
+    cgroup: str
+    port: int
+    policy: str | None
+    wanted: Pairs
+
+
+def applications(lab: Lab) -> list[Application]:
+    client, server = lab.addresses("client"), lab.addresses("server")
+    initial = (client[0], server[0])
+    return [
+        Application("sync", 5201, "sync", Counter(itertools.product(client, server))),
+        Application("shell", 5202, "shell", Counter({initial: 3})),
+        Application("other", 5203, None, Counter({initial: 1})),
+    ]
+
+
+def configuration(lab: Lab) -> dict[str, Any]:
+    return {
+        "policies": [
+            {"name": "sync", "cgroup": lab.cgroup("sync"), "path_manager": "fullmesh"},
+            {
+                "name": "shell",
+                "cgroup": lab.cgroup("shell"),
+                "path_manager": {"ndiffports": {"subflows": 3}},
+            },
+        ]
+    }
+
+
+def start(lab: Lab) -> Service:
+    """Traffic and service. The server's kernel announces its second address, as a multihomed server does."""
+    for link in (1, 2):
+        lab.shape(link, mbit=100)
+    lab.ip("server", "mptcp", "endpoint", "add", lab.address("server", 2), "dev", "eth1", "signal")
+    service = lab.service(configuration(lab))
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    iperf3 = ["mptcpize", "run", "iperf3"]
+    for app in applications(lab):
+        lab.popen([*iperf3, "--server", "--port", str(app.port)], ns="server", **quiet)
+    listening = ["nsenter", f"--net=/run/netns/{lab.netns('server')}", "ss", "-HtlnO"]
+    wait_for(lambda: run(*listening).count("LISTEN"), until=lambda n: n == 3)
+    for app in applications(lab):
+        args = ["--client", lab.address("server", 1), "--port", str(app.port), "--time", "0"]
+        lab.popen([*iperf3, *args], cgroup=app.cgroup, **quiet)
+    return service
+
+
+def differences(lab: Lab, service: Service) -> list[str]:
+    """What is not as the policies ask for, in words: of the kernel's subflows, and of the service's."""
+    found = []
+    kernel = [flows for flows in lab.subflows().values() if any(f.state == "ESTAB" for f in flows)]
+    reported = service.sessions()
+    for app in applications(lab):
+        ours: list[Pairs] = [
+            Counter((f.local, f.remote) for f in flows)
+            for flows in kernel
+            if flows[0].remote_port == app.port
+        ]
+        shown = [s for s in reported if any(f["remote"]["port"] == app.port for f in s["subflows"])]
+        theirs: list[Pairs] = [
+            Counter((f["local"]["ip"], f["remote"]["ip"]) for f in s["subflows"]) for s in shown
+        ]
+        if ours != [app.wanted] * 2:
+            found.append(f"{app.cgroup}: the kernel has {_words(ours)}, wanted twice {_words([app.wanted])}")
+        if theirs != [app.wanted] * 2:
+            found.append(f"{app.cgroup}: the service shows {_words(theirs)}")
+        if any(s["policy"] != app.policy for s in shown):
+            found.append(f"{app.cgroup}: policies {[s['policy'] for s in shown]}, wanted {app.policy}")
+    return found
+
+
+def _words(sessions: list[Pairs]) -> str:
+    return "; ".join(", ".join(f"{n}x {a} - {b}" for (a, b), n in s.items()) for s in sessions) or "none"
+
+
+class View:
+    """The table; throughput is what the kernel's byte counters moved since the last look."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.seen: dict[str, tuple[float, int]] = {}
+
+    def _mbit_per_s(self, key: str, sent: int) -> float:
+        now = time.monotonic()
+        before, base = self.seen.get(key, (now, sent))
+        self.seen[key] = (now, sent)
+        return (sent - base) * 8e-6 / (now - before) if now > before else 0.0
+
+    def table(self) -> Table:
+        table = Table(title="mptcp-pm: sessions of the client", expand=True)
+        for column in ("session", "policy", "subflow", "state"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("Mbit/s", justify="right")
+        table.add_column("why")
+        for session in sorted(self.service.sessions(), key=lambda s: (s["policy"] or "~", s["token"])):
+            name = Text(session["token"], "bold")
+            manager = session["path_manager"] or "none"
+            policy = f"{session['policy']} ({manager})" if session["policy"] else "no policy"
+            for flow in session["subflows"]:
+                local, remote = (f"{flow[end]['ip']}:{flow[end]['port']}" for end in ("local", "remote"))
+                rate = self._mbit_per_s(f"{session['token']} {flow['id']}", flow["bytes_sent"] or 0)
+                backup = " backup" if flow["backup"] else ""
+                table.add_row(
+                    name, policy, f"{local} → {remote}{backup}", flow["state"], f"{rate:.1f}", flow["reason"]
+                )
+                name, policy = Text(), ""
+            table.add_section()
+        return table
+
+
+def watch(console: Console, view: View) -> None:
+    """Until Ctrl-C."""
+    hint = Text("Ctrl-C ends and cleans up everything", "dim")
+    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+        while True:
+            live.update(Group(view.table(), hint), refresh=True)
+            time.sleep(0.5)
+
+
+def check_once(console: Console, lab: Lab, view: View) -> int:
+    """Wait for the subflows, let traffic flow, print; 0 if everything still is as asked for."""
+    try:
+        wait_for(lambda: differences(lab, view.service), 15, until=lambda found: not found)
+    except AssertionError as e:
+        console.print(f"not reached: {e}")
+    view.table()
+    time.sleep(3)
+    console.print(view.table())
+    found = differences(lab, view.service)
+    console.print("\n".join(found) or "every session has exactly the subflows its policy asks for")
+    return 1 if found else 0
+
+
+def main() -> int:
+    if os.geteuid() != 0:
+        print("the demo needs root: network namespaces and cgroups", file=sys.stderr)
+        return 1
+    # SIGTERM unwinds the stack as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    once = os.environ.get("DEMO_ONCE") == "1"
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    try:
+        with Lab() as lab:
+            view = View(start(lab))
+            if once:
+                return check_once(console, lab, view)
+            watch(console, view)
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
