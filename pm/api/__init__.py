@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""REST: the only part of the service that imports aiohttp. ``control`` is what it needs of the rest."""

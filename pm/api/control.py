@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the API needs of the service: a Protocol, and the data that cross it.
+
+The API programs against ``ControlPlane``; ``pm.service`` implements it. Figures of subflows and
+kernel checks come from ``pm.linux``: the Protocols here name the attributes that the views read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from pm.api.events import EventReader
+from pm.config.model import Policy
+from pm.errors import Problem
+from pm.model import LocalAddress, Session, Subflow
+
+
+class SubflowFigures(Protocol):
+    """The kernel's figures of one subflow, from sock_diag (INET_DIAG_INFO: struct tcp_info)."""
+
+    @property
+    def rtt_us(self) -> int: ...
+    @property
+    def cwnd(self) -> int: ...
+    @property
+    def congestion_control(self) -> str: ...
+    @property
+    def bytes_sent(self) -> int: ...
+    @property
+    def bytes_received(self) -> int: ...
+    @property
+    def retransmits(self) -> int: ...
+    @property
+    def delivery_rate(self) -> int: ...
+
+
+class KernelCheck(Protocol):
+    """One capability of the kernel or the host that the probe looked for."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def ok(self) -> bool: ...
+    @property
+    def required(self) -> bool: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def remedy(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastReload:
+    """How the last attempt to load the configuration ended; ``time`` is seconds since the epoch."""
+
+    time: float
+    ok: bool
+    problems: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """State of the service as a whole. ``ready``: attached to its cgroups and the sessions dumped.
+
+    ``started_at`` is seconds since the epoch; ``config_digest`` names the configuration in force,
+    also while the file holds a newer, bad one.
+    """
+
+    version: str
+    pid: int
+    started_at: float
+    ready: bool
+    datapath: str
+    kernel_release: str
+    checks: Sequence[KernelCheck]
+    config_path: str
+    config_digest: str
+    last_reload: LastReload
+    counters: Mapping[str, int]
+    sessions: int
+
+
+class ControlPlane(Protocol):
+    def status(self) -> Status: ...
+
+    def policies(self) -> Sequence[Policy]: ...
+
+    def attached(self) -> Mapping[str, str]:
+        """Cgroup path below the cgroup2 root -> name of the policy whose classifier is attached there."""
+
+    def sessions(self) -> Mapping[int, Session]:
+        """The live table by token, in ascending order of ``Session.number``."""
+
+    def cgroup_path(self, session: Session) -> str | None:
+        """Path below the cgroup2 root; None where it is unknown or the cgroup is gone. No I/O."""
+
+    def addresses(self) -> Sequence[LocalAddress]: ...
+
+    def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowFigures | None]]:
+        """Per session, per subflow in the order of ``Session.subflows``; None where the socket is gone."""
+
+    async def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool
+    ) -> Subflow:
+        """Raises NotFound, KernelRefused. ``local_port`` is 0 where the kernel has not told it yet."""
+
+    async def close_subflow(self, token: int, subflow_id: str) -> None:
+        """Raises NotFound, KernelRefused."""
+
+    async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+        """Raises NotFound, KernelRefused."""
+
+    async def reload(self) -> None:
+        """Raises ConfigError with all problems; the last good configuration stays in force."""
+
+    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+        """Follow what happens; ``after`` is the number of the last event a reader has seen."""

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One function per endpoint: find it, view it, answer. Errors are raised (see ``problems``)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+
+from pm import metrics
+from pm.api.control import ControlPlane
+from pm.api.inputs import parse_body, parse_query
+from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI
+from pm.api.listing import encode
+from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
+from pm.api.views import (
+    address_view,
+    parse_token,
+    policy_view,
+    session_detail_view,
+    status_view,
+    subflow_view,
+    token_text,
+)
+from pm.errors import NotFound
+from pm.model import Session, Subflow
+
+
+async def get_status(request: web.Request) -> web.Response:
+    return _json(status_view(request.app[CONTROL].status(), time.time()))
+
+
+async def list_policies(request: web.Request) -> web.Response:
+    control = request.app[CONTROL]
+    attached, counts = control.attached(), await _sessions_by_policy(request)
+    views = [policy_view(policy, attached, counts[policy.name]) for policy in control.policies()]
+    return _json({"policies": views})
+
+
+async def get_policy(request: web.Request) -> web.Response:
+    control, name = request.app[CONTROL], request.match_info["name"]
+    for policy in control.policies():
+        if policy.name == name:
+            counts = await _sessions_by_policy(request)
+            return _json(policy_view(policy, control.attached(), counts[name]))
+    raise NotFound(f"no policy {name!r}")
+
+
+async def list_sessions(request: web.Request) -> web.Response:
+    query = parse_query(SessionQuery, request.query)
+    return _json_bytes(await request.app[LISTING].page(query))
+
+
+async def get_session(request: web.Request) -> web.Response:
+    control = request.app[CONTROL]
+    session = _session(request)
+    figures = control.stats([session])[0]
+    return _json(session_detail_view(session, control.cgroup_path(session), figures, time.time()))
+
+
+async def open_subflow(request: web.Request) -> web.Response:
+    """201 where the kernel has told the local port already, else 202: its name will change with it."""
+    session = _session(request)
+    wanted = parse_body(OpenSubflow, await request.read())
+    subflow = await request.app[CONTROL].open_subflow(
+        session.token,
+        wanted.local or session.local,
+        wanted.remote or session.remote,
+        wanted.remote_port or session.remote_port,
+        wanted.backup,
+    )
+    status = HTTPStatus.CREATED if subflow.local_port else HTTPStatus.ACCEPTED
+    return _json(_subflow_document(request.app[CONTROL], session, subflow), status)
+
+
+async def close_subflow(request: web.Request) -> web.Response:
+    session, subflow = _session(request), request.match_info["id"]
+    await request.app[CONTROL].close_subflow(session.token, subflow)
+    return web.Response(status=HTTPStatus.NO_CONTENT)
+
+
+async def change_subflow(request: web.Request) -> web.Response:
+    control, session, subflow_id = request.app[CONTROL], _session(request), request.match_info["id"]
+    change = parse_body(ChangeSubflow, await request.read())
+    await control.set_backup(session.token, subflow_id, change.backup)
+    for subflow in session.subflows:
+        if subflow.id == subflow_id:
+            return _json(_subflow_document(control, session, subflow))
+    raise NotFound(f"subflow {subflow_id} of session {token_text(session.token)} has closed")
+
+
+async def list_addresses(request: web.Request) -> web.Response:
+    return _json({"addresses": [address_view(address) for address in request.app[CONTROL].addresses()]})
+
+
+async def reload(request: web.Request) -> web.Response:
+    control = request.app[CONTROL]
+    await control.reload()
+    return _json(status_view(control.status(), time.time())["config"])
+
+
+async def get_health(request: web.Request) -> web.Response:
+    return _json({"status": "ok"})
+
+
+async def get_readiness(request: web.Request) -> web.Response:
+    if request.app[CONTROL].status().ready:
+        return _json({"status": "ok"})
+    return _json({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def get_metrics(request: web.Request) -> web.Response:
+    sessions, subflows = await request.app[LISTING].census()
+    snapshot = metrics.Snapshot(
+        status=request.app[CONTROL].status(),
+        sessions=sessions,
+        subflows=subflows,
+        join_delay=request.app[JOIN_DELAY],
+    )
+    return web.Response(body=metrics.exposition(snapshot), headers={"Content-Type": metrics.CONTENT_TYPE})
+
+
+async def get_openapi(request: web.Request) -> web.Response:
+    return _json_bytes(request.app[OPENAPI])
+
+
+def _session(request: web.Request) -> Session:
+    text = request.match_info["token"]
+    token = parse_token(text)
+    session = None if token is None else request.app[CONTROL].sessions().get(token)
+    if session is None:
+        raise NotFound(f"no session {text}")
+    return session
+
+
+def _subflow_document(control: ControlPlane, session: Session, subflow: Subflow) -> Any:
+    figures = control.stats([session])[0]
+    mine = [f for s, f in zip(session.subflows, figures, strict=False) if s is subflow]
+    return subflow_view(subflow, session.policy, mine[0] if mine else None)
+
+
+async def _sessions_by_policy(request: web.Request) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for (policy, _), count in (await request.app[LISTING].census())[0].items():
+        if policy is not None:
+            counts[policy] += count
+    return counts
+
+
+def _json(value: Any, status: int = HTTPStatus.OK) -> web.Response:
+    return _json_bytes(encode(value), status)
+
+
+def _json_bytes(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Queries and bodies into the dataclasses of ``shapes``, with every problem named at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+from annotated_types import Ge, Le
+
+from pm.api.problems import BadRequest
+from pm.api.schemas import Hint, hints_of
+from pm.api.shapes import OpenSubflow, ParameterProblemShape
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
+
+
+def parse_query(shape: type[T], query: Mapping[str, str]) -> T:
+    """The query string as ``shape``. Raises BadRequest with all that is wrong."""
+    hints = hints_of(shape)
+    values: dict[str, Any] = dict(query)
+    for name, text in query.items():
+        if name in hints and hints[name].type is int and re.fullmatch("[0-9]{1,18}", text):
+            values[name] = int(text)
+    return _build(shape, hints, values, "parameter")
+
+
+def parse_body(shape: type[T], body: bytes) -> T:
+    """A JSON object as ``shape``. Raises BadRequest with all that is wrong."""
+    try:
+        values = json.loads(body)
+    except ValueError as e:  # UnicodeDecodeError is one
+        raise BadRequest([{"name": "", "message": f"the body is not JSON: {e}"}]) from e
+    except RecursionError as e:
+        raise BadRequest([{"name": "", "message": "the body is nested too deeply"}]) from e
+    if not isinstance(values, dict):
+        raise BadRequest([{"name": "", "message": "the body must be a JSON object"}])
+    return _build(shape, hints_of(shape), values, "field")
+
+
+def _build(shape: type[T], hints: Mapping[str, Hint], values: Mapping[str, Any], noun: str) -> T:
+    problems: list[ParameterProblemShape] = []
+    for name in values.keys() - hints.keys():
+        problems.append({"name": name, "message": f"unknown {noun}; known: {', '.join(hints)}"})
+    for field in dataclasses.fields(shape):
+        if field.name in values:
+            message = _complaint(hints[field.name], values[field.name])
+        else:
+            message = "missing" if field.default is dataclasses.MISSING else ""
+        if message:
+            problems.append({"name": field.name, "message": message})
+    if not problems:
+        made = shape(**values)
+        problems = _addresses_complaints(made)
+        if not problems:
+            return made
+    raise BadRequest(sorted(problems, key=lambda p: p["name"]))
+
+
+def _complaint(hint: Hint, value: Any) -> str:
+    """What is wrong with ``value``, or ""."""
+    if value is None and hint.optional:
+        return ""
+    if get_origin(hint.type) is Literal:
+        choices = get_args(hint.type)
+        return "" if value in choices else f"{value!r} is none of {', '.join(choices)}"
+    if type(value) is not hint.type:  # bool is an int: not here
+        wanted = {int: "an integer", bool: "true or false", str: "text"}[hint.type]
+        return f"{value!r} is not {wanted}"
+    low = next((m.ge for m in hint.metadata if isinstance(m, Ge)), None)
+    high = next((m.le for m in hint.metadata if isinstance(m, Le)), None)
+    if (low is not None and value < low) or (high is not None and value > high):
+        return f"{value} is not in {low}..{high}"
+    return ""
+
+
+def _addresses_complaints(made: Any) -> list[ParameterProblemShape]:
+    if not isinstance(made, OpenSubflow):
+        return []
+    problems: list[ParameterProblemShape] = []
+    versions = set()
+    for name in ("local", "remote"):
+        text = getattr(made, name)
+        if text is None:
+            continue
+        try:
+            versions.add(ipaddress.ip_address(text).version)
+        except ValueError:
+            problems.append({"name": name, "message": f"{text!r} is no IP address"})
+    if len(versions) > 1:
+        problems.append({"name": "remote", "message": "is not of the family of `local`"})
+    return problems

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What handlers find in the application."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from pm.api.control import ControlPlane
+from pm.api.listing import Listing
+from pm.metrics import Histogram
+
+CONTROL = web.AppKey("CONTROL", ControlPlane)
+LISTING = web.AppKey("LISTING", Listing)
+JOIN_DELAY = web.AppKey("JOIN_DELAY", Histogram)
+TOKEN: web.AppKey[bytes | None] = web.AppKey("TOKEN")
+OPENAPI = web.AppKey("OPENAPI", bytes)
+STREAMS: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("STREAMS")

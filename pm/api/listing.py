@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Pages of the session table, cheap with many sessions and many readers.
+
+A page costs its own length, not the table's: sessions are found by number, and each one's JSON is
+kept for ``FRESH_S``. What is stale is rendered a few sessions at a time with a turn of the event
+loop in between, by one reader at a time, so that no reader can hold up the service's own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from pm.api.control import ControlPlane
+from pm.api.problems import BadRequest
+from pm.api.shapes import SessionQuery
+from pm.api.views import session_view
+from pm.model import Session
+
+FRESH_S = 1.0
+RENDERED_AT_ONCE = 4
+LOOKED_AT_AT_ONCE = 500
+CACHE_LENGTH = 1000  # about 2 MiB with four subflows a session
+
+_number = attrgetter("number")
+
+
+def encode(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class _Fragment(NamedTuple):
+    """JSON of a session and what it was when it was rendered."""
+
+    session: Session
+    expires: float
+    shape: tuple[object, ...]
+    json: bytes
+
+
+def _shape(session: Session) -> tuple[object, ...]:
+    """What a reader never sees stale, not even for a second."""
+    return (session.state, session.policy, len(session.subflows))
+
+
+class Listing:
+    """The session table as JSON. Everything shown is at most ``FRESH_S`` old.
+
+    State, policy and number of subflows are always those of now.
+    """
+
+    def __init__(self, control: ControlPlane) -> None:
+        self._control = control
+        self._fragments: dict[int, _Fragment] = {}
+        self._rendering = asyncio.Lock()
+        self._census: Counter[tuple[str | None, str]] = Counter()
+        self._subflows = 0
+        self._census_expires = 0.0
+
+    async def page(self, query: SessionQuery) -> bytes:
+        """The ``Sessions`` document of one page. Raises BadRequest for a bad cursor."""
+        page, cursor = await self._select(query)
+        known = {session.token: self._fresh(session) for session in page}
+        if None in known.values():
+            async with self._rendering:
+                known = {session.token: self._fresh(session) for session in page}
+                known.update(await self._render([s for s in page if known[s.token] is None]))
+        body = b",".join([fragment.json for fragment in known.values() if fragment])
+        return b'{"sessions":[%b],"next":%b}' % (body, encode(cursor))
+
+    async def census(self) -> tuple[Counter[tuple[str | None, str]], int]:
+        """Sessions by (policy name, state) and the number of subflows, at most ``FRESH_S`` old."""
+        if time.monotonic() >= self._census_expires:
+            counts: Counter[tuple[str | None, str]] = Counter()
+            subflows = 0
+            for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
+                for session in some:
+                    policy = session.policy
+                    counts[policy.name if policy else None, session.state.value] += 1
+                    subflows += len(session.subflows)
+                await asyncio.sleep(0)
+            self._census, self._subflows = counts, subflows
+            self._census_expires = time.monotonic() + FRESH_S
+        return self._census, self._subflows
+
+    async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
+        """The sessions of a page and the cursor of the next.
+
+        The cursor is the number of the page's last session. Numbers ascend with age and are never
+        used twice, so sessions that come or go between two pages neither repeat nor hide others.
+        """
+        table = self._control.sessions()
+        rest: Iterable[Session]
+        if query.cursor is None:
+            rest = islice(table.values(), query.limit + 1) if not _filters(query) else list(table.values())
+        else:
+            if not (query.cursor.isascii() and query.cursor.isdecimal() and len(query.cursor) < 19):
+                raise BadRequest([{"name": "cursor", "message": "is not the `next` of a page"}])
+            everything = list(table.values())
+            rest = everything[bisect_right(everything, int(query.cursor), key=_number) :]
+        found: list[Session] = []
+        if _filters(query):
+            for some in _chunks(rest, LOOKED_AT_AT_ONCE):  # type: ignore[arg-type]
+                found += [session for session in some if self._matches(session, query)]
+                if len(found) > query.limit:
+                    break
+                await asyncio.sleep(0)
+        else:
+            found = list(islice(rest, query.limit + 1))
+        if len(found) <= query.limit:
+            return found, None
+        page = found[: query.limit]
+        return page, str(page[-1].number)
+
+    def _matches(self, session: Session, query: SessionQuery) -> bool:
+        if query.state is not None and session.state != query.state:
+            return False
+        if query.policy is not None and (session.policy is None or session.policy.name != query.policy):
+            return False
+        if query.cgroup is not None:
+            path = self._control.cgroup_path(session)
+            below = query.cgroup.rstrip("/")
+            return path is not None and (path == query.cgroup or path.startswith(below + "/"))
+        return True
+
+    def _fresh(self, session: Session) -> _Fragment | None:
+        fragment = self._fragments.get(session.token)
+        if (
+            fragment is None
+            or fragment.session is not session  # the kernel may use a token again
+            or fragment.expires <= time.monotonic()
+            or fragment.shape != _shape(session)
+        ):
+            return None
+        return fragment
+
+    async def _render(self, stale: Sequence[Session]) -> dict[int, _Fragment]:
+        """Fragments by token, which are also kept for the next reader."""
+        rendered: dict[int, _Fragment] = {}
+        for some in _chunks(stale, RENDERED_AT_ONCE):
+            figures = self._control.stats(some)
+            now, expires = time.time(), time.monotonic() + FRESH_S
+            for session, of_session in zip(some, figures, strict=True):
+                view = session_view(session, self._control.cgroup_path(session), of_session, now)
+                rendered[session.token] = _Fragment(session, expires, _shape(session), encode(view))
+            await asyncio.sleep(0)
+        for token, fragment in rendered.items():
+            # Newest last: what is dropped below is what was rendered longest ago.
+            self._fragments.pop(token, None)
+            self._fragments[token] = fragment
+        while len(self._fragments) > CACHE_LENGTH:
+            del self._fragments[next(iter(self._fragments))]
+        return rendered
+
+
+def _filters(query: SessionQuery) -> bool:
+    return not (query.policy is None and query.cgroup is None and query.state is None)
+
+
+def _chunks(items: Sequence[Session], length: int) -> Iterable[Sequence[Session]]:
+    return (items[i : i + length] for i in range(0, len(items), length))

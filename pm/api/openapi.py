@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The OpenAPI 3.1 document, made of the route table and the shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pm import __version__
+from pm.api.routes import Route
+from pm.api.schemas import Schema, schema_of
+from pm.api.shapes import EventShape, ProblemShape
+
+_PARAMETERS = {
+    "token": "Token of the session: `0x` and hex digits, eight hex digits, or decimal.",
+    "id": "`id` of the subflow.",
+    "name": "Name of the policy.",
+}
+
+
+def document(routes: Sequence[Route]) -> dict[str, Any]:
+    """OpenAPI 3.1.0."""
+    components: dict[str, Schema] = {}
+    schema_of(EventShape, components)  # inside the event stream: no route answers with it
+    problem = schema_of(ProblemShape, components)
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, problem, components)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "mptcp-pm",
+            "version": __version__,
+            "description": "Path manager of Multipath TCP per cgroup. Times are RFC 3339 in UTC, durations "
+            "seconds, sizes bytes; errors are problem documents (RFC 9457).",
+            "license": {"name": "GPL-2.0-only", "identifier": "GPL-2.0-only"},
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Over TCP only; the Unix socket is guarded by its file mode.",
+                }
+            },
+        },
+    }
+
+
+def _operation(route: Route, problem: Schema, components: dict[str, Schema]) -> dict[str, Any]:
+    operation: dict[str, Any] = {"operationId": route.handler.__name__, "summary": route.summary}
+    parameters = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": _PARAMETERS[name],
+        }
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    if route.query:
+        parameters += _query_parameters(route.query)
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body:
+        content = {"application/json": {"schema": schema_of(route.body, components)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    if route.public:
+        operation["security"] = []
+    responses: dict[str, Any] = {}
+    for status in route.answers:
+        responses[str(status)] = {"description": HTTPStatus(status).phrase}
+        if route.media_type:
+            schema = schema_of(route.shape, components) if route.shape else {"type": "string"}
+            responses[str(status)]["content"] = {route.media_type: {"schema": schema}}
+    for status in (*route.errors, *(() if route.public else (401,)), 500):
+        responses[str(status)] = {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": problem}},
+        }
+    operation["responses"] = responses
+    return operation
+
+
+def _query_parameters(shape: type) -> list[dict[str, Any]]:
+    own: dict[str, Schema] = {}
+    schema_of(shape, own)
+    properties = own[shape.__name__]["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "description": schema.get("description", ""),
+            "schema": {key: value for key, value in schema.items() if key != "description"},
+        }
+        for name, schema in properties.items()
+    ]

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Errors as ``application/problem+json`` (RFC 9457), in one middleware."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from pm.api.shapes import ParameterProblemShape, ProblemShape
+from pm.api.views import problem_views
+from pm.errors import ConfigError, KernelRefused, NotFound, PmError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_log = structlog.get_logger()
+
+
+class BadRequest(PmError):
+    """A query or a body that is wrong; carries everything wrong with it."""
+
+    def __init__(self, problems: Sequence[ParameterProblemShape]) -> None:
+        self.problems = list(problems)
+        super().__init__(
+            "; ".join(f"{p['name']}: {p['message']}" if p["name"] else p["message"] for p in problems)
+        )
+
+
+class Unauthorised(PmError):
+    """No bearer token, or a wrong one (RFC 6750)."""
+
+
+def problem_of(error: PmError) -> ProblemShape:
+    """The problem document of an error that a user can meet."""
+    match error:
+        case NotFound():
+            return _problem("not-found", HTTPStatus.NOT_FOUND, str(error))
+        case KernelRefused():
+            problem = _problem("kernel-refused", HTTPStatus.CONFLICT, str(error))
+            problem["title"] = "The kernel refused"
+            problem["errno"] = error.errno_name
+            problem["kernel_message"] = error.reason or os.strerror(error.errno)
+            return problem
+        case ConfigError():
+            problem = _problem("bad-configuration", HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+            problem["title"] = "The configuration cannot be used; the last good one stays in force"
+            problem["problems"] = problem_views(error.problems)
+            return problem
+        case BadRequest():
+            problem = _problem("bad-request", HTTPStatus.BAD_REQUEST, str(error))
+            problem["problems"] = error.problems
+            return problem
+        case Unauthorised():
+            return _problem("unauthorised", HTTPStatus.UNAUTHORIZED, str(error))
+        case _:
+            return _problem("service-error", HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+
+
+def _problem(kind: str, status: HTTPStatus, detail: str) -> ProblemShape:
+    return {
+        "type": f"urn:mptcp-pm:problem:{kind}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": detail,
+    }
+
+
+def _respond(problem: ProblemShape, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=problem["status"],
+        body=json.dumps(problem, ensure_ascii=False).encode(),
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+@web.middleware
+async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn every error into a problem document; a bug is logged and shows nothing of itself."""
+    try:
+        return await handler(request)
+    except Unauthorised as e:
+        return _respond(problem_of(e), {"WWW-Authenticate": 'Bearer realm="mptcp-pm"'})
+    except PmError as e:
+        return _respond(problem_of(e))
+    except web.HTTPException as e:
+        return _respond(_http_problem(request, e), _kept_headers(e))
+    except Exception:
+        _log.exception("request_failed", method=request.method, path=request.path)
+        detail = "a bug of the service; its log has the details"
+        return _respond(_problem("bug", HTTPStatus.INTERNAL_SERVER_ERROR, detail))
+
+
+def _http_problem(request: web.Request, error: web.HTTPException) -> ProblemShape:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            allowed = ", ".join(sorted(error.allowed_methods))
+            detail = f"{request.path} answers {allowed}, not {request.method}"
+        case web.HTTPNotFound():
+            detail = f"no such path: {request.path}; /openapi.json lists them"
+        case web.HTTPRequestEntityTooLarge():
+            detail = f"a body of at most {request.app._client_max_size} bytes is accepted"
+        case _:
+            detail = error.text or error.reason
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": detail,
+    }
+
+
+def _kept_headers(error: web.HTTPException) -> dict[str, Any]:
+    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Every endpoint in one table: the server registers it and ``openapi`` describes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pm.api import handlers
+from pm.api.problems import Handler
+from pm.api.shapes import (
+    AddressesShape,
+    ChangeSubflow,
+    ConfigShape,
+    EventQuery,
+    HealthShape,
+    OpenSubflow,
+    PoliciesShape,
+    PolicyShape,
+    SessionDetailShape,
+    SessionQuery,
+    SessionsShape,
+    StatusShape,
+    SubflowShape,
+)
+from pm.api.sse import stream_events
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """``answers`` are the successful statuses, ``errors`` those of problems beyond 401 and 500."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    shape: Any = None  # of the answer's body; None for text or nothing
+    media_type: str | None = JSON
+    answers: tuple[int, ...] = (200,)
+    errors: tuple[int, ...] = ()
+    query: type | None = None
+    body: type | None = None
+    public: bool = False  # no token needed
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path="/v1/status",
+        handler=handlers.get_status,
+        summary="Datapath, kernel features, configuration in force and last reload, counters, uptime",
+        shape=StatusShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/policies",
+        handler=handlers.list_policies,
+        summary="Policies with their parameters, cgroups and number of sessions",
+        shape=PoliciesShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/policies/{name}",
+        handler=handlers.get_policy,
+        summary="One policy",
+        shape=PolicyShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions",
+        handler=handlers.list_sessions,
+        summary="Sessions with their subflows, oldest first; each as it was at most one second ago",
+        shape=SessionsShape,
+        query=SessionQuery,
+        errors=(400,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions/{token}",
+        handler=handlers.get_session,
+        summary="One session as it is now, with its history",
+        shape=SessionDetailShape,
+        errors=(404,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/sessions/{token}/subflows",
+        handler=handlers.open_subflow,
+        summary="Open a subflow by hand; 202 where the kernel has not told its local port yet",
+        shape=SubflowShape,
+        answers=(201, 202),
+        body=OpenSubflow,
+        errors=(400, 404, 409, 413),
+    ),
+    Route(
+        method="PATCH",
+        path="/v1/sessions/{token}/subflows/{id}",
+        handler=handlers.change_subflow,
+        summary="Set or clear the backup flag of a subflow",
+        shape=SubflowShape,
+        body=ChangeSubflow,
+        errors=(400, 404, 409, 413),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/sessions/{token}/subflows/{id}",
+        handler=handlers.close_subflow,
+        summary="Close a subflow by hand; its path manager does not open it again",
+        media_type=None,
+        answers=(204,),
+        errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/v1/addresses",
+        handler=handlers.list_addresses,
+        summary="Local addresses, and why each is used or not",
+        shape=AddressesShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        handler=stream_events,
+        summary="Server-sent events. `event: lost` tells a reader that was too slow how many it missed",
+        media_type="text/event-stream",
+        query=EventQuery,
+        errors=(400,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/reload",
+        handler=handlers.reload,
+        summary="Load the configuration file again; a bad one changes nothing",
+        shape=ConfigShape,
+        errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/healthz",
+        handler=handlers.get_health,
+        summary="200 while the service runs",
+        shape=HealthShape,
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        handler=handlers.get_readiness,
+        summary="200 once all policies are attached and the sessions are known, else 503",
+        shape=HealthShape,
+        answers=(200, 503),
+        public=True,
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        handler=handlers.get_metrics,
+        summary="Prometheus metrics",
+        media_type="text/plain",
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        handler=handlers.get_openapi,
+        summary="This document",
+        shape=dict[str, Any],
+    ),
+)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""JSON Schemas (2020-12, as OpenAPI 3.1 has them) of the types in ``shapes``, by plain introspection."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import types
+from functools import cache
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
+
+from annotated_types import Ge, Le
+from typing_extensions import Doc
+
+Schema = dict[str, Any]
+
+_SCALARS: dict[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    type(None): {"type": "null"},
+    Any: {},
+}
+
+
+class Hint(NamedTuple):
+    """One field of a dataclass: its type without ``Annotated`` and ``| None``, and what was annotated."""
+
+    type: Any
+    optional: bool
+    metadata: tuple[Any, ...]
+
+
+@cache
+def hints_of(shape: Any) -> dict[str, Hint]:
+    """The fields of a dataclass by name, in order."""
+    hints = {}
+    for name, hint in get_type_hints(shape, include_extras=True).items():
+        metadata: tuple[Any, ...] = ()
+        while get_origin(hint) is Annotated:
+            metadata += hint.__metadata__
+            hint = hint.__origin__
+        members = [arg for arg in get_args(hint) if arg is not type(None)]
+        optional = _is_union(hint) and len(members) < len(get_args(hint))
+        hints[name] = Hint(members[0] if optional else hint, optional, metadata)
+    return hints
+
+
+def schema_of(hint: Any, components: dict[str, Schema]) -> Schema:
+    """The schema of a type; named types go to ``components`` and are referred to."""
+    if get_origin(hint) is Annotated:
+        schema = dict(schema_of(hint.__origin__, components))
+        for item in hint.__metadata__:
+            match item:
+                case Ge(ge=low):
+                    schema["minimum"] = low
+                case Le(le=high):
+                    schema["maximum"] = high
+                case Doc(documentation=text):
+                    schema["description"] = text
+        return schema
+    if hint in _SCALARS:
+        return _SCALARS[hint]
+    if is_typeddict(hint) or dataclasses.is_dataclass(hint):
+        return _named(hint, components)
+    if get_origin(hint) is Literal:
+        return {"type": "string", "enum": list(get_args(hint))}
+    if get_origin(hint) is list:
+        return {"type": "array", "items": schema_of(get_args(hint)[0], components)}
+    if get_origin(hint) is dict:
+        return {"type": "object", "additionalProperties": schema_of(get_args(hint)[1], components) or True}
+    if _is_union(hint):
+        return _union([schema_of(arg, components) for arg in get_args(hint)])
+    raise TypeError(f"no schema for {hint!r}")
+
+
+def _union(members: list[Schema]) -> Schema:
+    scalar = all(set(member) == {"type"} for member in members)
+    return {"type": [member["type"] for member in members]} if scalar else {"anyOf": members}
+
+
+def _named(shape: Any, components: dict[str, Schema]) -> Schema:
+    name = shape.__name__.removesuffix("Shape")
+    if name not in components:
+        components[name] = {}  # before the fields: a type may refer to itself
+        properties = {
+            field: schema_of(hint, components)
+            for field, hint in get_type_hints(shape, include_extras=True).items()
+        }
+        if dataclasses.is_dataclass(shape):
+            required = []
+            for field in dataclasses.fields(shape):
+                if field.default is dataclasses.MISSING:
+                    required.append(field.name)
+                elif field.default is not None:
+                    properties[field.name] = {**properties[field.name], "default": field.default}
+        else:
+            required = sorted(shape.__required_keys__)
+        schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        if required:
+            schema["required"] = required
+        if shape.__doc__:
+            schema["description"] = inspect.cleandoc(shape.__doc__)
+        components[name] = schema
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The HTTP server: one application on a Unix socket, on TCP, or on both."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from pm.api import sockets
+from pm.api.auth import bearer_middleware
+from pm.api.control import ControlPlane
+from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI, STREAMS, TOKEN
+from pm.api.listing import Listing, encode
+from pm.api.openapi import document
+from pm.api.problems import problem_middleware
+from pm.api.routes import ROUTES
+from pm.api.sse import end_streams
+from pm.config.model import Api, ApiTcp
+from pm.errors import PmError
+from pm.metrics import Histogram
+
+BODY_LIMIT_BYTES = 64 * 1024
+SHUTDOWN_TIMEOUT_S = 0.5
+
+_log = structlog.get_logger()
+
+
+def create_app(control: ControlPlane, join_delay: Histogram, token: bytes | None = None) -> web.Application:
+    """The application; without ``token`` every request over TCP is refused, but for the probes."""
+    app = web.Application(
+        middlewares=[problem_middleware, bearer_middleware], client_max_size=BODY_LIMIT_BYTES
+    )
+    app[CONTROL] = control
+    app[LISTING] = Listing(control)
+    app[JOIN_DELAY] = join_delay
+    app[TOKEN] = token
+    app[OPENAPI] = encode(document(ROUTES))
+    app[STREAMS] = set()
+    for route in ROUTES:
+        app.router.add_route(route.method, route.path, route.handler)
+    app.on_shutdown.append(end_streams)
+    return app
+
+
+@asynccontextmanager
+async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> AsyncIterator[Sequence[Any]]:
+    """Serve ``api`` while the context lasts; gives the addresses bound, as ``getsockname()`` has them.
+
+    Raises PmError where a socket, the token file or the certificate cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
+        # Never an access log: a line per request of a monitoring system tells nobody anything.
+        runner = web.AppRunner(
+            create_app(control, join_delay, token), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        if api.unix:
+            await _listen_unix(runner, api.unix, stack)
+        if api.tcp:
+            await _listen_tcp(runner, api.tcp)
+        _log.info("api_listening", addresses=[str(address) for address in runner.addresses])
+        yield runner.addresses
+
+
+async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) -> None:
+    bound = await asyncio.to_thread(sockets.bind_unix, path)
+    inode = (await asyncio.to_thread(os.stat, path)).st_ino
+    stack.push_async_callback(asyncio.to_thread, sockets.unlink_unix, path, inode)
+    await web.SockSite(runner, bound).start()
+
+
+async def _listen_tcp(runner: web.AppRunner, tcp: ApiTcp) -> None:
+    host, port = sockets.host_and_port(tcp.listen)
+    context = await asyncio.to_thread(sockets.tls_context, tcp.tls) if tcp.tls else None
+    try:
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+    except OSError as e:
+        raise PmError(f"cannot listen on {tcp.listen}: {e.strerror}", "correct `api.tcp.listen`") from e

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The JSON that REST answers with and accepts, declared once: ``views`` builds it, ``openapi`` describes it.
+
+Times are RFC 3339 in UTC, durations seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+
+from annotated_types import Ge, Le
+from typing_extensions import Doc
+
+Time = Annotated[str, Doc("RFC 3339, UTC.")]
+Token = Annotated[str, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")]
+Ip = Annotated[str, Doc("IPv4 or IPv6 address.")]
+Port = Annotated[int, Ge(0), Le(65535)]
+Count = Annotated[int, Ge(0)]
+
+
+class EndpointShape(TypedDict):
+    ip: Ip
+    port: Annotated[Port, Doc("0 while the kernel has not told it.")]
+
+
+class RemoteAddressShape(TypedDict):
+    ip: Ip
+    port: Annotated[Port, Doc("0 where the peer named none.")]
+    address_id: Annotated[int, Ge(0), Le(255), Doc("0 is the address of the initial subflow.")]
+
+
+class SubflowShape(TypedDict):
+    """One TCP subflow. The kernel's figures are null where its socket is gone."""
+
+    id: Annotated[str, Doc("Name of the subflow within its session.")]
+    local: EndpointShape
+    remote: EndpointShape
+    local_id: Annotated[int, Ge(0), Le(255)]
+    remote_id: Annotated[int, Ge(0), Le(255)]
+    backup: Annotated[bool, Doc("This end set the backup flag.")]
+    peer_backup: Annotated[bool, Doc("The peer set the backup flag.")]
+    state: Literal["opening", "established"]
+    origin: Literal["initial", "policy", "peer", "operator", "unknown"]
+    reason: Annotated[str, Doc("Why it was opened, in words.")]
+    rtt_s: Annotated[float | None, Doc("Smoothed round-trip time, seconds.")]
+    cwnd: Annotated[int | None, Doc("Congestion window, segments.")]
+    congestion_control: str | None
+    bytes_sent: int | None
+    bytes_received: int | None
+    retransmits: Annotated[int | None, Doc("Segments sent again, in all.")]
+    delivery_rate: Annotated[int | None, Doc("Bytes per second.")]
+
+
+class RetryShape(TypedDict):
+    """A subflow that is wanted but could not be opened."""
+
+    local: Ip
+    remote: Ip
+    remote_port: Port
+    failures: Count
+    reason: str
+
+
+class SessionShape(TypedDict):
+    """One MPTCP connection. Its keys are never shown."""
+
+    token: Token
+    role: Literal["client", "server"]
+    state: Literal["created", "established", "closed"]
+    policy: Annotated[str | None, Doc("Null for a session of no policy's cgroup.")]
+    path_manager: str | None
+    cgroup: Annotated[str | None, Doc("Path below the cgroup2 root.")]
+    managed: Annotated[bool, Doc("The service decides on its subflows.")]
+    age_s: float
+    created_at: Time
+    established_at: Time | None
+    sampled_at: Annotated[
+        str, Doc("When this was read from the kernel; in a list at most one second ago. RFC 3339.")
+    ]
+    remote_addresses: list[RemoteAddressShape]
+    failed: list[RetryShape]
+    subflows: list[SubflowShape]
+
+
+class HistoryShape(TypedDict):
+    time: Time
+    event: str
+    detail: str
+
+
+class SessionDetailShape(SessionShape):
+    """One session with its history."""
+
+    events: Annotated[list[HistoryShape], Doc("The last 32 events, newest last.")]
+
+
+class SessionsShape(TypedDict):
+    sessions: list[SessionShape]
+    next: Annotated[str | None, Doc("`cursor` of the next page; null on the last.")]
+
+
+class PathManagerShape(TypedDict):
+    name: str
+    parameters: dict[str, Any]
+
+
+class StartShape(TypedDict):
+    after_s: Annotated[float, Ge(0)]
+    after_bytes: Count
+
+
+AcceptShape = TypedDict("AcceptShape", {"max_subflows": int | None, "from": list[str] | None})
+
+
+class PolicyShape(TypedDict):
+    name: str
+    cgroup: Annotated[str, Doc("The glob that was configured.")]
+    path_manager: PathManagerShape
+    start: StartShape
+    announce: bool
+    accept: AcceptShape
+    cgroups: Annotated[list[str], Doc("Cgroups that match now, with a classifier attached.")]
+    sessions: Annotated[int, Doc("Live sessions; counted at most one second ago.")]
+
+
+class PoliciesShape(TypedDict):
+    policies: list[PolicyShape]
+
+
+class AddressShape(TypedDict):
+    ip: Ip
+    prefix_len: Annotated[int, Ge(0), Le(128)]
+    interface: str
+    ifindex: int
+    usable: bool
+    up: Annotated[bool, Doc("Can carry packets, whatever the configured rules say.")]
+    backup: Annotated[bool, Doc("Subflows from it carry the backup flag.")]
+    why: Annotated[str, Doc("Why it is (not) usable.")]
+
+
+class AddressesShape(TypedDict):
+    addresses: list[AddressShape]
+
+
+class ConfigProblemShape(TypedDict):
+    file: str
+    line: Annotated[int, Doc("1-based; 0 where there is none.")]
+    path: str
+    message: str
+
+
+class LastReloadShape(TypedDict):
+    time: Time
+    ok: bool
+    problems: list[ConfigProblemShape]
+
+
+class ConfigShape(TypedDict):
+    path: str
+    digest: Annotated[str, Doc("Of the configuration in force.")]
+    last_reload: LastReloadShape
+
+
+class CheckShape(TypedDict):
+    name: str
+    ok: bool
+    required: bool
+    found: str
+    remedy: Annotated[str, Doc("The command that mends it; empty where all is well.")]
+
+
+class KernelShape(TypedDict):
+    release: str
+    checks: list[CheckShape]
+
+
+class StatusShape(TypedDict):
+    version: str
+    pid: int
+    ready: bool
+    started_at: Time
+    uptime_s: float
+    datapath: str
+    kernel: KernelShape
+    config: ConfigShape
+    sessions: Count
+    counters: dict[str, int]
+
+
+class EventShape(TypedDict):
+    """Data of one server-sent event; its `event` field is `type`, its `id` ascends by one."""
+
+    time: Time
+    type: Annotated[str, Doc("`session`, `subflow`, `address`, `policy` or `config`.")]
+    action: str
+    token: Token | None
+    detail: dict[str, Any]
+
+
+class HealthShape(TypedDict):
+    status: Literal["ok", "starting"]
+
+
+class ParameterProblemShape(TypedDict):
+    name: str
+    message: str
+
+
+class _ProblemRequired(TypedDict):
+    type: str
+    title: str
+    status: int
+
+
+class ProblemShape(_ProblemRequired, total=False):
+    """RFC 9457. `errno` and `kernel_message` where the kernel refused; `problems` where input is bad."""
+
+    detail: str
+    errno: Annotated[str, Doc("Name of the error, `ENOTCONN`.")]
+    kernel_message: str
+    problems: list[ConfigProblemShape] | list[ParameterProblemShape]
+
+
+# What is accepted. ``None`` as a default means: as the session's initial subflow.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenSubflow:
+    """A subflow to open; what is left out is as in the session's initial subflow."""
+
+    local: Annotated[str | None, Doc("Local IP address.")] = None
+    remote: Annotated[str | None, Doc("Remote IP address.")] = None
+    remote_port: Annotated[int | None, Ge(1), Le(65535)] = None
+    backup: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSubflow:
+    """What may be changed on a living subflow."""
+
+    backup: Annotated[bool, Doc("Set or clear the backup flag; the peer is told (MP_PRIO).")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuery:
+    """Which sessions, and which page of them."""
+
+    policy: Annotated[str | None, Doc("Sessions of this policy.")] = None
+    cgroup: Annotated[str | None, Doc("Sessions of this cgroup and those below it.")] = None
+    state: Annotated[Literal["created", "established", "closed"] | None, Doc("Sessions in this state.")] = (
+        None
+    )
+    limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
+    cursor: Annotated[str | None, Doc("`next` of the page before.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventQuery:
+    """Which events."""
+
+    type: Annotated[
+        Literal["session", "subflow", "address", "policy", "config"] | None, Doc("Events of this type only.")
+    ] = None

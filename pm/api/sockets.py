@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The listening Unix socket, the bearer token and the TLS certificate: files that may be wrong.
+
+Everything here blocks: call it from a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import stat
+from pathlib import Path
+
+import structlog
+
+from pm.config.model import Tls
+from pm.errors import PmError
+
+SOCKET_MODE = 0o660
+DIRECTORY_MODE = 0o750
+TOKEN_MIN_LENGTH = 16
+
+_log = structlog.get_logger()
+
+
+def bind_unix(path: str) -> socket.socket:
+    """A bound socket, not listening yet; the socket of a service that died is replaced.
+
+    Raises PmError where another process listens, or where the path cannot be used.
+    """
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        Path(path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        _remove_stale(path)
+        bound.bind(path)
+        # Until listen() nobody can connect: the mode is never wider than this.
+        os.chmod(path, SOCKET_MODE)
+    except OSError as e:
+        bound.close()
+        reason = e.strerror or str(e)  # "AF_UNIX path too long" has no errno
+        raise PmError(
+            f"cannot listen on {path}: {reason}", "set `api.unix` to a path that root may make"
+        ) from e
+    except PmError:
+        bound.close()
+        raise
+    return bound
+
+
+def unlink_unix(path: str, inode: int) -> None:
+    """Remove the socket's name, unless it is another service's by now."""
+    try:
+        if os.stat(path).st_ino == inode:
+            os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise PmError(f"cannot listen on {path}: it is not a socket", "remove it, or set `api.unix`")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except TimeoutError:
+            raise _in_use(path) from None
+        else:
+            raise _in_use(path)
+
+
+def _in_use(path: str) -> PmError:
+    return PmError(f"another service listens on {path}", "stop it, or set `api.unix` to another path")
+
+
+def read_token(path: str) -> bytes:
+    """The first line of the token file. Raises PmError; the token itself is never in the message."""
+    try:
+        with open(path, "rb") as file:
+            lines = file.read(4096).splitlines()
+            mode = os.fstat(file.fileno()).st_mode
+    except OSError as e:
+        raise PmError(
+            f"cannot read the token file {path}: {e.strerror}", "correct `api.tcp.token_file`"
+        ) from e
+    token = lines[0].strip() if lines else b""
+    if len(token) < TOKEN_MIN_LENGTH:
+        raise PmError(
+            f"the token in {path} is shorter than {TOKEN_MIN_LENGTH} characters",
+            f"run `openssl rand -hex 32 > {path}`",
+        )
+    if mode & 0o077:
+        _log.warning("token_file_readable_by_others", path=path, remedy=f"chmod 600 {path}")
+    return token
+
+
+def tls_context(tls: Tls) -> ssl.SSLContext:
+    """Raises PmError where certificate and key cannot be used."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.cert, tls.key)
+    except OSError as e:  # ssl.SSLError is one
+        reason = e.strerror or str(e)
+        raise PmError(
+            f"cannot use the certificate {tls.cert} with the key {tls.key}: {reason}", "correct `api.tcp.tls`"
+        ) from e
+    return context
+
+
+def host_and_port(listen: str) -> tuple[str, int]:
+    """``127.0.0.1:8642`` or ``[::1]:8642``. Raises PmError."""
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
+        raise PmError(f"`api.tcp.listen` is {listen!r}", "write an address and a port, `127.0.0.1:8642`")
+    return host.removeprefix("[").removesuffix("]"), int(port)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Server-sent events (WHATWG HTML, section 9.2): ``GET /v1/events``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import cast
+
+from aiohttp import web
+
+from pm.api.events import Batch
+from pm.api.inputs import parse_query
+from pm.api.keys import CONTROL, STREAMS
+from pm.api.shapes import EventQuery
+from pm.api.views import event_view
+
+KEEP_ALIVE_S = 15.0
+WRITTEN_AT_ONCE = 64
+_HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+async def stream_events(request: web.Request) -> web.StreamResponse:
+    """Events until the reader or the service goes; a reader that is too slow is told what it lost."""
+    query = parse_query(EventQuery, request.query)
+    last = request.headers.get("Last-Event-ID", "")
+    after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
+    response = web.StreamResponse(headers=_HEADERS)
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    request.app[STREAMS].add(task)
+    try:
+        async with request.app[CONTROL].subscribe(after) as reader:
+            await response.prepare(request)
+            await response.write(b": subscribed\n\n")  # from here on nothing is missed
+            while True:
+                try:
+                    async with asyncio.timeout(KEEP_ALIVE_S):
+                        batch = await reader.read()
+                except TimeoutError:
+                    await response.write(b": keep-alive\n\n")
+                    continue
+                for start in range(0, len(batch.events) or 1, WRITTEN_AT_ONCE):
+                    lost = batch.lost if start == 0 else 0
+                    text = encode_batch(
+                        Batch(lost, batch.events[start : start + WRITTEN_AT_ONCE]), query.type
+                    )
+                    if text:
+                        await response.write(text)
+                    await asyncio.sleep(0)
+    except ConnectionResetError:
+        return response
+    finally:
+        request.app[STREAMS].discard(task)
+
+
+def encode_batch(batch: Batch, only: str | None) -> bytes:
+    """A batch as an event stream; ``only`` is the type wanted, or None for all."""
+    lines = []
+    if batch.lost:
+        lines.append(f'event: lost\ndata: {{"count":{batch.lost}}}\n\n')
+    for event in batch.events:
+        if only is None or event.type == only:
+            data = json.dumps(event_view(event), ensure_ascii=False, separators=(",", ":"))
+            lines.append(f"id: {event.number}\nevent: {event.type}\ndata: {data}\n\n")
+    return "".join(lines).encode()
+
+
+async def end_streams(app: web.Application) -> None:
+    """At shutdown: streams would never end by themselves."""
+    for task in app[STREAMS]:
+        task.cancel()

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the service knows, as JSON: pure functions from the model to ``shapes``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+
+from pm.api.control import Status, SubflowFigures
+from pm.api.events import Event
+from pm.api.shapes import (
+    AddressShape,
+    ConfigProblemShape,
+    EventShape,
+    PolicyShape,
+    RemoteAddressShape,
+    RetryShape,
+    SessionDetailShape,
+    SessionShape,
+    StatusShape,
+    SubflowShape,
+)
+from pm.config.model import Policy
+from pm.errors import Problem
+from pm.model import LocalAddress, Origin, Session, Subflow
+
+_ORIGIN_NAMES = {origin: origin.name.lower() for origin in Origin}
+_REASONS = {
+    Origin.INITIAL: "initial subflow (application)",
+    Origin.PEER: "opened by the peer",
+    Origin.OPERATOR: "by hand",
+    Origin.UNKNOWN: "opened before the service watched",
+}
+
+
+def rfc3339(time: float) -> str:
+    """Seconds since the epoch as ``2026-11-22T21:46:56.123456Z``."""
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def token_text(token: int) -> str:
+    return f"0x{token:08x}"
+
+
+def parse_token(text: str) -> int | None:
+    """Accepts ``0x…``, eight hex digits, and decimal; None where it is no token.
+
+    Eight characters without prefix are hex, as ``ss`` and ``ip mptcp`` print tokens; anything else
+    is decimal if it can be.
+    """
+    if not text.isascii() or not text.isalnum():
+        return None
+    base = 10 if text.isdecimal() and len(text) != 8 else 16
+    try:
+        token = int(text, base)
+    except ValueError:
+        return None
+    return token if token < 2**32 else None
+
+
+def reason(subflow: Subflow, policy: Policy | None) -> str:
+    """Why a subflow was opened, in words."""
+    if subflow.origin is Origin.POLICY:
+        name = policy.path_manager.name if policy else "policy"
+        return f"{name}: {subflow.pair}"
+    return _REASONS[subflow.origin]
+
+
+def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigures | None) -> SubflowShape:
+    return {
+        "id": subflow.id,
+        "local": {"ip": subflow.local, "port": subflow.local_port},
+        "remote": {"ip": subflow.remote, "port": subflow.remote_port},
+        "local_id": subflow.local_id,
+        "remote_id": subflow.remote_id,
+        "backup": subflow.backup,
+        "peer_backup": subflow.peer_backup,
+        "state": subflow.state.value,
+        "origin": _ORIGIN_NAMES[subflow.origin],  # type: ignore[typeddict-item]  # mypy sees str
+        "reason": reason(subflow, policy),
+        "rtt_s": figures.rtt_us / 1e6 if figures else None,
+        "cwnd": figures.cwnd if figures else None,
+        "congestion_control": figures.congestion_control if figures else None,
+        "bytes_sent": figures.bytes_sent if figures else None,
+        "bytes_received": figures.bytes_received if figures else None,
+        "retransmits": figures.retransmits if figures else None,
+        "delivery_rate": figures.delivery_rate if figures else None,
+    }
+
+
+def session_view(
+    session: Session, cgroup: str | None, figures: Sequence[SubflowFigures | None], now: float
+) -> SessionShape:
+    """``figures`` as the control plane's ``stats`` gives them for this session; ``now`` since the epoch."""
+    policy = session.policy
+    initial: RemoteAddressShape = {"ip": session.remote, "port": session.remote_port, "address_id": 0}
+    announced: list[RemoteAddressShape] = [
+        {"ip": r.ip, "port": r.port, "address_id": r.address_id} for r in session.remotes
+    ]
+    failed: list[RetryShape] = [
+        {
+            "local": pair.local,
+            "remote": pair.remote,
+            "remote_port": pair.remote_port,
+            "failures": retry.failures,
+            "reason": retry.reason,
+        }
+        for pair, retry in (session.retries or {}).items()
+    ]
+    # A subflow may have come since the figures were read: it has none yet.
+    known = [*figures, *[None] * (len(session.subflows) - len(figures))]
+    return {
+        "token": token_text(session.token),
+        "role": session.role.value,
+        "state": session.state.value,
+        "policy": policy.name if policy else None,
+        "path_manager": policy.path_manager.name if policy else None,
+        "cgroup": cgroup,
+        "managed": session.managed,
+        "age_s": round(max(now - session.created, 0.0), 3),
+        "created_at": rfc3339(session.created),
+        "established_at": rfc3339(session.established) if session.established else None,
+        "sampled_at": rfc3339(now),
+        "remote_addresses": [initial, *announced],
+        "failed": failed,
+        "subflows": [subflow_view(s, policy, f) for s, f in zip(session.subflows, known, strict=False)],
+    }
+
+
+def session_detail_view(
+    session: Session, cgroup: str | None, figures: Sequence[SubflowFigures | None], now: float
+) -> SessionDetailShape:
+    """A session with its history, newest last."""
+    return {
+        **session_view(session, cgroup, figures, now),
+        "events": [
+            {"time": rfc3339(entry.time), "event": entry.event, "detail": str(entry.detail)}
+            for entry in session.history
+        ],
+    }
+
+
+def policy_view(policy: Policy, attached: Mapping[str, str], sessions: int) -> PolicyShape:
+    """``attached`` as the control plane gives it; ``sessions`` is the number of live ones."""
+    parameters = policy.path_manager.parameters
+    networks = policy.accept.from_
+    return {
+        "name": policy.name,
+        "cgroup": policy.cgroup,
+        "path_manager": {
+            "name": policy.path_manager.name,
+            "parameters": dataclasses.asdict(parameters) if dataclasses.is_dataclass(parameters) else {},  # type: ignore[arg-type]
+        },
+        "start": {"after_s": policy.start.after, "after_bytes": policy.start.after_bytes},
+        "announce": policy.announce,
+        "accept": {
+            "max_subflows": policy.accept.max_subflows,
+            "from": None if networks is None else [str(network) for network in networks],
+        },
+        "cgroups": sorted(path for path, name in attached.items() if name == policy.name),
+        "sessions": sessions,
+    }
+
+
+def address_view(address: LocalAddress) -> AddressShape:
+    return {
+        "ip": address.ip,
+        "prefix_len": address.prefix_len,
+        "interface": address.ifname,
+        "ifindex": address.ifindex,
+        "usable": address.usable,
+        "backup": address.backup,
+        "up": address.up,
+        "why": address.why,
+    }
+
+
+def problem_views(problems: Sequence[Problem]) -> list[ConfigProblemShape]:
+    return [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems]
+
+
+def status_view(status: Status, now: float) -> StatusShape:
+    """``now`` is seconds since the epoch."""
+    return {
+        "version": status.version,
+        "pid": status.pid,
+        "ready": status.ready,
+        "started_at": rfc3339(status.started_at),
+        "uptime_s": round(max(now - status.started_at, 0.0), 3),
+        "datapath": status.datapath,
+        "kernel": {
+            "release": status.kernel_release,
+            "checks": [
+                {
+                    "name": check.name,
+                    "ok": check.ok,
+                    "required": check.required,
+                    "found": check.found,
+                    "remedy": check.remedy,
+                }
+                for check in status.checks
+            ],
+        },
+        "config": {
+            "path": status.config_path,
+            "digest": status.config_digest,
+            "last_reload": {
+                "time": rfc3339(status.last_reload.time),
+                "ok": status.last_reload.ok,
+                "problems": problem_views(status.last_reload.problems),
+            },
+        },
+        "sessions": status.sessions,
+        "counters": dict(status.counters),
+    }
+
+
+def event_view(event: Event) -> EventShape:
+    return {
+        "time": rfc3339(event.time),
+        "type": event.type,
+        "action": event.action,
+        "token": None if event.token is None else token_text(event.token),
+        "detail": dict(event.detail),
+    }

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Prometheus metrics, made of what the service knows at the moment of a scrape.
+
+The service counts in plain integers (``Status.counters``) and feeds one ``Histogram``; nothing is
+counted a second time here. Names: https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from pm.api.control import Status
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+ACTIONS = ("open", "close", "setbackup", "announce", "withdraw")
+_HELP = {
+    "events": "MPTCP events received from the kernel.",
+    "events_lost": "Times the kernel dropped events because its queue was full.",
+    "resyncs": "Comparisons of the session table with sock_diag.",
+    "joins_refused": "Subflows of peers that a policy refused.",
+    "subflows_lost": "Subflows that ended without this end closing them.",
+}
+
+
+class Histogram:
+    """Counts of observations by upper bound; cheap enough for the path from event to command."""
+
+    def __init__(self, bounds: tuple[float, ...] = JOIN_DELAY_BOUNDS_S) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Cumulative, as Prometheus wants them: (upper bound, observations up to it)."""
+        total = 0
+        found = []
+        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
+            total += count
+            found.append((bound, float(total)))
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What one scrape shows. ``sessions`` is by (policy name or None, state)."""
+
+    status: Status
+    sessions: Mapping[tuple[str | None, str], int]
+    subflows: int
+    join_delay: Histogram
+
+
+class SnapshotCollector(Collector):
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        status = self._snapshot.status
+        info = GaugeMetricFamily(
+            "mptcp_pm_build_info",
+            "Always 1; version and datapath of the running service.",
+            labels=["version", "datapath", "kernel"],
+        )
+        info.add_metric([status.version, status.datapath, status.kernel_release], 1)
+        yield info
+        yield GaugeMetricFamily(
+            "mptcp_pm_start_time_seconds", "Start of the service, Unix time.", value=status.started_at
+        )
+        yield self._sessions()
+        yield GaugeMetricFamily("mptcp_pm_subflows", "Live subflows.", value=self._snapshot.subflows)
+        yield GaugeMetricFamily(
+            "mptcp_pm_config_last_reload_successful",
+            "1 if the last load of the configuration succeeded.",
+            value=status.last_reload.ok,
+        )
+        yield GaugeMetricFamily(
+            "mptcp_pm_config_last_reload_timestamp_seconds",
+            "Time of the last load of the configuration, Unix time.",
+            value=status.last_reload.time,
+        )
+        yield from _counters(status.counters)
+        histogram = self._snapshot.join_delay
+        yield HistogramMetricFamily(
+            "mptcp_pm_join_delay_seconds",
+            "From the kernel's ESTABLISHED event to the first command that opens a subflow.",
+            buckets=histogram.buckets(),
+            sum_value=histogram.sum,
+        )
+
+    def _sessions(self) -> Metric:
+        sessions = GaugeMetricFamily(
+            "mptcp_pm_sessions",
+            "Live sessions; policy is empty for those of none.",
+            labels=["policy", "state"],
+        )
+        for (policy, state), count in sorted(self._snapshot.sessions.items(), key=str):
+            sessions.add_metric([policy or "", state], count)
+        return sessions
+
+
+def exposition(snapshot: Snapshot) -> bytes:
+    """The text format, ``CONTENT_TYPE``."""
+    registry = CollectorRegistry()
+    registry.register(SnapshotCollector(snapshot))
+    return generate_latest(registry)
+
+
+def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
+    actions = CounterMetricFamily(
+        "mptcp_pm_actions", "Commands to the kernel by kind and outcome.", labels=["kind", "outcome"]
+    )
+    for kind in ACTIONS:
+        actions.add_metric([kind, "ok"], counters.get(kind, 0))
+        actions.add_metric([kind, "refused"], counters.get(f"{kind}_refused", 0))
+    yield actions
+    reloads = CounterMetricFamily(
+        "mptcp_pm_config_reloads",
+        "Loads of the configuration after the start by outcome.",
+        labels=["outcome"],
+    )
+    reloads.add_metric(["ok"], counters.get("reloads", 0))
+    reloads.add_metric(["failed"], counters.get("reloads_failed", 0))
+    yield reloads
+    shown = {*ACTIONS, *(f"{kind}_refused" for kind in ACTIONS), "reloads", "reloads_failed"}
+    for name in sorted((counters.keys() | _HELP.keys()) - shown):
+        text = _HELP.get(name, f"{name.replace('_', ' ').capitalize()}.")
+        yield CounterMetricFamily(f"mptcp_pm_{name}", text, value=counters.get(name, 0))
