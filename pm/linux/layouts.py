@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The structures that BPF C and Python share; bpf_pm/include/ has the same."""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+
+# 64-bit constants in the compiled program that are replaced when it is loaded (bpf_pm/classify.c).
+NETNS_COOKIE_PLACEHOLDER = 0x6D707463705F6E73
+POLICY_ID_PLACEHOLDER = 0x6D707463705F6964
+
+
+class SessionKey(ctypes.Structure):
+    """``struct session_key``: addresses in network order (IPv4 is ::ffff:a.b.c.d), ports in host order."""
+
+    _fields_ = [
+        ("local", ctypes.c_char * 16),
+        ("remote", ctypes.c_char * 16),
+        ("local_port", ctypes.c_uint16),
+        ("remote_port", ctypes.c_uint16),
+    ]
+
+
+class SessionValue(ctypes.Structure):
+    """``struct session_value``: the socket's cookie (SO_COOKIE) and its policy's id."""
+
+    _fields_ = [
+        ("cookie", ctypes.c_uint64),
+        ("policy", ctypes.c_uint64),
+    ]
+
+
+class Counter(IntEnum):
+    """``enum counter``: index into the per-CPU array ``counters``."""
+
+    CLASSIFIED = 0
+    FAILED = 1
