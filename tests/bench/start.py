@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Start to all policies attached, against the imports and one BCC compile by themselves."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+from tests.bench.rows import Row
+from tests.net.lab import Lab
+from tests.net.service import ROOT
+
+ROUNDS = 5
+# (policies, cgroups): the target first, then how it grows with each.
+SIZES = ((10, 100), (1, 100), (100, 100), (10, 10), (10, 1000))
+TARGET = SIZES[0]
+# The libraries that `run` uses, and the classifier.
+BASELINE = """
+import aiohttp.web, asyncinotify, prometheus_client, pydantic, pyroute2, structlog, yaml
+from pathlib import Path
+from pm.linux.compile import compile_source
+compile_source(Path("bpf_pm/classify.c").resolve(), [])
+"""
+
+
+def time_baseline() -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", BASELINE], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def time_start(lab: Lab, config: dict[str, Any], cgroups: int) -> float:
+    """Seconds from exec to readiness, with every cgroup attached."""
+    service = lab.service(config, start=False)
+    start = time.perf_counter()
+    service.start()
+    duration = time.perf_counter() - start
+    attached = sum(len(policy["cgroups"]) for policy in service.get("/v1/policies")["policies"])
+    assert attached == cgroups, f"{attached} of {cgroups} cgroups attached"
+    service.terminate()
+    return duration
+
+
+def bench() -> tuple[list[Row], Any]:
+    rows, raw = [], {}
+    for policies, cgroups in SIZES:
+        with Lab() as lab:
+            for i in range(cgroups):
+                lab.cgroup(f"p{i % policies}/c{i}")
+            config = {
+                "policies": [
+                    {"name": f"p{i}", "cgroup": lab.cgroup_path(f"p{i}/*"), "path_manager": "fullmesh"}
+                    for i in range(policies)
+                ]
+            }
+            rounds = [(time_start(lab, config, cgroups), time_baseline()) for _ in range(ROUNDS)]
+        ours, baseline = zip(*rounds, strict=True)
+        what = f"start, {policies} policies, {cgroups} cgroups / imports and compile"
+        rows.append(Row.of(what, "s", ours, baseline, 2.5 if (policies, cgroups) == TARGET else None))
+        raw[f"{policies} policies, {cgroups} cgroups"] = {"ours": ours, "baseline": baseline}
+    return rows, raw
