@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``python -m pm.config FILE``: the child of ``load_in_child``; a pickled answer on stdout."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+
+from pm.config.load import Failed, Loaded, load_config
+from pm.errors import ConfigError, PmError
+
+
+def main() -> None:
+    # What an imported path manager prints must not get into the answer.
+    answer_fd = os.dup(1)
+    os.dup2(2, 1)
+    answer: Loaded | Failed
+    try:
+        answer = load_config(sys.argv[1])
+    except ConfigError as e:
+        answer = Failed(e.problems)
+    except PmError as e:
+        answer = Failed((), e.message, e.remedy)
+    with open(answer_fd, "wb") as stream:
+        pickle.dump(answer, stream)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The JSON Schema of the configuration, derived from the annotations of ``pm.config.model``.
+
+``python -m pm.config.schema --write`` renews ``config/schema.json`` and ``docs/configuration.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import operator
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from typing_extensions import Doc
+
+from pm.config.checks import Check
+from pm.config.model import Config, PathManagerChoice, yaml_key
+from pm.path_managers import PathManager, registry
+from pm.units import Notation
+
+Schema = dict[str, Any]
+PathManagers = Mapping[str, type[PathManager]]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_SCALARS: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float: "number"}
+_RANGES: dict[type, tuple[str, str]] = {
+    Ge: ("ge", "minimum"),
+    Gt: ("gt", "exclusiveMinimum"),
+    Le: ("le", "maximum"),
+    Lt: ("lt", "exclusiveMaximum"),
+    MinLen: ("min_length", "minLength"),
+    MaxLen: ("max_length", "maxLength"),
+}
+
+
+def json_schema(path_managers: PathManagers | None = None) -> Schema:
+    """The whole configuration, JSON Schema 2020-12, without references.
+
+    ``path_managers``: those to include, by default all that are installed. Raises PmError where one
+    of those cannot be loaded.
+    """
+    known = registry() if path_managers is None else path_managers
+    root = {"$schema": DIALECT, "description": "Configuration of mptcp-pm."}
+    return root | _of_dataclass(Config, dict(sorted(known.items())))
+
+
+def builtin_path_managers() -> dict[str, type[PathManager]]:
+    """Those of this package, whatever else is installed: what the published files describe."""
+    return {n: p for n, p in registry().items() if p.__module__.startswith("pm.path_managers.")}
+
+
+def schema_at(schema: Schema, loc: tuple[str | int, ...]) -> Schema:
+    """The part of a schema that a place in the document must satisfy, {} where there is none."""
+    for part in loc:
+        mapping = variant(schema, "object") or {}
+        items = (variant(schema, "array") or {}).get("items", {})
+        others = mapping.get("additionalProperties") or {}
+        schema = items if isinstance(part, int) else mapping.get("properties", {}).get(part, others)
+    return schema
+
+
+def variant(schema: Schema, kind: str) -> Schema | None:
+    """The schema itself or the one of its alternatives that has this JSON type."""
+    return next((s for s in schema.get("anyOf", [schema]) if s.get("type") == kind), None)
+
+
+def describe(schema: Schema) -> str:
+    """What a value must be, in words: "a whole number from 1 to 32"."""
+    if "title" in schema:
+        return str(schema["title"])
+    if "enum" in schema:
+        return alternatives(schema["enum"])
+    match schema.get("type"):
+        case "integer" | "number" as kind:
+            low, high = schema.get("minimum"), schema.get("maximum")
+            words = "a whole number" if kind == "integer" else "a number"
+            if low is not None and high is not None:
+                return f"{words} from {low} to {high}"
+            return (
+                words + (f", at least {low}" * (low is not None)) + (f", at most {high}" * (high is not None))
+            )
+        case "boolean":
+            return "`true` or `false`"
+        case "string":
+            return "text"
+        case "array":
+            return "a list (`[...]`)"
+        case "object":
+            keys = ", ".join(f"`{key}:`" for key in schema.get("properties", ()))
+            return f"a mapping ({keys})" if keys else "a mapping"
+    variants = [describe(s) for s in schema.get("anyOf", ()) if s.get("type") != "null"]
+    return ", or ".join(variants) or "something else"
+
+
+def alternatives(names: Iterable[str]) -> str:
+    """`a`, `b` or `c`, of at least one."""
+    *most, last = [f"`{name}`" for name in names]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _of_dataclass(cls: type, known: PathManagers) -> Schema:
+    hints = get_type_hints(cls, include_extras=True)
+    properties = {yaml_key(f.name): _of_field(f, hints[f.name], known) for f in fields(cls)}
+    required = [
+        yaml_key(f.name) for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING
+    ]
+    schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | {"required": required} if required else schema
+
+
+def _of_field(f: Field[Any], hint: Any, known: PathManagers) -> Schema:
+    schema = _of_type(hint, known)
+    default = f.default
+    if f.default_factory is not MISSING:
+        default = f.default_factory()
+    if default is not MISSING and default is not None and not is_dataclass(default):
+        schema["default"] = _as_yaml(default, hint)
+    return schema
+
+
+def _as_yaml(value: Any, hint: Any) -> Any:
+    """A default as one would write it."""
+    for notation in get_args(hint)[1:]:
+        if isinstance(notation, Notation):
+            return notation.show(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _of_type(hint: Any, known: PathManagers) -> Schema:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _of_annotated(arguments[0], arguments[1:], known)
+    if origin in (Union, types.UnionType) and types.NoneType in arguments:
+        rest = functools.reduce(operator.or_, (a for a in arguments if a is not types.NoneType))
+        return {"anyOf": [_of_type(rest, known), {"type": "null"}]}
+    if origin in (tuple, list) and arguments:
+        return {"type": "array", "items": _of_type(arguments[0], known)}
+    if hint is PathManagerChoice:
+        return _of_path_managers(known)
+    if hint in _SCALARS:
+        return {"type": _SCALARS[hint]}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"enum": [str(member) for member in hint]}
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _of_dataclass(hint, known)
+    # A third party's parameters may have any type that pydantic validates.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(hint).json_schema()
+
+
+def _of_annotated(base: Any, metadata: tuple[Any, ...], known: PathManagers) -> Schema:
+    notation = next((m for m in metadata if isinstance(m, Notation)), None)
+    schema: Schema = _of_type(base, known) if notation is None else {"type": "string"}
+    target: Schema = (
+        schema["anyOf"][0] if get_origin(base) in (Union, types.UnionType) and not notation else schema
+    )
+    for item in metadata:
+        match item:
+            case Doc():
+                schema["description"] = item.documentation
+            case Notation() | Check():
+                target["title"] = item.what
+                if item.pattern:
+                    target["pattern"] = item.pattern
+            case _ if type(item) in _RANGES and notation is None:
+                attribute, keyword = _RANGES[type(item)]
+                target[keyword] = getattr(item, attribute)
+    return schema
+
+
+def _of_path_managers(known: PathManagers) -> Schema:
+    by_name: Schema = {}
+    for name, path_manager in known.items():
+        parameters = _of_dataclass(path_manager.Parameters, known)
+        optional = [] if "required" in parameters else [{"type": "null"}]
+        by_name[name] = {"description": path_manager.summary, "anyOf": [parameters, *optional]}
+    bare = [name for name, schema in by_name.items() if len(schema["anyOf"]) > 1]
+    mapping = {
+        "type": "object",
+        "properties": by_name,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+    title = f"a name ({alternatives(bare)}) or a name with its parameters"
+    return {"anyOf": [{"enum": bare}, mapping], "title": title}
+
+
+def _main() -> None:
+    from pm.config.reference import reference_markdown
+
+    parser = argparse.ArgumentParser(prog="python -m pm.config.schema", description=__doc__)
+    parser.add_argument("--write", action="store_true", required=True)
+    parser.parse_args()
+    repository = Path(__file__).parents[2]
+    schema = json_schema(builtin_path_managers())
+    (repository / "config/schema.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+    (repository / "docs/configuration.md").write_text(reference_markdown(schema))
+
+
+if __name__ == "__main__":
+    _main()
