@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from pyroute2 import IPRoute
+
+from pm.config.model import Addresses
+from pm.linux.addresses import AddressMonitor
+from pm.model import LocalAddress
+from tests.net.inside import inside
+from tests.net.lab import run
+from tests.net.namespace import namespace
+
+DEADLINE_S = 10.0  # the kernel takes up to a second to tell of a carrier
+
+
+class Followed:
+    """An AddressMonitor whose changes a test can wait for."""
+
+    def __init__(self, netns: str, rules: Addresses, **monitor_args: Any) -> None:
+        self.netns = netns
+        self.changes: list[tuple[LocalAddress, ...]] = []
+        self.changed = asyncio.Event()
+        self.monitor = AddressMonitor(rules, self._on_change, **monitor_args)
+
+    def _on_change(self, addresses: tuple[LocalAddress, ...]) -> None:
+        self.changes.append(addresses)
+        self.changed.set()
+
+    def ip(self, *lines: str) -> None:
+        """``ip`` commands, carried out before the event loop can read any of their events."""
+        run("ip", "-n", self.netns, "-batch", "-", input="\n".join(lines))
+
+    def why(self) -> dict[str, str]:
+        return {address.ip: address.why for address in self.monitor.addresses}
+
+    async def until(self, condition: Callable[[dict[str, str]], bool]) -> None:
+        """Wait until ``condition`` holds of address -> why."""
+        async with asyncio.timeout(DEADLINE_S):
+            while not condition(self.why()):
+                self.changed.clear()
+                await self.changed.wait()
+
+
+@pytest.fixture
+def netns() -> Iterator[str]:
+    with namespace() as name:
+        run("ip", "-n", name, "link", "add", "eth0", "type", "veth", "peer", "name", "peer0")
+        run("ip", "-n", name, "link", "set", "eth0", "up")
+        run("ip", "-n", name, "link", "set", "peer0", "up")
+        yield name
+
+
+def follow(
+    netns: str,
+    scenario: Callable[[Followed], Awaitable[None]],
+    rules: Addresses | None = None,
+    **monitor_args: Any,
+) -> None:
+    async def main() -> None:
+        followed = Followed(netns, rules or Addresses(), **monitor_args)
+        async with followed.monitor:
+            await scenario(followed)
+
+    inside(netns, lambda: asyncio.run(main()))
+
+
+def test_the_dump_agrees_with_pyroute2(netns: str) -> None:
+    """At entry the monitor knows every address, with interface and prefix, as pyroute2 decodes them."""
+    run(
+        "ip", "-n", netns, "-batch", "-",
+        input="link set lo up\naddr add 192.0.2.1/24 dev eth0\naddr add 192.0.2.2/24 dev eth0\n"
+        "addr add 198.51.100.1 peer 198.51.100.2/32 dev eth0\naddr add 2001:db8::1/64 dev eth0\n"
+        "addr add 2001:db8:1::1 peer 2001:db8:1::2 dev eth0",
+    )  # fmt: skip
+
+    def expected() -> set[tuple[int, str, int]]:
+        with IPRoute() as route:
+            return {
+                (m["index"], m.get_attr("IFA_LOCAL") or m.get_attr("IFA_ADDRESS"), m["prefixlen"])
+                for m in route.get_addr()
+            }
+
+    async def scenario(followed: Followed) -> None:
+        await followed.until(lambda why: any(ip.startswith("fe80::") for ip in why))
+        known = await asyncio.to_thread(inside, netns, expected)
+        assert {(x.ifindex, x.ip, x.prefix_len) for x in followed.monitor.addresses} == known
+        ifindex = {ip: ifindex for ifindex, ip, _ in known}
+        assert {"192.0.2.1", "192.0.2.2", "198.51.100.1", "2001:db8:1::1"} <= set(ifindex)
+        assert followed.monitor.interface_of("192.0.2.2") == ifindex["192.0.2.2"]
+        assert followed.monitor.interface_of("192.0.2.3") == 0
+        assert followed.why()["127.0.0.1"] == "loopback interface"
+
+    follow(netns, scenario)
+
+
+def test_an_added_and_a_deleted_address_are_told_once_each(netns: str) -> None:
+    """One address event is one call with all addresses; a second prefix of an address changes nothing."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+        followed.ip("addr add 192.0.2.1/28 dev eth0", "addr del 192.0.2.1/28 dev eth0")
+        followed.ip("addr del 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: "192.0.2.1" not in why)
+        tellings = [[x.usable for x in change if x.ip == "192.0.2.1"] for change in followed.changes]
+        assert tellings == [[True], []] or tellings == [[True], [True], []]
+
+    follow(netns, scenario)
+
+
+def test_a_deleted_address_is_told_at_once(netns: str) -> None:
+    """From the end of ``ip addr del`` to the call nothing waits: one turn of the event loop is enough."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: "192.0.2.1" in why)
+        followed.ip("addr del 192.0.2.1/24 dev eth0")
+        for _ in range(3):  # the selector's turn, and the callbacks' after it
+            await asyncio.sleep(0)
+        assert "192.0.2.1" not in followed.why()
+
+    follow(netns, scenario)
+
+
+def test_a_veth_whose_peer_is_down_has_no_carrier(netns: str) -> None:
+    """Carrier lost and regained, and the interface taken down and up, change the verdict, not the list."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+        followed.ip("link set peer0 down")
+        await followed.until(lambda why: why["192.0.2.1"] == "interface has no carrier")
+        followed.ip("link set peer0 up")
+        await followed.until(lambda why: why["192.0.2.1"] == "usable")
+        followed.ip("link set eth0 down")
+        await followed.until(lambda why: why["192.0.2.1"] == "interface is down")
+        followed.ip("link set eth0 up")
+        await followed.until(lambda why: why["192.0.2.1"] == "usable")
+
+    follow(netns, scenario)
+
+
+def test_an_ipv6_address_is_tentative_first(netns: str) -> None:
+    """Tentative until the kernel's duplicate address detection is over; then as its lifetime says."""
+
+    async def scenario(followed: Followed) -> None:
+        await followed.until(lambda why: any(ip.startswith("fe80::") for ip in why))
+        followed.ip("addr add 2001:db8::1/64 dev eth0")
+        await followed.until(lambda why: why.get("2001:db8::1") == "usable")
+        verdicts = [x.why for change in followed.changes for x in change if x.ip == "2001:db8::1"]
+        assert verdicts[0] == "tentative: duplicate address detection is running"
+        followed.ip("addr change 2001:db8::1/64 dev eth0 preferred_lft 0 valid_lft 100")
+        await followed.until(lambda why: why["2001:db8::1"] == "deprecated: preferred lifetime is over")
+
+    follow(netns, scenario)
+
+
+def test_an_address_is_deprecated_when_its_preferred_lifetime_ends(netns: str) -> None:
+    """The kernel tells the end of the preferred lifetime and of the valid one, for IPv4 as well."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0 preferred_lft 1 valid_lft 2")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+        await followed.until(lambda why: why.get("192.0.2.1") == "deprecated: preferred lifetime is over")
+        await followed.until(lambda why: "192.0.2.1" not in why)
+
+    follow(netns, scenario)
+
+
+def test_a_bridge_port_keeps_its_addresses(netns: str) -> None:
+    """Leaving a bridge sends RTM_DELLINK for the port (family AF_BRIDGE): the interface is not gone."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0", "link add br0 type bridge", "link set eth0 master br0")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+        followed.ip("link set eth0 nomaster", "addr add 192.0.2.9/24 dev eth0")
+        await followed.until(lambda why: "192.0.2.9" in why)
+        assert followed.why()["192.0.2.1"] == "usable"
+
+    follow(netns, scenario)
+
+
+def test_rules_follow_renaming_and_reload(netns: str) -> None:
+    """Globs are matched against the present name, and again when the rules change."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+        followed.ip("link set eth0 down", "link set eth0 name wwan0", "link set wwan0 up")
+        await followed.until(lambda why: why["192.0.2.1"] == "interface matches addresses.exclude")
+        calls = len(followed.changes)
+        followed.monitor.set_rules(Addresses(backup=("wwan*",)))
+        assert [x.backup for x in followed.monitor.usable if x.ip == "192.0.2.1"] == [True]
+        followed.monitor.set_rules(Addresses(backup=("wwan*",)))
+        assert len(followed.changes) == calls + 1
+
+    follow(netns, scenario, Addresses(exclude=("wwan*",)))
+
+
+def test_a_removed_interface_takes_its_addresses_along(netns: str) -> None:
+    """After ``ip link del`` nothing of the interface is left."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 192.0.2.1/24 dev eth0", "addr add 2001:db8::1/64 dev eth0 nodad")
+        await followed.until(lambda why: {"192.0.2.1", "2001:db8::1"} <= set(why))
+        followed.ip("link del eth0")
+        await followed.until(lambda why: not {"192.0.2.1", "2001:db8::1"} & set(why))
+
+    follow(netns, scenario)
+
+
+def test_lost_messages_are_made_up_for_by_a_dump(netns: str) -> None:
+    """With a receive buffer that overflows (ENOBUFS) the addresses are right all the same."""
+    addresses = [str(ipaddress.ip_address("10.0.0.0") + i) for i in range(1, 301)]
+
+    async def scenario(followed: Followed) -> None:
+        before = followed.monitor._socket
+        # Blocks the loop while the kernel sends 300 messages into a few KiB.
+        followed.ip(*(f"addr add {ip}/16 dev eth0" for ip in addresses))
+        await followed.until(lambda why: set(addresses) <= set(why))
+        assert followed.monitor._socket is not before
+        followed.ip(*(f"addr del {ip}/16 dev eth0" for ip in reversed(addresses)))
+        await followed.until(lambda why: not set(addresses) & set(why))
+        # It still follows.
+        followed.ip("addr add 192.0.2.1/24 dev eth0")
+        await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+
+    follow(netns, scenario, receive_buffer_bytes=4096)
