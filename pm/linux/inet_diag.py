@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The messages of NETLINK_SOCK_DIAG about MPTCP sessions and subflows: requests packed, answers parsed.
+
+Pure; packed by hand for speed. Sources: include/uapi/linux/inet_diag.h, net/mptcp/diag.c,
+net/mptcp/mptcp_diag.c, struct tcp_info in include/uapi/linux/tcp.h, mptcp_info in mptcp.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from enum import IntEnum, IntFlag
+from typing import NamedTuple
+
+from pm.errors import KernelRefused
+from pm.linux import netlink
+from pm.linux.ip import ip_bytes, ip_text
+
+SOCK_DIAG_BY_FAMILY = 20
+IPPROTO_MPTCP = 262
+REQ_PROTOCOL = 3  # INET_DIAG_REQ_PROTOCOL: 262 does not fit the u8 of the request
+NO_COOKIE = 0xFFFFFFFF
+INFO, CONG, ULP_INFO, CGROUP_ID = 2, 4, 19, 21  # INET_DIAG_*
+ULP_INFO_MPTCP = 3
+TOKEN_REM, TOKEN_LOC, FLAGS, ID_REM, ID_LOC = 1, 2, 8, 9, 10  # MPTCP_SUBFLOW_ATTR_*
+
+
+class TcpState(IntEnum):
+    """include/net/tcp_states.h."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+class UlpFlag(IntFlag):
+    """MPTCP_SUBFLOW_FLAG_*: REM is what the peer did, LOC what this end did.
+
+    MCAP_LOC on a subflow: this end sent the MP_CAPABLE SYN, it is the session's client. JOIN_LOC: this
+    end asked for the join. Without any of the four the subflow fell back to TCP.
+    """
+
+    MCAP_REM = 1 << 0
+    MCAP_LOC = 1 << 1
+    JOIN_REM = 1 << 2
+    JOIN_LOC = 1 << 3
+    BACKUP_REM = 1 << 4
+    BACKUP_LOC = 1 << 5
+    FULLY_ESTABLISHED = 1 << 6
+    CONNECTED = 1 << 7
+    MAP_VALID = 1 << 8
+
+
+class SubflowRecord(NamedTuple):
+    """One TCP subflow of a dump (pm.kernel.Found). v4-mapped addresses are IPv4 text.
+
+    ``socket_family`` is 4 or 6; ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers;
+    ``ifindex`` is the interface the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the
+    client's initial subflow.
+    """
+
+    token: int
+    remote_token: int
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    socket_family: int
+    state: int
+    flags: int
+    local_id: int
+    remote_id: int
+    cookie: int
+    cgroup_id: int
+    ifindex: int
+
+    @property
+    def is_initial(self) -> bool:
+        return not self.flags & (UlpFlag.JOIN_LOC | UlpFlag.JOIN_REM)
+
+    @property
+    def is_established(self) -> bool:
+        """The TCP handshake is over; the subflow may be closing already."""
+        return self.state not in (TcpState.SYN_SENT, TcpState.SYN_RECV)
+
+    @property
+    def is_fully_established(self) -> bool:
+        """The MPTCP handshake is over as well (RFC 8684, sections 3.1 and 3.2)."""
+        return bool(self.flags & UlpFlag.FULLY_ESTABLISHED)
+
+    @property
+    def opened_here(self) -> bool:
+        """This end sent its SYN."""
+        return bool(self.flags & (UlpFlag.MCAP_LOC | UlpFlag.JOIN_LOC))
+
+    @property
+    def backup(self) -> bool:
+        return bool(self.flags & UlpFlag.BACKUP_LOC)
+
+    @property
+    def peer_backup(self) -> bool:
+        return bool(self.flags & UlpFlag.BACKUP_REM)
+
+
+class SubflowStats(NamedTuple):
+    """struct tcp_info of a subflow, and whose it is. Times in the unit named, rates in bytes per second."""
+
+    state: int
+    rtt_us: int
+    rttvar_us: int
+    min_rtt_us: int
+    cwnd: int
+    ssthresh: int
+    mss: int
+    congestion_control: str
+    bytes_acked: int
+    bytes_sent: int
+    bytes_received: int
+    retransmits: int
+    bytes_retransmitted: int
+    lost: int
+    delivery_rate: int
+    pacing_rate: int
+    last_sent_ms: int
+    last_received_ms: int
+    token: int
+    flags: int
+    local_id: int
+    remote_id: int
+    cookie: int
+    cgroup_id: int
+    ifindex: int
+
+
+class SessionInfo(NamedTuple):
+    """struct mptcp_info of a session, and whose it is (pm.kernel.SessionFigures).
+
+    ``extra_subflows`` leaves the initial one out. Linux before 6.5 does not count: ``counted`` is false and
+    the counters are 0, the subflows' own have to do.
+    """
+
+    token: int
+    state: int
+    uid: int
+    inode: int
+    cgroup_id: int
+    fallback: bool
+    extra_subflows: int
+    addresses_announced: int
+    addresses_accepted: int
+    counted: bool
+    retransmits: int
+    bytes_retransmitted: int
+    bytes_sent: int
+    bytes_received: int
+    bytes_acked: int
+
+
+# struct inet_diag_req_v2 with idiag_cookie as two words, and an INET_DIAG_REQ_PROTOCOL behind it.
+_REQUEST = struct.Struct("=BBBxI HH16s16s III")
+_PROTOCOL = struct.Struct("=HHI")
+# struct inet_diag_msg, idiag_cookie as one word
+_MSG = struct.Struct("=BB2x HH16s16s IQ 12xII")
+_ATTR = struct.Struct("=HH")
+_U32 = struct.Struct("=I")
+_U64 = struct.Struct("=Q")
+# struct tcp_info from its start to tcpi_bytes_retrans, "x" for what is skipped.
+_TCP_INFO = struct.Struct(
+    "=8x 8xI4x 8xI8x"  # rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets
+    "I4xI4x"  # last_data_sent, last_ack_sent, last_data_recv, last_ack_recv
+    "8xIIII8x"  # pmtu, rcv_ssthresh, rtt, rttvar, snd_ssthresh, snd_cwnd, advmss, reordering
+    "8xI"  # rcv_rtt, rcv_space, total_retrans
+    "Q8xQQ"  # pacing_rate, max_pacing_rate, bytes_acked, bytes_received
+    "12xI8x"  # segs_out, segs_in, notsent_bytes, min_rtt, data_segs_in, data_segs_out
+    "Q32x"  # delivery_rate, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce
+    "QQ"  # bytes_sent, bytes_retrans
+)
+# struct mptcp_info: what all supported kernels have, and what was added behind (struct and offset).
+_MPTCP_INFO = struct.Struct("=BBB5xII")
+_MPTCP_COUNTERS, _MPTCP_COUNTERS_AT = struct.Struct("=IQQQQ"), 44  # retransmits to bytes_acked
+_INFO_FALLBACK = 1  # MPTCP_INFO_FLAG_FALLBACK
+
+# Every state a subflow can act in; not LISTEN, CLOSE and TIME_WAIT.
+_STATES = sum(
+    1 << state
+    for state in (
+        TcpState.ESTABLISHED, TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2,
+        TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING,
+    )
+)  # fmt: skip
+
+
+def dump_request(family: int) -> bytes:
+    """All TCP sockets of a family (AF_INET, AF_INET6) with INFO, without which there is no ULP_INFO."""
+    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << INFO - 1, _STATES, 0, 0, b"", b"", 0, 0, 0)
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted)
+
+
+def lookup_request(local: str, local_port: int, remote: str, remote_port: int, ifindex: int) -> bytes:
+    """One TCP socket, with INFO and the name of its congestion control.
+
+    ``ifindex`` finds both unbound sockets and those bound to that interface, 0 unbound ones only.
+    """
+    source, destination = ip_bytes(local), ip_bytes(remote)
+    wanted = _REQUEST.pack(
+        socket.AF_INET if len(source) == 4 else socket.AF_INET6,
+        socket.IPPROTO_TCP,
+        1 << INFO - 1 | 1 << CONG - 1,
+        0,
+        socket.htons(local_port),
+        socket.htons(remote_port),
+        source,
+        destination,
+        ifindex,
+        NO_COOKIE,
+        NO_COOKIE,
+    )
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, 0, wanted)
+
+
+def session_request(token: int) -> bytes:
+    """One MPTCP socket by its local token, which the kernel reads from the first word of the cookie."""
+    wanted = _REQUEST.pack(
+        socket.AF_INET, IPPROTO_MPTCP & 0xFF, 1 << INFO - 1, 0, 0, 0, b"", b"", 0, token, NO_COOKIE
+    )
+    protocol = _PROTOCOL.pack(_PROTOCOL.size, REQ_PROTOCOL, IPPROTO_MPTCP)
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, 0, wanted + protocol)
+
+
+def protocol_request(protocol: int) -> bytes:
+    """A dump of no state at all: the kernel answers ENOENT where it cannot diagnose the protocol."""
+    wanted = _REQUEST.pack(socket.AF_INET, protocol & 0xFF, 0, 0, 0, 0, b"", b"", 0, 0, 0)
+    number = _PROTOCOL.pack(_PROTOCOL.size, REQ_PROTOCOL, protocol)
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted + number)
+
+
+def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
+    """Append the MPTCP subflows of one part of a dump; whether it is the last, and inconsistent."""
+    inconsistent = False
+    for message in netlink.messages(data):
+        if message.type in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
+            if code := netlink.error_of(data, message):
+                raise KernelRefused("listing sockets", code)
+            return True, inconsistent
+        inconsistent = inconsistent or bool(message.flags & netlink.NLM_F_DUMP_INTR)
+        record = _subflow_record(data, message)
+        if record:
+            records.append(record)
+    return False, inconsistent
+
+
+def _subflow_record(data: bytes, message: netlink.Message) -> SubflowRecord | None:
+    cgroup_id = 0
+    ulp: tuple[int, int, int, int, int] | None = None
+    for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
+        if type_ == CGROUP_ID:
+            (cgroup_id,) = _U64.unpack_from(data, start)
+        elif type_ == ULP_INFO:
+            ulp = _ulp_info(data, start, end)
+    if ulp is None:
+        return None
+    token, remote_token, flags, local_id, remote_id = ulp
+    family, state, local_port, remote_port, local, remote, ifindex, cookie, _, _ = _MSG.unpack_from(
+        data, message.start
+    )
+    if family == socket.AF_INET:
+        local, remote = local[:4], remote[:4]
+    return SubflowRecord(
+        token,
+        remote_token,
+        ip_text(local),
+        socket.ntohs(local_port),
+        ip_text(remote),
+        socket.ntohs(remote_port),
+        4 if family == socket.AF_INET else 6,
+        state,
+        flags,
+        local_id,
+        remote_id,
+        cookie,
+        cgroup_id,
+        ifindex,
+    )
+
+
+def _ulp_info(data: bytes, start: int, end: int) -> tuple[int, int, int, int, int] | None:
+    """(token, remote token, UlpFlag bits, local id, remote id); None for other upper layers."""
+    token = remote_token = flags = local_id = remote_id = 0
+    for type_, nested, nested_end in netlink.attributes(data, start, end):
+        if type_ != ULP_INFO_MPTCP:
+            continue
+        for attribute, at, _ in netlink.attributes(data, nested, nested_end):
+            if attribute == TOKEN_LOC:
+                (token,) = _U32.unpack_from(data, at)
+            elif attribute == TOKEN_REM:
+                (remote_token,) = _U32.unpack_from(data, at)
+            elif attribute == FLAGS:
+                (flags,) = _U32.unpack_from(data, at)
+            elif attribute == ID_LOC:
+                local_id = data[at]
+            elif attribute == ID_REM:
+                remote_id = data[at]
+        return token, remote_token, flags, local_id, remote_id
+    return None
+
+
+def parse_subflow_stats(data: bytes, message: netlink.Message) -> SubflowStats | None:
+    cgroup_id, name, info = 0, "", b""
+    ulp: tuple[int, int, int, int, int] | None = None
+    for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
+        if type_ == INFO:
+            info = data[start:end]
+        elif type_ == CONG:
+            name = data[start : end - 1].decode()
+        elif type_ == CGROUP_ID:
+            (cgroup_id,) = _U64.unpack_from(data, start)
+        elif type_ == ULP_INFO:
+            ulp = _ulp_info(data, start, end)
+    _, state, _, _, _, _, ifindex, cookie, _, _ = _MSG.unpack_from(data, message.start)
+    # No tcp_info: TIME_WAIT, or a connection request. LISTEN: the look-up falls back to listeners.
+    if not info or state == TcpState.LISTEN:
+        return None
+    (
+        mss, lost, last_sent_ms, last_received_ms, rtt_us, rttvar_us, ssthresh, cwnd, retransmits,
+        pacing_rate, bytes_acked, bytes_received, min_rtt_us, delivery_rate, bytes_sent, bytes_retransmitted,
+    ) = _TCP_INFO.unpack_from(info.ljust(_TCP_INFO.size, b"\0"))  # fmt: skip
+    token, _, flags, local_id, remote_id = ulp or (0, 0, 0, 0, 0)
+    return SubflowStats(
+        state=state,
+        rtt_us=rtt_us,
+        rttvar_us=rttvar_us,
+        min_rtt_us=min_rtt_us,
+        cwnd=cwnd,
+        ssthresh=ssthresh,
+        mss=mss,
+        congestion_control=name,
+        bytes_acked=bytes_acked,
+        bytes_sent=bytes_sent,
+        bytes_received=bytes_received,
+        retransmits=retransmits,
+        bytes_retransmitted=bytes_retransmitted,
+        lost=lost,
+        delivery_rate=delivery_rate,
+        pacing_rate=pacing_rate,
+        last_sent_ms=last_sent_ms,
+        last_received_ms=last_received_ms,
+        token=token,
+        flags=flags,
+        local_id=local_id,
+        remote_id=remote_id,
+        cookie=cookie,
+        cgroup_id=cgroup_id,
+        ifindex=ifindex,
+    )
+
+
+def parse_session_info(data: bytes, message: netlink.Message) -> SessionInfo | None:
+    cgroup_id, info = 0, b""
+    for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
+        if type_ == INFO:
+            info = data[start:end]
+        elif type_ == CGROUP_ID:
+            (cgroup_id,) = _U64.unpack_from(data, start)
+    _, state, _, _, _, _, _, _, uid, inode = _MSG.unpack_from(data, message.start)
+    if len(info) < _MPTCP_INFO.size or state == TcpState.LISTEN:
+        return None
+    extra_subflows, announced, accepted, flags, token = _MPTCP_INFO.unpack_from(info)
+    counted = len(info) >= _MPTCP_COUNTERS_AT + _MPTCP_COUNTERS.size
+    counters = _MPTCP_COUNTERS.unpack_from(info, _MPTCP_COUNTERS_AT) if counted else (0,) * 5
+    retransmits, bytes_retransmitted, bytes_sent, bytes_received, bytes_acked = counters
+    return SessionInfo(
+        token=token,
+        state=state,
+        uid=uid,
+        inode=inode,
+        cgroup_id=cgroup_id,
+        fallback=bool(flags & _INFO_FALLBACK),
+        extra_subflows=extra_subflows,
+        addresses_announced=announced,
+        addresses_accepted=accepted,
+        counted=counted,
+        retransmits=retransmits,
+        bytes_retransmitted=bytes_retransmitted,
+        bytes_sent=bytes_sent,
+        bytes_received=bytes_received,
+        bytes_acked=bytes_acked,
+    )

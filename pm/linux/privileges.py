@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What this process is allowed to do (capabilities(7))."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class Capability(IntEnum):
+    """Bit numbers of include/uapi/linux/capability.h."""
+
+    NET_ADMIN = 12
+    SYS_ADMIN = 21
+    BPF = 39
+
+
+def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozenset[Capability]:
+    """Those of ours that the process holds."""
+    for line in status.read_text().splitlines():
+        if line.startswith("CapEff:"):
+            bits = int(line.split()[1], 16)
+            return frozenset(c for c in Capability if bits >> c & 1)
+    return frozenset()
+
+
+def in_user_namespace(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
+    """True in a child user namespace, whose capabilities the kernel's BPF does not count."""
+    return uid_map.read_text().split() != ["0", "0", "4294967295"]
