@@ -20,6 +20,7 @@ from pm.errors import ConfigError, Problem
 Loc = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
+MAX_PARTS = 50_000  # thousands of policies; more of them in 1 MiB would take a gigabyte to report on
 MAX_MESSAGE = 400
 MAX_DEPTH = 32  # far more than any configuration has, far less than the interpreter's stack
 
@@ -143,8 +144,10 @@ def _decode(file: str, content: bytes) -> str:
 def _refuse_bombs(file: str, text: str) -> None:
     """Look at the stream of events before anything is built from it."""
     depth = documents = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = _line(event)
+        if count > MAX_PARTS:
+            raise _fatal(file, f"has more than {MAX_PARTS} keys and values: remove the excess", line)
         if isinstance(event, yaml.AliasEvent):
             raise _fatal(file, f"`*{event.anchor}` is a YAML alias: {_ALIAS_REMEDY}", line)
         if isinstance(event, yaml.DocumentStartEvent):

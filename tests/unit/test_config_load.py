@@ -149,6 +149,13 @@ def test_an_unreadable_file_is_one_problem(tmp_path: Path) -> None:
         assert problems_of(file) == [f"{file}: may not be read: run as root, or change its mode"]
 
 
+def test_a_file_of_very_many_values_is_one_problem() -> None:
+    """What would take a gigabyte to report on is refused before anything is built from it."""
+    with pytest.raises(ConfigError) as e:
+        load_text("policies: [" + "1," * 500_000 + "]")
+    assert str(e.value) == "test.yaml:1: has more than 50000 keys and values: remove the excess"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: (
