@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Protocol
 
@@ -69,8 +69,11 @@ class Reconciler:
         path_managers: Mapping[str, type[PathManager]],
         publish: Publish,
         counters: Counter[str],
+        observe_join: Callable[[float], None],
     ) -> None:
+        """``observe_join`` gets the seconds from each ESTABLISHED to the kernel having its commands."""
         self.table = table
+        self._observe_join = observe_join
         self._counters = counters
         self._commands = commands
         self._diagnosis = diagnosis
@@ -132,10 +135,13 @@ class Reconciler:
         now, kind, table = time.time(), event.type, self.table
         self._counters["events"] += 1
         if kind == EventType.ESTABLISHED:
+            opened = self._counters["open"]
             session = table.establish(event, now)
             if session.policy is None:
                 self._classify(session)
             self.reconcile(session)
+            if self._counters["open"] > opened:
+                self._observe_join(time.time() - now)
             if not session.cgroup_id:
                 self._name_later(session.token)
             self._publish(now, "session", "established", session, {})

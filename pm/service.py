@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The running service: the one place that constructs its parts and connects them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from pm import __version__, log
+from pm.api.control import LastReload, Status
+from pm.api.events import Broadcast, EventReader
+from pm.api.server import serve
+from pm.config.load import Loaded, load_in_child
+from pm.config.model import Config, Datapath, OnExit, Policy
+from pm.errors import ConfigError, PmError, Problem, SystemUnfit
+from pm.linux.addresses import AddressMonitor
+from pm.linux.file_watch import file_changes
+from pm.linux.inet_diag import SubflowStats
+from pm.linux.mptcp_genl import PathManagerSocket
+from pm.linux.probe import Check, probe, require
+from pm.linux.sock_diag import SockDiag
+from pm.linux.sysctl import PathManagerSysctl
+from pm.metrics import Histogram
+from pm.model import LocalAddress, Pair, Session, Subflow
+from pm.notify import notify
+from pm.path_managers import registry
+from pm.policy import compile_policies
+from pm.reconciler import Reconciler
+from pm.selection import Selection
+from pm.sessions import SessionTable
+
+STATE_DIRECTORY = Path("/run/mptcp-pm")
+
+_log = structlog.get_logger(__name__)
+
+
+def run(config_path: str, *, log_level: str, log_format: str) -> int:
+    """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
+    log.configure(log_level, log_format)
+    try:
+        asyncio.run(_main(config_path))
+    except PmError as e:
+        print(e, file=sys.stderr)
+        return e.exit_status
+    except ExceptionGroup as group:
+        errors, bugs = group.split(PmError)
+        if bugs or errors is None:
+            raise
+        print(*_leaves(errors), sep="\n", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for e in error.exceptions for leaf in _leaves(e)]
+    return [error]
+
+
+async def _main(config_path: str) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    checks = probe()
+    require(checks)
+    async with Service.open(Path(config_path), checks) as service:
+        notify("READY=1")
+        await service.run(stopping)
+        notify("STOPPING=1")
+
+
+class Service:
+    """Implements pm.api.control.ControlPlane; made by ``Service.open``."""
+
+    _addresses: AddressMonitor
+    _diagnosis: SockDiag
+    _reconciler: Reconciler
+    _selection: Selection
+
+    def __init__(self, *, path: Path, loaded: Loaded, checks: Sequence[Check]) -> None:
+        self._path = path
+        self._loaded = loaded
+        self._checks = checks
+        self._started_at = time.time()
+        self._last_reload = LastReload(time=self._started_at, ok=True)
+        self._reloading = asyncio.Lock()
+        self._broadcast = Broadcast()
+        self._counters: Counter[str] = Counter()
+        self._join_delay = Histogram()
+        self._interfaces: dict[str, int] = {}
+        self._ready = False
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, checks: Sequence[Check]) -> AsyncIterator[Service]:
+        """Everything up, classifiers attached, API listening; all undone at exit.
+
+        Raises ConfigError, SystemUnfit, PmError.
+        """
+        loaded = await load_in_child(str(path))
+        config = loaded.config
+        if config.datapath is Datapath.BPF:
+            raise SystemUnfit(
+                "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
+            )
+        async with AsyncExitStack() as stack:
+            self = cls(path=path, loaded=loaded, checks=checks)
+            self._selection = Selection(
+                compile_policies(config.policies),
+                log_file=STATE_DIRECTORY / "bpf.log",
+                keep=lambda: self._loaded.config.on_exit is OnExit.KEEP,
+                on_change=self._on_attachment,
+            )
+            # Subscribed before anything can happen that must not be missed.
+            commands = stack.enter_context(PathManagerSocket())
+            self._diagnosis = stack.enter_context(SockDiag(self._interface_of))
+            stack.enter_context(PathManagerSysctl(STATE_DIRECTORY))
+            self._reconciler = Reconciler(
+                table=SessionTable(),
+                commands=commands,
+                diagnosis=self._diagnosis,
+                selector=self._selection,
+                path_managers=registry(),
+                publish=self._publish_session,
+                counters=self._counters,
+                observe_join=self._join_delay.observe,
+            )
+            self._addresses = await stack.enter_async_context(
+                AddressMonitor(config.addresses, self._on_addresses)
+            )
+            self._on_addresses(self._addresses.addresses)
+            await stack.enter_async_context(self._selection)
+            await stack.enter_async_context(serve(self, config.api, self._join_delay))
+            yield self
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until ``stopping`` is set. A part that fails ends the service with its error."""
+        loop = asyncio.get_running_loop()
+        hangup = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(part)
+                for part in (
+                    self._reconciler.run(),
+                    self._selection.run(),
+                    self._reload_on_hangup(hangup),
+                    self._reload_on_change(),
+                )
+            ]
+            self._ready = True
+            _log.info(
+                "started",
+                config=str(self._path),
+                policies=len(self._loaded.config.policies),
+                cgroups=len(self._selection.attached()),
+            )
+            await stopping.wait()
+            _log.info("stopping")
+            for task in tasks:
+                task.cancel()
+
+    # Reload
+
+    async def reload(self) -> None:
+        """Load the file again and bring it in force. Raises ConfigError, PmError: then nothing changed."""
+        async with self._reloading:
+            notify("RELOADING=1")
+            try:
+                loaded = await load_in_child(str(self._path))
+                self._check_restart(loaded.config)
+            except PmError as e:
+                problems = e.problems if isinstance(e, ConfigError) else (Problem("", 0, "", str(e)),)
+                self._last_reload = LastReload(time=time.time(), ok=False, problems=problems)
+                self._counters["reloads_failed"] += 1
+                self._publish("config", "refused", problems=[str(p) for p in problems])
+                _log.error("reload_failed", problems=[str(p) for p in problems], in_force=self._loaded.digest)
+                raise
+            finally:
+                notify("READY=1")
+            await self._bring_in_force(loaded)
+
+    async def _bring_in_force(self, loaded: Loaded) -> None:
+        config = loaded.config
+        await self._selection.apply(compile_policies(config.policies))
+        self._loaded = loaded
+        self._addresses.set_rules(config.addresses)
+        self._reconciler.policies_changed()
+        self._last_reload = LastReload(time=time.time(), ok=True)
+        self._counters["reloads"] += 1
+        self._publish("config", "reloaded", digest=loaded.digest)
+        _log.info("reloaded", digest=loaded.digest, policies=len(config.policies))
+
+    def _check_restart(self, config: Config) -> None:
+        """Sockets are opened once: what only a restart can change must not look changed."""
+        for key in ("api", "datapath"):
+            if getattr(config, key) != getattr(self._loaded.config, key):
+                raise ConfigError([Problem(str(self._path), 0, key, "cannot change while running; restart")])
+
+    async def _reload_on_hangup(self, hangup: asyncio.Event) -> None:
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            await self._try_reload()
+
+    async def _reload_on_change(self) -> None:
+        async for _ in file_changes(self._path):
+            await self._try_reload()
+
+    async def _try_reload(self) -> None:
+        # Logged, counted and shown by ``status``; the last good configuration stays.
+        with suppress(PmError):
+            await self.reload()
+
+    # pm.api.control.ControlPlane
+
+    def status(self) -> Status:
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            ready=self._ready,
+            datapath=Datapath.NETLINK,
+            kernel_release=platform.release(),
+            checks=self._checks,
+            config_path=str(self._path),
+            config_digest=self._loaded.digest,
+            last_reload=self._last_reload,
+            counters=self._counters | self._selection.counters(),
+            sessions=len(self._reconciler.table),
+        )
+
+    def policies(self) -> Sequence[Policy]:
+        return self._loaded.config.policies
+
+    def attached(self) -> Mapping[str, str]:
+        return self._selection.attached()
+
+    def sessions(self) -> Mapping[int, Session]:
+        return self._reconciler.table.by_token
+
+    def cgroup_path(self, session: Session) -> str | None:
+        return self._selection.cgroup_path(session.cgroup_id)
+
+    def addresses(self) -> Sequence[LocalAddress]:
+        return self._addresses.addresses
+
+    def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
+        subflows = [subflow for session in sessions for subflow in session.subflows]
+        answers = iter(self._diagnosis.subflow_stats(subflows))
+        return [[next(answers) for _ in session.subflows] for session in sessions]
+
+    async def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool
+    ) -> Subflow:
+        return self._reconciler.open_subflow(token, Pair(local, remote, remote_port), backup=backup)
+
+    async def close_subflow(self, token: int, subflow_id: str) -> None:
+        self._reconciler.close_subflow(token, subflow_id)
+
+    async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+        self._reconciler.set_backup(token, subflow_id, backup=backup)
+
+    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+        return self._broadcast.subscribe(after)
+
+    # What the parts ask of each other
+
+    def _interface_of(self, ip: str) -> int:
+        return self._interfaces.get(ip, 0)
+
+    def _on_addresses(self, addresses: tuple[LocalAddress, ...]) -> None:
+        self._interfaces = {a.ip: a.ifindex for a in addresses}
+        self._reconciler.addresses_changed(addresses)
+        self._publish("address", "changed", usable=[a.ip for a in addresses if a.usable])
+
+    def _on_attachment(self, cgroup: str, policy: str | None) -> None:
+        self._publish("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
+
+    def _publish(self, kind: str, action: str, **detail: Any) -> None:
+        self._broadcast.publish(time.time(), kind, action, **detail)
+
+    def _publish_session(
+        self, now: float, kind: str, action: str, session: Session, detail: dict[str, Any]
+    ) -> None:
+        self._broadcast.publish(now, kind, action, session.token, **detail)
