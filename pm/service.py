@@ -290,9 +290,9 @@ class Service:
         self._publish("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
 
     def _publish(self, kind: str, action: str, **detail: Any) -> None:
-        self._broadcast.publish(time.time(), kind, action, **detail)
+        self._broadcast.publish(time.time(), kind, action, None, detail)
 
     def _publish_session(
         self, now: float, kind: str, action: str, session: Session, detail: dict[str, Any]
     ) -> None:
-        self._broadcast.publish(now, kind, action, session.token, **detail)
+        self._broadcast.publish(now, kind, action, session.token, detail)
