@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Start, reload, clean exit, sudden death, restart, bursts."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.net.lab import Lab
+from tests.net.scenarios import attached_programs, config, mesh, policy, wait_pairs, wait_reported
+from tests.net.service import ApiError
+from tests.net.waiting import wait_for
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_clean_exit(lab: Lab, number: signal.Signals) -> None:
+    """The sysctl is restored, no program stays attached, the socket is gone; connections live on."""
+    before = lab.read_sysctl("client", "net.mptcp.pm_type")
+    server = lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    assert lab.read_sysctl("client", "net.mptcp.pm_type") == "1"
+    client = lab.client(cgroup="a")
+    client.open()
+    wait_pairs(lab, mesh(lab))
+    assert attached_programs(lab, "a")
+    took = service.terminate(number)
+    assert took < 2
+    assert lab.read_sysctl("client", "net.mptcp.pm_type") == before
+    assert not attached_programs(lab, "a")
+    assert not service.socket_path.exists()
+    client.send(bytes=10_000)
+    assert len(server.report()) == 1
+
+
+def test_killed_and_restarted_with_sessions_open(lab: Lab) -> None:
+    """After SIGKILL the next start finds the sessions, keeps their subflows and goes on managing them."""
+    before = lab.read_sysctl("client", "net.mptcp.pm_type")
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    client = lab.client(cgroup="a")
+    client.open(3)
+    wait_pairs(lab, mesh(lab), sessions=3)
+    service.kill()
+    lab.add_address("client", 2, "10.77.2.77")  # happens while nobody watches
+    client.open(2)  # so do these
+    service.start()
+    wait_pairs(lab, [*mesh(lab), ("10.77.2.77", lab.address("server", 1))], sessions=5)
+    assert len(attached_programs(lab, "a")) == 1
+    assert {s["policy"] for s in wait_reported(service, 3, sessions=5)} == {"a"}
+    service.terminate()
+    assert lab.read_sysctl("client", "net.mptcp.pm_type") == before
+
+
+def test_bad_reload_keeps_the_good_configuration(lab: Lab) -> None:
+    """422 with every problem; the status says so; sessions go on as before; a good file heals it."""
+    lab.server()
+    good = config(policy(lab, "a"))
+    service = lab.service(good)
+    digest = service.get("/v1/status")["config"]["digest"]
+    service.configure("policies: [{name: x, cgroup: relative, path_manager: fullmash}]\nnonsense: 1\n")
+    with pytest.raises(ApiError) as e:
+        service.reload()
+    assert e.value.status == 422
+    assert len(e.value.problem["problems"]) == 3
+    assert service.get("/v1/status")["config"]["digest"] == digest
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab))
+    service.configure(good)
+    service.reload()
+
+
+@pytest.mark.parametrize("how", ["signal", "file"])
+def test_reload_by_signal_and_by_file_change(lab: Lab, how: str) -> None:
+    """SIGHUP and an atomic replacement of the file both bring the new configuration in force."""
+    service = lab.service(config(policy(lab, "a")))
+    service.configure(config(policy(lab, "b")))
+    if how == "signal":
+        service.send_signal(signal.SIGHUP)
+    wait_for(lambda: [p["name"] for p in service.get("/v1/policies")["policies"]] == ["b"])
+
+
+def test_sessions_older_than_the_service(lab: Lab) -> None:
+    """Sessions of the kernel's own path manager are shown, and left to it."""
+    lab.server()
+    client = lab.client(cgroup="a")
+    client.open()
+    service = lab.service(config(policy(lab, "a")))
+    (session,) = wait_for(service.sessions)
+    wait_for(lambda: service.sessions()[0]["managed"] is False)
+    assert session["token"] == service.sessions()[0]["token"]
+    client.open()
+    wait_for(lambda: sorted(len(f) for f in lab.subflows().values()), until=lambda got: got == [1, 2])
+
+
+def test_burst_of_2000_connections(lab: Lab) -> None:
+    """2,000 connections at once: all get their subflows, and the table is exactly the kernel's."""
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    client = lab.client(cgroup="a")
+    client.open(2000, deadline_s=120)
+    wait_for(
+        lambda: [sum(f.state == "ESTAB" for f in fs) for fs in lab.subflows().values()],
+        60,
+        until=lambda got: got == [2] * 2000,
+    )
+    wait_for(lambda: {int(s["token"], 16) for s in service.sessions(limit=1000)} == set(lab.subflows()))
+    assert {s["policy"] for s in service.sessions(limit=1000)} == {"a"}
+    client.close()
+    wait_for(lambda: service.sessions(limit=1000) == [], 60)

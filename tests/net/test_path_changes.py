@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Addresses and links that come and go under living sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.net.lab import Lab, assert_same_bytes
+from tests.net.scenarios import config, mesh, policy, wait_pairs
+from tests.net.waiting import wait_for
+
+
+def test_new_address_means_new_subflows(lab: Lab) -> None:
+    """An address added under a living session gets its subflow at once."""
+    lab.server()
+    lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab))
+    lab.add_address("client", 2, "10.77.2.77")
+    wait_pairs(lab, [*mesh(lab), ("10.77.2.77", lab.address("server", 1))])
+
+
+def test_lost_address_closes_its_subflows_and_tells_the_peer(lab: Lab) -> None:
+    """The subflow goes on both ends (RM_ADDR), and comes back with the address."""
+    lab.server()
+    lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab))
+    (client_2, remote) = mesh(lab)[1]
+    lab.del_address("client", 2, client_2)
+    wait_pairs(lab, mesh(lab)[:1])
+    wait_pairs(lab, [(remote, lab.address("client", 1))], ns="server")
+    lab.add_address("client", 2, client_2)
+    wait_pairs(lab, mesh(lab))
+
+
+def test_lost_carrier_of_the_initial_link(lab: Lab) -> None:
+    """The initial subflow itself is closed while another works, and opened again when its link returns."""
+    lab.server()
+    lab.service(config(policy(lab, "a")))
+    client = lab.client(cgroup="a")
+    client.open()
+    wait_pairs(lab, mesh(lab))
+    lab.set_link("client", 1, up=False)
+    wait_pairs(lab, mesh(lab)[1:])
+    lab.set_link("client", 1, up=True)
+    wait_pairs(lab, mesh(lab), deadline_s=30)
+
+
+def test_only_link_lost_keeps_the_session(make_lab: Callable[..., Lab]) -> None:
+    """With no other way the last subflow is kept, and the session lives on when the link returns."""
+    lab = make_lab(client=1, server=1)
+    server = lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    client = lab.client(cgroup="a")
+    client.open()
+    lab.set_link("client", 1, up=False)
+    wait_for(lambda: not service.get("/v1/addresses")["addresses"][0]["usable"] or None)
+    lab.set_link("client", 1, up=True)
+    client.send(bytes=100_000, deadline_s=60)
+    assert_same_bytes(client, server)
+
+
+def test_flaps_under_traffic_lose_no_byte(make_lab: Callable[..., Lab]) -> None:
+    """Links and addresses flap while data flow both ways: checksums at both ends agree at the end."""
+    lab = make_lab(client=3, server=2)
+    server = lab.server(cgroup="srv")
+    lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
+    lab.service(config(policy(lab, "a", {"fullmesh": {"max_subflows": 16}})))
+    client = lab.client(cgroup="a")
+    client.open(4)
+    wait_pairs(lab, mesh(lab, 4, 2), sessions=4)
+    client.begin("send", seconds=6, rate=2_000_000)
+    for link in (1, 2, 3):
+        ip = lab.address("client", link)
+        lab.set_link("client", link, up=False)
+        wait_for(lambda ip=ip: not [f for fs in lab.subflows().values() for f in fs if f.local == ip])
+        lab.set_link("client", link, up=True)
+        lab.del_address("client", 4 - link, lab.address("client", 4 - link))
+        lab.add_address("client", 4 - link, lab.address("client", 4 - link))
+    client.finish(90)
+    assert assert_same_bytes(client, server) > 1_000_000
+    wait_pairs(lab, mesh(lab, 4, 2), sessions=4, deadline_s=60)
+
+
+def test_server_address_lost_is_withdrawn(lab: Lab) -> None:
+    """An announced address that goes: the client's subflows to it go, and come back with it."""
+    lab.server(cgroup="srv")
+    lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
+    lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab, 4, 2))
+    lab.del_address("server", 2, lab.address("server", 2))
+    wait_pairs(lab, mesh(lab, 4, 1))
+    lab.add_address("server", 2, lab.address("server", 2))
+    wait_pairs(lab, mesh(lab, 4, 2))
+
+
+def test_backup_is_promoted_and_demoted(lab: Lab) -> None:
+    """The standby loses its backup flag when the primary link goes and gets it back with it."""
+    lab.server()
+    lab.service(config(policy(lab, "a", "backup")))
+    client = lab.client(cgroup="a")
+    client.open()
+    standby_ip = lab.address("client", 2)
+
+    def standby() -> list[str]:
+        return [f.flags for fs in lab.subflows().values() for f in fs if f.local == standby_ip]
+
+    wait_pairs(lab, mesh(lab))
+    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" in flags[0])
+    lab.set_link("client", 1, up=False)
+    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" not in flags[0])
+    client.send(bytes=50_000)
+    lab.set_link("client", 1, up=True)
+    wait_pairs(lab, mesh(lab), deadline_s=30)
+    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" in flags[0])
+
+
+def test_refused_join_is_retried_with_backoff(lab: Lab) -> None:
+    """A path that does not answer is tried again; the reason is kept; it heals by itself."""
+    lab.server()
+    lab.ip("client", "rule", "add", "pref", "10", "from", lab.address("client", 2), "prohibit")
+    service = lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    (session,) = wait_for(service.sessions)
+    token = session["token"]
+
+    def failures() -> list[str]:
+        events = service.get(f"/v1/sessions/{token}")["events"]
+        return [e["detail"] for e in events if e["event"] == "open_refused"]
+
+    assert "EACCES" in wait_for(failures, until=lambda found: len(found) >= 2)[0]
+    lab.ip("client", "rule", "del", "pref", "10")
+    wait_pairs(lab, mesh(lab))
