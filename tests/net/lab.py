@@ -18,23 +18,24 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
-import queue
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from pm.model import family_of
+from tests.net.driver import Traffic, assert_same_bytes
 from tests.net.oracle import Flow, parse_subflows
 from tests.net.service import ROOT, Config, Service
 from tests.net.waiting import wait_for
+
+# Tests import what they need of the laboratory from here.
+__all__ = ["NAME", "Lab", "Side", "Traffic", "assert_same_bytes", "cgroup2_root", "leftovers", "run"]
 
 Side = Literal["client", "server"]
 HOST = {"client": 1, "server": 2}
@@ -75,87 +76,18 @@ def cgroup2_root() -> Path:
     raise AssertionError("cgroup2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 
 
-class Traffic:
-    """A running tests/net/traffic.py, driven by commands."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-        self.answers: queue.SimpleQueue[str] = queue.SimpleQueue()
-        # A thread reads, so that a deadline on an answer needs no select() beside buffered text.
-        threading.Thread(target=self._read, daemon=True).start()
-        self._answer(10.0)
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.answers.put(line)
-        self.answers.put("")
-
-    def _answer(self, deadline_s: float) -> dict[str, Any]:
-        try:
-            line = self.answers.get(timeout=deadline_s)
-        except queue.Empty:
-            raise AssertionError(f"traffic: no answer in {deadline_s} s") from None
-        if not line:
-            raise AssertionError(f"traffic ended with {self.process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise AssertionError(f"traffic: {answer['error']}")
-        return answer
-
-    def begin(self, do: str, **parameters: Any) -> None:
-        """Send a command and do not wait; ``finish()`` takes its answer."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"do": do, **parameters}) + "\n")
-        self.process.stdin.flush()
-
-    def finish(self, deadline_s: float = 60.0) -> dict[str, Any]:
-        return self._answer(deadline_s)
-
-    def do(self, do: str, deadline_s: float = 60.0, **parameters: Any) -> dict[str, Any]:
-        self.begin(do, **parameters)
-        return self.finish(deadline_s)
-
-    def open(self, count: int = 1, rate: float = 0, deadline_s: float = 60.0) -> list[str]:
-        """Open connections (``rate`` per second, 0: all at once), each with its first exchange done."""
-        opened: list[str] = self.do("open", deadline_s, count=count, rate=rate)["opened"]
-        return opened
-
-    def send(self, deadline_s: float = 60.0, **what: Any) -> dict[str, Any]:
-        """``bytes=`` or ``seconds=``, ``rate=``: on every connection, and wait until all came back."""
-        return self.do("send", deadline_s, **what)
-
-    def close(self, count: int | None = None) -> None:
-        self.do("close", count=count)
-
-    def report(self) -> list[dict[str, Any]]:
-        """One entry per connection; the fields are those of traffic.py's ``Connection.report()``."""
-        connections: list[dict[str, Any]] = self.do("report")["connections"]
-        return connections
-
-
-def assert_same_bytes(client: Traffic, server: Traffic) -> int:
-    """What one end sent is what the other received, in both directions; the bytes the client sent."""
-    theirs = {c["remote"]: c for c in server.report()}
-    ours = client.report()
-    assert ours, "no connection to compare"
-    for end in ours:
-        peer = theirs[end["local"]]
-        assert (end["sent"], end["sent_sha256"]) == (peer["received"], peer["received_sha256"])
-        assert (end["received"], end["received_sha256"]) == (peer["sent"], peer["sent_sha256"])
-    return sum(c["sent"] for c in ours)
-
-
 class Lab:
     """``with Lab(client=2, server=2) as lab:``; everything it made is gone after the block, also on failure.
 
     ``client`` and ``server`` are numbers of interfaces. ``limit`` is the in-kernel path manager's
-    number of extra subflows (at most 8) and accepted ADD_ADDRs, on both sides.
+    number of extra subflows (at most 8) and accepted ADD_ADDRs, on both sides. Services share a mount
+    namespace in which /sys/fs/bpf is a bpffs of the lab's own, or (``bpffs=False``) nothing is.
     """
 
-    def __init__(self, client: int = 2, server: int = 2, limit: int = 8) -> None:
+    def __init__(self, client: int = 2, server: int = 2, limit: int = 8, bpffs: bool = True) -> None:
         self.interfaces: dict[Side, int] = {"client": client, "server": server}
         self.limit = limit
+        self.bpffs = bpffs
         self.name = f"{NAME}-{next(_serial)}"
         self.cgroup_root = cgroup2_root()
         self._processes: list[subprocess.Popen[Any]] = []
@@ -163,7 +95,7 @@ class Lab:
 
     def __enter__(self) -> Lab:
         with contextlib.ExitStack() as stack:
-            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mptcp-pm-test-")))
+            self.directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=f"{self.name}-")))
             for ns in ("net", "client", "server"):
                 run("ip", "netns", "add", self.netns(ns))
                 stack.callback(self._remove_netns, ns)
@@ -171,6 +103,7 @@ class Lab:
             stack.callback(self._remove_cgroups)
             stack.callback(self._end_processes)
             self._connect()
+            self._hold_mounts()
             self._stack = stack.pop_all()
         return self
 
@@ -344,10 +277,27 @@ class Lab:
         self._processes.append(process)
         return process
 
+    def _hold_mounts(self) -> None:
+        """Start the process that keeps the services' mount namespace: pins outlive a killed service."""
+        mount = "mount -t bpf bpf /sys/fs/bpf" if self.bpffs else "true"
+        script = f"umount --quiet --lazy --all --types bpf; {mount} && echo ready && exec cat"
+        self._holder = self.popen(
+            ["unshare", "--mount", "sh", "-c", script], ns=None, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self._holder.stdout is not None
+        assert self._holder.stdout.readline() == b"ready\n"
+
+    def pins(self) -> list[Path]:
+        """Files in the lab's bpffs: what services left pinned."""
+        mounted = Path(f"/proc/{self._holder.pid}/root/sys/fs/bpf")
+        # The kernel puts two *.debug files into every bpffs.
+        return [path for path in mounted.rglob("*") if not path.is_dir() and path.suffix != ".debug"]
+
     def service(self, config: Config, ns: str = "client", start: bool = True, **popen_args: Any) -> Service:
         """A running, ready service. ``config``: a document or YAML text (see ``Service.configure``)."""
         directory = Path(tempfile.mkdtemp(prefix="service-", dir=self.directory))
-        service = Service(directory, config, self.popen, ns=ns, **popen_args)
+        enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}"]
+        service = Service(directory, config, enter, self.popen, ns=ns, **popen_args)
         self._stack.callback(service.stop)
         return service.start() if start else service
 
@@ -398,8 +348,8 @@ def leftovers() -> Iterator[str]:
             yield f"network namespace {name}"
     for path in cgroup2_root().glob(f"{NAME}-*"):
         yield f"cgroup {path}"
-    for path in Path(tempfile.gettempdir()).glob("mptcp-pm-test-*/service-*"):
-        yield f"directory {path.parent}"
+    for path in Path(tempfile.gettempdir()).glob(f"{NAME}-*"):
+        yield f"directory {path}"
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"MPTCP_PM_LAB={NAME}-".encode() in environ.read_bytes():

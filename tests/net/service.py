@@ -57,12 +57,14 @@ class Service:
         self,
         directory: Path,
         config: Config,
+        prefix: list[str],
         popen: Callable[..., subprocess.Popen[bytes]],
         **popen_args: Any,
     ) -> None:
         self.config_path = directory / "config.yaml"
         self.log_path = directory / "log"
         self.socket_path = directory / "api.sock"
+        self.prefix = prefix
         self.popen = popen
         self.popen_args = popen_args
         self.configure(config)
@@ -82,7 +84,7 @@ class Service:
         """Start the process and wait until it is ready. AssertionError with its log where it ends instead."""
         with self.log_path.open("ab") as log:
             self.process = self.popen(
-                [*command(), "run", "--config", str(self.config_path)],
+                [*self.prefix, *command(), "run", "--config", str(self.config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

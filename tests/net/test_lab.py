@@ -149,6 +149,16 @@ def test_process_starts_in_its_cgroup(lab: Lab) -> None:
     assert f"0::{lab.cgroup_path('a/b')}\n" in process.communicate()[0]
 
 
+@pytest.mark.parametrize("bpffs", [True, False])
+def test_services_have_a_bpffs_of_their_own(make_lab: Callable[..., Lab], bpffs: bool) -> None:
+    """What a service sees at /sys/fs/bpf is the lab's, empty, and not the machine's; or there is none."""
+    lab = make_lab(bpffs=bpffs)
+    service = lab.service("", start=False)
+    process = lab.popen([*service.prefix, "cat", "/proc/self/mounts"], stdout=subprocess.PIPE, text=True)
+    assert process.communicate()[0].count(" bpf ") == bpffs
+    assert lab.pins() == []
+
+
 def test_many_connections(lab: Lab) -> None:
     """A burst of a thousand connections: each one MPTCP, with its first exchange done."""
     lab.server()
