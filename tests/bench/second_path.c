@@ -11,7 +11,7 @@
 #include <mptcpd/path_manager.h>
 #include <mptcpd/plugin.h>
 
-static struct sockaddr_in second = {.sin_family = AF_INET};
+static struct sockaddr_in second = { .sin_family = AF_INET };
 
 static void established(mptcpd_token_t token, struct sockaddr const *local,
 			struct sockaddr const *remote, bool server_side, struct mptcpd_pm *pm)
@@ -21,7 +21,7 @@ static void established(mptcpd_token_t token, struct sockaddr const *local,
 		mptcpd_pm_add_subflow(pm, token, 1, 0, (struct sockaddr *)&second, remote, false);
 }
 
-static struct mptcpd_plugin_ops const ops = {.connection_established = established};
+static struct mptcpd_plugin_ops const ops = { .connection_established = established };
 
 static int init(struct mptcpd_pm *pm)
 {
