@@ -233,11 +233,11 @@ class AddressMonitor:
             for message in netlink.messages(data):
                 if message.sequence != request:
                     continue
+                consistent = consistent and not message.flags & netlink.NLM_F_DUMP_INTR
                 if message.type in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
                     if code := netlink.error_of(data, message):
                         raise OSError(code, "dump refused")
                     return consistent
-                consistent = consistent and not message.flags & netlink.NLM_F_DUMP_INTR
 
     def _apply(self, data: bytes) -> None:
         for message in netlink.messages(data):

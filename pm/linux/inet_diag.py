@@ -247,11 +247,11 @@ def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
     """Append the MPTCP subflows of one part of a dump; whether it is the last, and inconsistent."""
     inconsistent = False
     for message in netlink.messages(data):
+        inconsistent = inconsistent or bool(message.flags & netlink.NLM_F_DUMP_INTR)
         if message.type in (netlink.NLMSG_DONE, netlink.NLMSG_ERROR):
             if code := netlink.error_of(data, message):
                 raise KernelRefused("listing sockets", code)
             return True, inconsistent
-        inconsistent = inconsistent or bool(message.flags & netlink.NLM_F_DUMP_INTR)
         record = _subflow_record(data, message)
         if record:
             records.append(record)
