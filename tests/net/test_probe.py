@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from pm.linux.probe import Check, probe
+from tests.net.inside import inside
+from tests.net.lab import run
+from tests.net.namespace import namespace
+from tests.net.service import ROOT
+
+SCRIPT = """
+import dataclasses, json
+from pm.errors import SystemUnfit
+from pm.linux.probe import probe, require
+checks = probe()
+try:
+    require(checks)
+    error = ""
+except SystemUnfit as e:
+    error = str(e)
+print(json.dumps([[dataclasses.asdict(check) for check in checks], error]))
+"""
+
+
+@pytest.fixture
+def netns() -> Iterator[str]:
+    with namespace() as name:
+        yield name
+
+
+def probe_under(*wrapper: str) -> tuple[dict[str, Check], str]:
+    """Checks by name, and what ``require`` says of them, in a process started by ``wrapper``."""
+    # Unprivileged users need not be able to enter this directory: the modules come along on sys.path.
+    environment = f"PYTHONPATH={':'.join([str(ROOT), *filter(None, sys.path)])}"
+    checks, error = json.loads(run(*wrapper, "env", environment, sys.executable, "-c", SCRIPT))
+    return {check["name"]: Check(**check) for check in checks}, error
+
+
+def test_root_on_this_kernel_has_all_that_is_required(netns: str) -> None:
+    """Every required check passes where the tests of the service run."""
+    failed = [check for check in inside(netns, probe) if check.required and not check.ok]
+    assert failed == []
+
+
+def test_mptcp_that_is_disabled_names_the_sysctl(netns: str) -> None:
+    """``net.mptcp.enabled=0`` in the namespace is the one thing that fails."""
+    enter = ("nsenter", f"--net=/run/netns/{netns}")
+    run(*enter, "sysctl", "-qw", "net.mptcp.enabled=0", "net.mptcp.allow_join_initial_addr_port=0")
+    checks, error = probe_under(*enter)
+    assert not checks["mptcp"].ok
+    assert error.startswith("mptcp: disabled in this network namespace: run `sysctl -w net.mptcp.enabled=1`")
+    assert checks["join_initial_address"].remedy == "run `sysctl -w net.mptcp.allow_join_initial_addr_port=1`"
+    assert not checks["join_initial_address"].required
+
+
+def test_without_privileges_all_checks_still_answer() -> None:
+    """An ordinary user sees the same kernel, which capabilities are missing, and what to do."""
+    checks, error = probe_under(
+        "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set", "-all"
+    )
+    assert [check.name for check in probe()] == list(checks)
+    assert not checks["cap_net_admin"].ok
+    assert not checks["cap_bpf"].ok
+    for name in ("kernel", "mptcp", "mptcp_pm", "cgroup2", "bcc", "tcp_diag", "mptcp_diag"):
+        assert checks[name].ok, checks[name]
+    assert "\n" not in error
+    assert error.startswith("cap_net_admin: not held: run as root")
+
+
+def test_capabilities_of_a_user_namespace_do_not_count() -> None:
+    """Root of a child user namespace has every bit in CapEff, and BPF refuses it all the same."""
+    checks, error = probe_under("unshare", "--user", "--map-root-user")
+    assert checks["cap_bpf"].found == "held in a user namespace only"
+    assert error.startswith("cap_net_admin: held in a user namespace only")
+
+
+def test_no_cgroup2_names_the_mount() -> None:
+    """Where cgroup2 is not mounted, the command that mounts it is there."""
+    checks, error = probe_under(
+        "unshare", "--mount", "sh", "-c", 'umount -l -t cgroup2 -a && exec "$@"', "sh"
+    )
+    assert checks["cgroup2"].found == "not mounted"
+    assert "mount -t cgroup2 cgroup2 /sys/fs/cgroup" in error
