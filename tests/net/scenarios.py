@@ -77,5 +77,5 @@ def wait_reported(
 def attached_programs(lab: Lab, cgroup: str) -> list[dict[str, Any]]:
     """The sock_ops programs on a cgroup of the lab, as bpftool lists them."""
     path = f"{cgroup2_root()}{lab.cgroup_path(cgroup)}"
-    listed = json.loads(run("bpftool", "-j", "cgroup", "show", path) or "[]")
+    listed = json.loads(run("bpftool", "-j", "cgroup", "show", path).strip() or "[]")
     return [p for p in listed if p["attach_type"] in ("sock_ops", "cgroup_sock_ops")]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.net.lab import Lab, assert_same_bytes
-from tests.net.scenarios import config, mesh, policy, wait_pairs
+from tests.net.scenarios import config, mesh, pairs_of, policy, wait_pairs
 from tests.net.waiting import wait_for
 
 
@@ -74,7 +74,7 @@ def test_flaps_under_traffic_lose_no_byte(make_lab: Callable[..., Lab]) -> None:
     for link in (1, 2, 3):
         ip = lab.address("client", link)
         lab.set_link("client", link, up=False)
-        wait_for(lambda ip=ip: not [f for fs in lab.subflows().values() for f in fs if f.local == ip])
+        wait_for(lambda ip=ip: not any(ip == local for counts in pairs_of(lab) for local, _ in counts))
         lab.set_link("client", link, up=True)
         lab.del_address("client", 4 - link, lab.address("client", 4 - link))
         lab.add_address("client", 4 - link, lab.address("client", 4 - link))
