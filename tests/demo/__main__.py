@@ -67,7 +67,11 @@ def start(lab: Lab) -> Service:
         lab.shape(link, mbit=100)
     lab.ip("server", "mptcp", "endpoint", "add", lab.address("server", 2), "dev", "eth1", "signal")
     service = lab.service(configuration(lab))
-    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {
+        "stdin": subprocess.DEVNULL,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
     iperf3 = ["mptcpize", "run", "iperf3"]
     for app in applications(lab):
         lab.popen([*iperf3, "--server", "--port", str(app.port)], ns="server", **quiet)
