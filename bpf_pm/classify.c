@@ -3,8 +3,8 @@
  * Which policy owns an MPTCP session: a sock_ops program for the cgroups of
  * one policy. It writes down every subflow that comes up in them; the service
  * takes the entry away when the kernel tells it of the session. Entries that
- * nobody takes (joins) go with their socket, since their addresses and ports
- * may come again in a cgroup that has no policy.
+ * nobody takes (joins, fallbacks) go with their socket, since their addresses
+ * and ports may come again in a cgroup that has no policy.
  *
  * Loaded once per policy: the loader replaces the two placeholders.
  */
@@ -70,7 +70,7 @@ static __always_inline void record(struct bpf_sock_ops *skops)
 	struct bpf_sock *sk = skops->sk;
 	struct session_value *known;
 
-	/* An MPTCP subflow, and not one that fell back to TCP. */
+	/* One that fell back to TCP is still a subflow to the kernel: nobody will ask for it. */
 	if (!sk || !bpf_skc_to_mptcp_sock(sk))
 		return;
 

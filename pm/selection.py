@@ -106,6 +106,7 @@ class Selection:
         self._root = cgroup_root or find_cgroup_root()
         self._bpffs = bpffs or find_mount("bpf")
         self._lock = asyncio.Lock()
+        self._ids = CgroupIds(self._root)
         self._wanted: dict[int, str] = {}
         self._paths: dict[int, str] = {}
         self._policies: dict[str, Policy] = {}
@@ -114,22 +115,17 @@ class Selection:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        """Compile, find the cgroups, attach. Raises SystemUnfit, PmError."""
+        """Compile, take over what an earlier service left, attach. Raises SystemUnfit, PmError."""
         if not self._bpffs:
             log.warning("bpffs_not_mounted", remedy="mount -t bpf bpf /sys/fs/bpf")
-        self._ids = CgroupIds(self._root)
         async with AsyncExitStack() as stack:
-            self._watcher = await stack.enter_async_context(
-                CgroupWatcher(self._root, self._table.could_match_below)
-            )
-            program, _ = await asyncio.gather(
-                compile_object(SOURCES / "classify.c", log_file=self._log_file), self._watcher.rescan()
-            )
+            self._watcher = await stack.enter_async_context(CgroupWatcher(self._root))
+            program = await compile_object(SOURCES / "classify.c", log_file=self._log_file)
             self._classifier = await asyncio.to_thread(
                 Classifier.open, program, bpffs=self._bpffs, log_file=self._log_file
             )
             stack.push_async_callback(self._close)
-            await self._apply_all()
+            await self.apply(self._table)
             self._stack = stack.pop_all()
         return self
 
@@ -148,7 +144,8 @@ class Selection:
                 for path, cgroup_id in changes.removed.items():
                     self._forget(path, cgroup_id)
                 for path, cgroup_id in changes.added.items():
-                    self._want(path, cgroup_id)
+                    if self._watcher.cgroups.get(path) == cgroup_id:  # a reload may know better by now
+                        self._want(path, cgroup_id)
                 await self._settle({*changes.removed.values(), *changes.added.values()})
 
     async def apply(self, table: Table) -> None:
@@ -156,7 +153,13 @@ class Selection:
         async with self._lock:
             await self._watcher.rescan(table.could_match_below)
             self._table = table
-            await self._apply_all()
+            before = {*self._wanted, *self._classifier.attached}
+            self._wanted, self._policies = {}, {}
+            self.failures.clear()
+            for path, cgroup_id in tuple(self._watcher.cgroups.items()):
+                self._want(path, cgroup_id)
+            await self._settle({*before, *self._wanted})
+            self._classifier.unload_unused()
 
     # Questions
 
@@ -191,15 +194,6 @@ class Selection:
         return self._classifier.counters()
 
     # Keeping what is attached equal to what is wanted
-
-    async def _apply_all(self) -> None:
-        before = {*self._wanted, *self._classifier.attached}
-        self._wanted, self._policies = {}, {}
-        self.failures.clear()
-        for path, cgroup_id in self._watcher.cgroups.items():
-            self._want(path, cgroup_id)
-        await self._settle({*before, *self._wanted})
-        self._classifier.unload_unused()
 
     def _want(self, path: str, cgroup_id: int) -> None:
         if policy := self._table.direct(path):

@@ -44,7 +44,7 @@ class BpfObject(NamedTuple):
         except KernelRefused as e:
             if not e.reason:
                 raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
-            log_file.write_text(e.reason)
+            _write(log_file, e.reason)
             raise SystemUnfit(
                 f"the kernel's verifier refused the BPF program {program}",
                 f"it needs Linux 5.19 or newer with BTF; the verifier's log is in {log_file}",
@@ -70,7 +70,7 @@ async def compile_object(source: Path, *, log_file: Path) -> BpfObject:
     if child.returncode == compile.EXIT_NO_BCC:
         raise SystemUnfit("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
     if child.returncode != 0:
-        await asyncio.to_thread(log_file.write_bytes, errors)
+        await asyncio.to_thread(_write, log_file, errors.decode(errors="replace"))
         if os.strerror(1).encode() in errors:  # EPERM
             raise SystemUnfit("creating BPF maps is not permitted", PRIVILEGES)
         raise PmError(f"{source.name} does not compile", f"the compiler's output is in {log_file}")
@@ -103,3 +103,8 @@ def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Ma
         _LOAD_IMM64.pack_into(linked, offset, opcode, registers, value & 0xFFFFFFFF, value >> 32)
         offset += 16
     return bytes(linked)
+
+
+def _write(log_file: Path, text: str) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    log_file.write_text(text)

@@ -14,6 +14,7 @@ import errno
 import os
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -77,13 +78,15 @@ class CgroupWatcher:
     """Follows, with inotify, the part of the tree in which a glob can match.
 
     Watched is every directory for which ``could_match_below`` is true; ``cgroups`` has those and
-    their immediate children. One task iterates over it: ``async for changes in watcher``.
+    their immediate children: none before the first ``rescan``. One task iterates over it:
+    ``async for changes in watcher``.
     """
 
-    def __init__(self, root: Path, could_match_below: Callable[[str], bool]) -> None:
+    def __init__(self, root: Path) -> None:
         self._root = root
-        self._could_match_below = could_match_below
+        self._could_match_below: Callable[[str], bool] = lambda path: False
         self._inotify: Inotify | None = None
+        self._looking = asyncio.Lock()
         self.cgroups: dict[str, int] = {}
         """Path -> id of every cgroup in that part of the tree, as of the last change."""
 
@@ -103,14 +106,14 @@ class CgroupWatcher:
         if self._inotify:
             self._inotify.close()
 
-    async def rescan(self, could_match_below: Callable[[str], bool] | None = None) -> Changes:
-        """Look at the whole tree again, with another idea of what is of interest if one is given.
+    async def rescan(self, could_match_below: Callable[[str], bool]) -> Changes:
+        """Look at the whole tree, with a new idea of what is of interest in it.
 
         Raises PmError where there are more directories to watch than inotify allows.
         """
-        if could_match_below:
+        async with self._looking:
             self._could_match_below = could_match_below
-        return await asyncio.to_thread(self._scan)
+            return await asyncio.to_thread(self._scan)
 
     async def __aiter__(self) -> AsyncIterator[Changes]:
         """Changes as they happen. Raises PmError like ``rescan``."""
@@ -119,7 +122,9 @@ class CgroupWatcher:
             event = await self._inotify.get()
             if Mask.IGNORED in event.mask or not event.mask & (Mask.ISDIR | Mask.Q_OVERFLOW):
                 continue
-            if changes := await asyncio.to_thread(self._take, event):
+            async with self._looking:
+                changes = await asyncio.to_thread(self._take, event)
+            if changes:
                 yield changes
 
     def _take(self, event: Event) -> Changes:
@@ -141,7 +146,8 @@ class CgroupWatcher:
         assert self._inotify
         for watch in self._inotify.watches:
             if not self._could_match_below(self._path_of(watch.path)):
-                self._inotify.rm_watch(watch)
+                with suppress(OSError):  # its directory has gone already
+                    self._inotify.rm_watch(watch)
         before, self.cgroups = self.cgroups, dict(self._enter("/"))
         return _difference(before, self.cgroups)
 
@@ -156,7 +162,7 @@ class CgroupWatcher:
             status = os.stat(directory)
             yield path, status.st_ino
             # A directory with two links has no directories in it: most have none, but many files.
-            children = _children(directory) if status.st_nlink > 2 else []
+            children = _children(directory) if status.st_nlink != 2 else []
         except FileNotFoundError:
             return
         for name in children:

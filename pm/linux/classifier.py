@@ -134,11 +134,7 @@ class Classifier:
 
         IP addresses are text, ports in host order.
         """
-        key = self._key
-        key.local = packed_ip(local)
-        key.remote = packed_ip(remote)
-        key.local_port = local_port
-        key.remote_port = remote_port
+        self._key.fill(packed_ip(local), local_port, packed_ip(remote), remote_port)
         if self._take(self._sessions, self._key_ref, self._value_ref) < 0:
             return None
         return self._names.get(self._value.policy)

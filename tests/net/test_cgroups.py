@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The cgroup tree as it is and as it changes, on the real cgroup2 (and, for floods, on a plain directory)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from pm.linux.cgroups import CgroupIds, CgroupWatcher, find_cgroup_root
+from tests.net.lab import Lab
+from tests.net.service import ROOT
+
+DEADLINE_S = 10.0
+QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+
+
+@pytest.fixture
+def bare(make_lab: Callable[..., Lab]) -> Lab:
+    return make_lab(client=1, server=1)
+
+
+@asynccontextmanager
+async def watching(root: Path, top: str) -> AsyncIterator[CgroupWatcher]:
+    """A watcher of ``top`` and everything below it."""
+    async with CgroupWatcher(root) as watcher:
+        await watcher.rescan(lambda path: path == "/" or path == top or path.startswith(f"{top}/"))
+        yield watcher
+
+
+async def reached(watcher: CgroupWatcher, condition: Callable[[], bool]) -> None:
+    """Follow until a condition holds, looking after each change."""
+    async with asyncio.timeout(DEADLINE_S):
+        if not condition():
+            async for _ in watcher:
+                if condition():
+                    return
+
+
+def below(watcher: CgroupWatcher, top: str) -> set[str]:
+    return {path for path in watcher.cgroups if path.startswith(top)}
+
+
+async def test_follows_cgroups(bare: Lab) -> None:
+    """Cgroups there at start, made, and removed later are known with their ids; others are not looked at."""
+    top = bare.cgroup("")
+    first = bare.cgroup("a/b")
+    root = find_cgroup_root()
+    async with watching(root, top) as watcher:
+        assert below(watcher, top) == {top, f"{top}/a", first}
+        late = bare.cgroup("late/x/y")
+        await reached(watcher, lambda: late in watcher.cgroups)
+        assert watcher.cgroups[late] == os.stat(root / late[1:]).st_ino
+        bare.remove_cgroup("a")
+        await reached(watcher, lambda: first not in watcher.cgroups and f"{top}/a" not in watcher.cgroups)
+
+
+async def test_recreated_cgroup_has_another_id(bare: Lab) -> None:
+    """A cgroup that is removed and made again at once is known with its new id."""
+    top = bare.cgroup("")
+    path = bare.cgroup("a")
+    directory = find_cgroup_root() / path[1:]
+    async with watching(find_cgroup_root(), top) as watcher:
+        old = watcher.cgroups[path]
+        directory.rmdir()
+        directory.mkdir()
+        (directory / "b").mkdir()
+        await reached(watcher, lambda: f"{path}/b" in watcher.cgroups)
+        assert watcher.cgroups[path] == os.stat(directory).st_ino != old
+
+
+async def test_many_nested_cgroups_made_at_once(bare: Lab) -> None:
+    """No directory of a tree that grows while it is being watched is missed."""
+    top = bare.cgroup("")
+    async with watching(find_cgroup_root(), top) as watcher:
+        made = await asyncio.to_thread(lambda: {bare.cgroup(f"{i}/a/b/c") for i in range(30)})
+        await reached(watcher, lambda: made <= watcher.cgroups.keys())
+
+
+async def test_unrelated_part_of_the_tree_is_not_watched(bare: Lab) -> None:
+    """Below a cgroup under which no glob can match nothing is looked at; a reload changes that."""
+    bare.cgroup("a/b")
+    top = bare.cgroup("")
+    async with CgroupWatcher(find_cgroup_root()) as watcher:
+        await watcher.rescan(lambda path: path in ("/", top))
+        assert below(watcher, top) == {top, f"{top}/a"}
+        changes = await watcher.rescan(lambda path: path in ("/", top, f"{top}/a"))
+        assert dict(changes.added).keys() == {f"{top}/a/b"}
+        changes = await watcher.rescan(lambda path: path == "/")
+        assert changes.removed.keys() == {f"{top}/a", f"{top}/a/b"}
+
+
+async def test_overflow_of_the_queue_is_made_up_for(tmp_path: Path) -> None:
+    """When the kernel drops events, the tree is read again: the watcher knows what is there."""
+    async with CgroupWatcher(tmp_path) as watcher:
+        await watcher.rescan(lambda path: True)
+        for i in range(QUEUE // 2 + 1):  # two events each; nobody reads
+            (tmp_path / f"x{i % 7}").mkdir()
+            (tmp_path / f"x{i % 7}").rmdir()
+        (tmp_path / "last" / "below").mkdir(parents=True)
+        async with asyncio.timeout(60):
+            async for _ in watcher:
+                if watcher.cgroups.keys() == {"/", "/last", "/last/below"}:
+                    break
+
+
+async def test_renamed_directory(tmp_path: Path) -> None:
+    """A directory that moves is known by its new name, and so is what is in it."""
+    (tmp_path / "a").mkdir()
+    async with watching(tmp_path, "/") as watcher:
+        (tmp_path / "a").rename(tmp_path / "b")
+        await reached(watcher, lambda: watcher.cgroups.keys() == {"/", "/b"})
+
+
+def test_too_many_watches_is_one_clear_error(tmp_path: Path) -> None:
+    """Where inotify has no watch left, the error names the sysctl."""
+    for i in range(8):
+        (tmp_path / str(i)).mkdir()
+    program = (
+        "import asyncio, pathlib\n"
+        "from pm.linux.cgroups import CgroupWatcher\n"
+        "async def main():\n"
+        f"    async with CgroupWatcher(pathlib.Path({str(tmp_path)!r})) as watcher:\n"
+        "        await watcher.rescan(lambda path: True)\n"
+        "asyncio.run(main())\n"
+    )
+    # The limit is one per user namespace: only the child's is lowered.
+    done = subprocess.run(
+        [
+            "unshare", "--user", "--map-root-user", "sh", "-c",
+            'echo 4 >/proc/sys/user/max_inotify_watches && exec "$@"', "sh", sys.executable, "-c", program,
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("pm.errors.PmError")
+    assert "fs.inotify.max_user_watches" in last
+
+
+def test_ids_and_paths(bare: Lab) -> None:
+    """An id gives the cgroup's path; one that no cgroup has gives None."""
+    path = bare.cgroup("some/where")
+    root = find_cgroup_root()
+    ids = CgroupIds(root)
+    assert ids.path_of(os.stat(root / path[1:]).st_ino) == path
+    assert ids.path_of(os.stat(root).st_ino) == "/"
+    assert ids.path_of(1 << 60) is None
+
+
+def test_ids_and_paths_without_file_handles(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CAP_DAC_READ_SEARCH, as in a container, the tree is looked through."""
+    path = bare.cgroup("some/where")
+    root = find_cgroup_root()
+
+    def denied(root: Path, cgroup_id: int) -> str | None:
+        raise PermissionError
+
+    monkeypatch.setattr("pm.linux.cgroups._open_by_id", denied)
+    assert CgroupIds(root).path_of(os.stat(root / path[1:]).st_ino) == path
