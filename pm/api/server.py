@@ -66,8 +66,16 @@ async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> Async
             await _listen_unix(runner, api.unix, stack)
         if api.tcp:
             await _listen_tcp(runner, api.tcp)
-        _log.info("api_listening", addresses=[str(address) for address in runner.addresses])
+        _log.info("api_listening", addresses=[_address_text(address) for address in runner.addresses])
         yield runner.addresses
+
+
+def _address_text(address: Any) -> str:
+    """Of what ``getsockname()`` gives: a path, or host and port first."""
+    if isinstance(address, str):
+        return address
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) -> None:

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commands that need no running service. What is slow to import is imported by the command that uses it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+from pm.errors import ConfigError, SystemUnfit
+
+
+def run(options: argparse.Namespace) -> int:
+    from pm.service import run as run_service
+
+    return run_service(options.config, log_level=options.log_level, log_format=options.log_format)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Print every problem of a configuration. Exit status 1 where there is one."""
+    from pm.config.load import load_config
+
+    try:
+        loaded = load_config(options.file)
+    except ConfigError as e:
+        if not options.json:
+            raise
+        problems = [
+            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in e.problems
+        ]
+        print(json.dumps({"ok": False, "problems": problems}, indent=2, ensure_ascii=False))
+        return e.exit_status
+    if options.json:
+        print(json.dumps({"ok": True, "problems": [], "digest": loaded.digest}, indent=2))
+    else:
+        count = len(loaded.config.policies)
+        print(f"{options.file}: good, {count} {'policy' if count == 1 else 'policies'}")
+    return 0
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Print every check of this system. Exit status 3 where a required one fails."""
+    from pm.linux.probe import probe
+
+    checks = [
+        {"name": c.name, "ok": c.ok, "required": c.required, "found": c.found, "remedy": c.remedy}
+        for c in probe()
+    ]
+    if options.json:
+        print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))
+    else:
+        from pm.cli.tables import checks_table, console
+
+        console().print(checks_table(checks))
+    unfit = any(c["required"] and not c["ok"] for c in checks)
+    return SystemUnfit.exit_status if unfit else 0
+
+
+def schema(options: argparse.Namespace) -> int:
+    from pm.config.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    from pm.cli.parser import build_parser
+
+    sys.stdout.write(shtab.complete(build_parser(), options.shell) + "\n")
+    return 0

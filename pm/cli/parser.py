@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: its commands, options, examples and exit statuses. The man page is made of it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from pm import __version__
+from pm.cli import local, remote
+from pm.config.model import Api
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+ENV_SOCKET = "MPTCP_PM_SOCKET"
+DESCRIPTION = "A path manager for Multipath TCP per cgroup: the service, and commands to look at it."
+EXIT_STATUS = {
+    0: "done",
+    1: "a mistake in the configuration or the arguments, or the service refused or does not run",
+    2: "wrong usage",
+    3: "this system cannot run the service: `mptcp-pm doctor` tells what mends it",
+}
+EXAMPLES = {
+    "Find every problem of a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",
+    "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
+    "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
+    "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
+    "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
+    "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
+}
+EVENT_TYPES = ("session", "subflow", "address", "policy", "config")
+STATES = ("created", "established", "closed")
+LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("auto", "json", "text")
+# For shtab: what a shell offers for an argument that is a file.
+_FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+
+
+def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
+    """The parser of ``mptcp-pm``. Every command sets ``handler``: a function of the namespace."""
+    parser = argparse.ArgumentParser(
+        prog="mptcp-pm",
+        description=DESCRIPTION,
+        epilog=_epilog(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    _add_connection(parser)
+    parser.set_defaults(socket=environ.get(ENV_SOCKET) or Api().unix, url=None, token_file=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
+    _add_local(commands)
+    _add_views(commands)
+    _add_changes(commands)
+    return parser
+
+
+def _epilog() -> str:
+    statuses = (f"  {status}  {meaning}" for status, meaning in EXIT_STATUS.items())
+    examples = (f"  {command}" for command in EXAMPLES.values())
+    return "\n".join(("exit status:", *statuses, "", "examples:", *examples))
+
+
+def _add_connection(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
+    """Where the service is: before the command as documented, and understood after it too."""
+    group = parser.add_argument_group("connection to the running service")
+    for option, metavar, text in (
+        ("--socket", "PATH", f"Unix socket of the API (default: ${ENV_SOCKET}, or {Api().unix})"),
+        ("--url", "URL", "use the API over TCP, http://HOST:PORT or https://HOST:PORT"),
+        ("--token-file", "PATH", "file with the bearer token, for --url"),
+    ):
+        help_text = argparse.SUPPRESS if hidden else text
+        added = group.add_argument(option, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
+        if metavar == "PATH":
+            added.complete = _FILE  # type: ignore[attr-defined]  # read by shtab
+
+
+def _add(
+    commands: Commands,
+    name: str,
+    handler: Callable[[argparse.Namespace], int],
+    text: str,
+    *,
+    asks_service: bool = True,
+    json: bool = True,
+) -> argparse.ArgumentParser:
+    description = f"{text[0].upper()}{text[1:]}."
+    added = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
+    added.set_defaults(handler=handler)
+    if asks_service:
+        _add_connection(added, hidden=True)
+    if json:
+        added.add_argument("--json", action="store_true", help="print JSON, for programs")
+    return added
+
+
+def _add_local(commands: Commands) -> None:
+    run = _add(commands, "run", local.run, "run the service", asks_service=False, json=False)
+    config = run.add_argument("--config", metavar="FILE", required=True, help="configuration, YAML")
+    config.complete = _FILE  # type: ignore[attr-defined]
+    run.add_argument("--log-level", choices=LEVELS, default="info", help="least level logged (default: info)")
+    run.add_argument(
+        "--log-format",
+        choices=FORMATS,
+        default="auto",
+        help="auto is text on a terminal, else JSON (default: auto)",
+    )
+    check = _add(
+        commands, "check", local.check, "check a configuration and print all its problems", asks_service=False
+    )
+    check.add_argument("file", metavar="FILE", help="configuration, YAML").complete = _FILE  # type: ignore[attr-defined]
+    _add(
+        commands,
+        "doctor",
+        local.doctor,
+        "tell what this system offers, what is missing and what mends it",
+        asks_service=False,
+    )
+    _add(commands, "schema", local.schema, "print the JSON Schema of the configuration", asks_service=False)
+    completion = _add(
+        commands, "completion", local.completion, "print shell completion", asks_service=False, json=False
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"), help="shell to complete in")
+
+
+def _add_views(commands: Commands) -> None:
+    _add(commands, "status", remote.status, "show the state of the service")
+    sessions = _add(commands, "sessions", remote.sessions, "list sessions with their subflows")
+    sessions.add_argument("--watch", action="store_true", help="show them live until Ctrl-C")
+    sessions.add_argument("--policy", metavar="NAME", help="only sessions of this policy")
+    sessions.add_argument("--cgroup", metavar="PATH", help="only sessions of this cgroup and those below it")
+    sessions.add_argument("--state", choices=STATES, help="only sessions in this state")
+    sessions.add_argument(
+        "--limit", metavar="N", type=_positive, help="at most N sessions (default: 100, with --json all)"
+    )
+    session = _add(commands, "session", remote.session, "show one session with its history")
+    session.add_argument("token", metavar="TOKEN", help="its token, hexadecimal or decimal")
+    _add(commands, "policies", remote.policies, "list policies with their cgroups")
+    _add(commands, "addresses", remote.addresses, "list local addresses and why each is used or not")
+    events = _add(commands, "events", remote.events, "follow what happens until Ctrl-C")
+    events.add_argument("--type", choices=EVENT_TYPES, help="only events of this type")
+
+
+def _add_changes(commands: Commands) -> None:
+    _add(commands, "reload", remote.reload, "load the configuration file again")
+    subflow = commands.add_parser(
+        "subflow", help="open, close or change a subflow by hand", description="Act on one subflow by hand."
+    )
+    actions = subflow.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
+    add = _add(
+        actions, "add", remote.add_subflow, "open a subflow; what is left out is as in the initial one"
+    )
+    _token(add)
+    add.add_argument("--local", metavar="IP", help="local address")
+    add.add_argument("--remote", metavar="IP", help="remote address")
+    add.add_argument("--port", metavar="N", type=int, help="remote port")
+    add.add_argument("--backup", action="store_true", help="with the backup flag")
+    remove = _add(actions, "remove", remote.remove_subflow, "close a subflow; it is not opened again")
+    _token(remove)
+    _subflow_id(remove)
+    backup = _add(actions, "backup", remote.set_backup, "set or clear the backup flag of a subflow")
+    _token(backup)
+    _subflow_id(backup)
+    backup.add_argument("value", choices=("on", "off"), help="set or clear")
+
+
+def _token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("token", metavar="TOKEN", help="token of the session")
+
+
+def _subflow_id(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", metavar="ID", help="id of the subflow, as `session TOKEN --json` shows it")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "positive number"  # what argparse calls it

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Commands that ask the running service. Tables need rich, which only a command that prints one loads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from typing import Any
+
+from pm.cli.client import Client, Target, segment
+from pm.errors import PmError
+
+TABLE_LIMIT = 100
+REFRESH_S = 1.0
+
+
+def status(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        document = client.get("/v1/status")
+    if options.json:
+        return _print_json(document)
+    from pm.cli.tables import console, status_report
+
+    console().print(status_report(document))
+    return 0
+
+
+def sessions(options: argparse.Namespace) -> int:
+    if options.watch:
+        return _watch(options)
+    with _client(options) as client:
+        if options.json:
+            return _print_json({"sessions": list(_matching(client, options, options.limit))})
+        limit = options.limit or TABLE_LIMIT
+        found = list(_matching(client, options, limit + 1))
+    from pm.cli.tables import console, sessions_table
+
+    console().print(sessions_table(found[:limit]))
+    if len(found) > limit:
+        print(f"only the first {limit} sessions are shown: use --limit", file=sys.stderr)
+    return 0
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Until Ctrl-C; a service that is restarted meanwhile appears again by itself."""
+    from rich.live import Live
+
+    from pm.cli.tables import console, sessions_table
+
+    out = console()
+    # A session takes a line at least: more than the screen is high are never seen.
+    limit = options.limit or (out.height if out.is_terminal else TABLE_LIMIT)
+    with (
+        _client(options) as client,
+        Live(console=out, screen=out.is_terminal and not options.json, auto_refresh=False) as live,
+    ):
+        while True:
+            try:
+                found = list(_matching(client, options, limit))
+            except PmError as e:
+                client.close()
+                live.update(str(e), refresh=True)
+            else:
+                if options.json:
+                    _print_json({"sessions": found}, indent=None)
+                else:
+                    live.update(sessions_table(found), refresh=True)
+            time.sleep(REFRESH_S)
+
+
+def session(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        document = client.get(f"/v1/sessions/{segment(options.token)}")
+    if options.json:
+        return _print_json(document)
+    from pm.cli.tables import console, session_report
+
+    console().print(session_report(document))
+    return 0
+
+
+def policies(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        document = client.get("/v1/policies")
+    if options.json:
+        return _print_json(document)
+    from pm.cli.tables import console, policies_table
+
+    console().print(policies_table(document["policies"]))
+    return 0
+
+
+def addresses(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        document = client.get("/v1/addresses")
+    if options.json:
+        return _print_json(document)
+    from pm.cli.tables import addresses_table, console
+
+    console().print(addresses_table(document["addresses"]))
+    return 0
+
+
+def events(options: argparse.Namespace) -> int:
+    """A line per event, until Ctrl-C or the end of the service."""
+    with _client(options) as client:
+        for name, data in client.events(options.type):
+            if options.json:
+                print(json.dumps({"type": name, **data}, ensure_ascii=False), flush=True)
+            elif name == "lost":
+                print(f"… {data['count']} events lost: this reader was too slow", flush=True)
+            else:
+                detail = " ".join(f"{key}={value}" for key, value in data["detail"].items())
+                line = f"{data['time']} {data['type']} {data['action']} {data['token'] or ''} {detail}"
+                print(" ".join(line.split(" ")).rstrip(), flush=True)
+    return 0
+
+
+def reload(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        config = client.request("POST", "/v1/reload")
+    if options.json:
+        return _print_json(config)
+    print(f"{config['path']} ({config['digest'][:12]}) is in force")
+    return 0
+
+
+def add_subflow(options: argparse.Namespace) -> int:
+    wanted = {"local": options.local, "remote": options.remote, "remote_port": options.port}
+    body = {name: value for name, value in wanted.items() if value is not None} | {"backup": options.backup}
+    with _client(options) as client:
+        subflow = client.request("POST", f"/v1/sessions/{segment(options.token)}/subflows", body)
+    return _print_json(subflow) if options.json else _say(f"{subflow['id']} {subflow['state']}")
+
+
+def remove_subflow(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        client.request("DELETE", _subflow_path(options))
+    return _print_json({"id": options.id}) if options.json else _say(f"{options.id} closed")
+
+
+def set_backup(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        subflow = client.request("PATCH", _subflow_path(options), {"backup": options.value == "on"})
+    return _print_json(subflow) if options.json else _say(f"{options.id} backup {options.value}")
+
+
+def _client(options: argparse.Namespace) -> closing[Client]:
+    return closing(Client(Target(options.socket, options.url, options.token_file)))
+
+
+def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:
+    found = client.sessions(limit, policy=options.policy, cgroup=options.cgroup, state=options.state)
+    return islice(found, limit)
+
+
+def _subflow_path(options: argparse.Namespace) -> str:
+    return f"/v1/sessions/{segment(options.token)}/subflows/{segment(options.id)}"
+
+
+def _print_json(document: Any, indent: int | None = 2) -> int:
+    print(json.dumps(document, indent=indent, ensure_ascii=False), flush=True)
+    return 0
+
+
+def _say(text: str) -> int:
+    print(text)
+    return 0

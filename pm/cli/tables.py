@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The service's JSON as tables for people. Imported only where a table is printed: rich is slow to load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+Json = Mapping[str, Any]
+
+
+def console() -> Console:
+    """For standard output; as wide as needed where that is no terminal, so that nothing is cut."""
+    made = Console(highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(highlight=False, width=240)
+
+
+def bytes_text(count: int | None) -> str:
+    """``1.5 MiB``; ``–`` where it is not known."""
+    if count is None:
+        return "–"
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    raise AssertionError
+
+
+def duration_text(seconds: float | None) -> str:
+    """``1.5 ms``, ``12 s``, ``3 h 5 min``; ``–`` where it is not known."""
+    if seconds is None:
+        return "–"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def endpoint(value: Json) -> str:
+    ip = f"[{value['ip']}]" if ":" in value["ip"] else value["ip"]
+    return f"{ip}:{value['port'] or '?'}"
+
+
+def sessions_table(sessions: Iterable[Json]) -> Table:
+    """One line per subflow; its session's columns on the first only."""
+    table = _table(
+        "TOKEN",
+        "POLICY",
+        "PATH MANAGER",
+        "CGROUP",
+        "STATE",
+        "AGE",
+        "SUBFLOW",
+        "RTT",
+        "SENT",
+        "RECEIVED",
+        "REASON",
+    )
+    for session in sessions:
+        head = [
+            session["token"],
+            session["policy"] or "–",
+            session["path_manager"] or "–",
+            session["cgroup"] or "–",
+            session["state"],
+            duration_text(session["age_s"]),
+        ]
+        for subflow in session["subflows"]:
+            _row(table, *head, *_subflow_cells(subflow))
+            head = [""] * 6
+        if not session["subflows"]:
+            _row(table, *head, "none", "", "", "", "")
+    return table
+
+
+def _subflow_cells(subflow: Json) -> list[str]:
+    marks = [
+        mark for mark, on in (("backup", subflow["backup"]), ("opening", subflow["state"] == "opening")) if on
+    ]
+    name = f"{endpoint(subflow['local'])} → {endpoint(subflow['remote'])}"
+    return [
+        f"{name} ({', '.join(marks)})" if marks else name,
+        duration_text(subflow["rtt_s"]),
+        bytes_text(subflow["bytes_sent"]),
+        bytes_text(subflow["bytes_received"]),
+        subflow["reason"],
+    ]
+
+
+def session_report(session: Json) -> RenderableType:
+    """One session: what it is, its subflows with all figures, what failed, its history."""
+    facts = _facts(
+        ("token", session["token"]),
+        ("role", session["role"]),
+        ("state", session["state"]),
+        ("policy", session["policy"] or "none"),
+        ("path manager", session["path_manager"] or "none"),
+        ("cgroup", session["cgroup"] or "unknown"),
+        ("managed", "yes" if session["managed"] else "no: the kernel's own path manager has it"),
+        ("age", duration_text(session["age_s"])),
+        (
+            "remote addresses",
+            ", ".join(f"{endpoint(r)} (id {r['address_id']})" for r in session["remote_addresses"]),
+        ),
+    )
+    subflows = _table(
+        "SUBFLOW", "IDS", "STATE", "RTT", "CWND", "CC", "SENT", "RECEIVED", "RETRANS", "RATE", "REASON"
+    )
+    for subflow in session["subflows"]:
+        name, rtt, sent, received, reason = _subflow_cells(subflow)
+        rate = subflow["delivery_rate"]
+        _row(
+            subflows,
+            name,
+            f"{subflow['local_id']} → {subflow['remote_id']}",
+            subflow["state"],
+            rtt,
+            _number(subflow["cwnd"]),
+            subflow["congestion_control"] or "–",
+            sent,
+            received,
+            _number(subflow["retransmits"]),
+            "–" if rate is None else f"{bytes_text(rate)}/s",
+            reason,
+        )
+    parts: list[RenderableType] = [facts, "", subflows]
+    if session["failed"]:
+        failed = _table("FAILED", "TIMES", "WHY")
+        for pair in session["failed"]:
+            _row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
+        parts += ["", failed]
+    events = _table("TIME", "EVENT", "DETAIL")
+    for event in session["events"]:
+        _row(events, event["time"], event["event"], event["detail"])
+    return Group(*parts, "", events)
+
+
+def policies_table(policies: Sequence[Json]) -> Table:
+    table = _table("POLICY", "CGROUP", "PATH MANAGER", "SESSIONS", "ATTACHED TO")
+    for policy in policies:
+        manager = policy["path_manager"]
+        parameters = ", ".join(f"{name}: {value}" for name, value in manager["parameters"].items())
+        text = f"{manager['name']} ({parameters})" if parameters else manager["name"]
+        cgroups = "\n".join(policy["cgroups"]) or "no cgroup"
+        _row(table, policy["name"], policy["cgroup"], text, str(policy["sessions"]), cgroups)
+    return table
+
+
+def addresses_table(addresses: Sequence[Json]) -> Table:
+    table = _table("ADDRESS", "INTERFACE", "USED", "BACKUP", "WHY")
+    for address in addresses:
+        _row(
+            table,
+            f"{address['ip']}/{address['prefix_len']}",
+            address["interface"],
+            "yes" if address["usable"] else "no",
+            "backup" if address["backup"] else "",
+            address["why"],
+        )
+    return table
+
+
+def status_report(status: Json) -> RenderableType:
+    config, last = status["config"], status["config"]["last_reload"]
+    facts = _facts(
+        ("version", status["version"]),
+        ("pid", str(status["pid"])),
+        ("state", "ready" if status["ready"] else "starting"),
+        ("uptime", duration_text(status["uptime_s"])),
+        ("datapath", status["datapath"]),
+        ("kernel", status["kernel"]["release"]),
+        ("configuration", f"{config['path']} ({config['digest'][:12]})"),
+        ("last load", f"{last['time']} {'ok' if last['ok'] else 'FAILED: the last good one is in force'}"),
+        ("sessions", str(status["sessions"])),
+        *((name.replace("_", " "), str(count)) for name, count in sorted(status["counters"].items())),
+    )
+    problems = [
+        f"{p['file']}:{p['line']}: {p['path']}: {p['message']}" for p in config["last_reload"]["problems"]
+    ]
+    bad = [check for check in status["kernel"]["checks"] if not check["ok"]]
+    parts: list[RenderableType] = [facts]
+    if problems:
+        parts += ["", *(Text(problem, "red") for problem in problems)]
+    if bad:
+        parts += ["", checks_table(bad)]
+    return Group(*parts)
+
+
+def checks_table(checks: Sequence[Json]) -> Table:
+    table = _table("CHECK", "", "FOUND", "REMEDY")
+    for check in checks:
+        mark = (
+            Text("ok", "green") if check["ok"] else Text("missing", "red" if check["required"] else "yellow")
+        )
+        table.add_row(escape(check["name"]), mark, escape(check["found"]), escape(check["remedy"]))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: str) -> None:
+    # What comes from outside is text, never markup.
+    table.add_row(*map(escape, cells))
+
+
+def _facts(*facts: tuple[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    for name, value in facts:
+        grid.add_row(Text(name, "bold"), escape(value))
+    return grid
+
+
+def _number(value: int | None) -> str:
+    return "–" if value is None else str(value)
