@@ -132,10 +132,6 @@ class SubflowStats(NamedTuple):
     pacing_rate: int
     last_sent_ms: int
     last_received_ms: int
-    token: int
-    flags: int
-    local_id: int
-    remote_id: int
     cookie: int
     cgroup_id: int
     ifindex: int
@@ -170,7 +166,6 @@ _REQUEST = struct.Struct("=BBBxI HH16s16s III")
 _PROTOCOL = struct.Struct("=HHI")
 # struct inet_diag_msg, idiag_cookie as one word
 _MSG = struct.Struct("=BB2x HH16s16s IQ 12xII")
-_ATTR = struct.Struct("=HH")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
 # struct tcp_info from its start to tcpi_bytes_retrans, "x" for what is skipped.
@@ -197,6 +192,9 @@ _STATES = sum(
         TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING,
     )
 )  # fmt: skip
+
+
+Upper = tuple[int, int, int, int, int]  # token, remote token, UlpFlag bits, local id, remote id
 
 
 def dump_request(family: int) -> bytes:
@@ -260,7 +258,7 @@ def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
 
 def _subflow_record(data: bytes, message: netlink.Message) -> SubflowRecord | None:
     cgroup_id = 0
-    ulp: tuple[int, int, int, int, int] | None = None
+    ulp: Upper | None = None
     for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
         if type_ == CGROUP_ID:
             (cgroup_id,) = _U64.unpack_from(data, start)
@@ -292,12 +290,13 @@ def _subflow_record(data: bytes, message: netlink.Message) -> SubflowRecord | No
     )
 
 
-def _ulp_info(data: bytes, start: int, end: int) -> tuple[int, int, int, int, int] | None:
-    """(token, remote token, UlpFlag bits, local id, remote id); None for other upper layers."""
+def _ulp_info(data: bytes, start: int, end: int) -> Upper | None:
+    """None for other upper layers. Reads no further than it must: the order differs between kernels."""
     token = remote_token = flags = local_id = remote_id = 0
     for type_, nested, nested_end in netlink.attributes(data, start, end):
         if type_ != ULP_INFO_MPTCP:
             continue
+        missing = 5
         for attribute, at, _ in netlink.attributes(data, nested, nested_end):
             if attribute == TOKEN_LOC:
                 (token,) = _U32.unpack_from(data, at)
@@ -309,13 +308,17 @@ def _ulp_info(data: bytes, start: int, end: int) -> tuple[int, int, int, int, in
                 local_id = data[at]
             elif attribute == ID_REM:
                 remote_id = data[at]
+            else:
+                continue
+            missing -= 1
+            if not missing:
+                break
         return token, remote_token, flags, local_id, remote_id
     return None
 
 
 def parse_subflow_stats(data: bytes, message: netlink.Message) -> SubflowStats | None:
     cgroup_id, name, info = 0, "", b""
-    ulp: tuple[int, int, int, int, int] | None = None
     for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
         if type_ == INFO:
             info = data[start:end]
@@ -323,8 +326,6 @@ def parse_subflow_stats(data: bytes, message: netlink.Message) -> SubflowStats |
             name = data[start : end - 1].decode()
         elif type_ == CGROUP_ID:
             (cgroup_id,) = _U64.unpack_from(data, start)
-        elif type_ == ULP_INFO:
-            ulp = _ulp_info(data, start, end)
     _, state, _, _, _, _, ifindex, cookie, _, _ = _MSG.unpack_from(data, message.start)
     # No tcp_info: TIME_WAIT, or a connection request. LISTEN: the look-up falls back to listeners.
     if not info or state == TcpState.LISTEN:
@@ -333,34 +334,11 @@ def parse_subflow_stats(data: bytes, message: netlink.Message) -> SubflowStats |
         mss, lost, last_sent_ms, last_received_ms, rtt_us, rttvar_us, ssthresh, cwnd, retransmits,
         pacing_rate, bytes_acked, bytes_received, min_rtt_us, delivery_rate, bytes_sent, bytes_retransmitted,
     ) = _TCP_INFO.unpack_from(info.ljust(_TCP_INFO.size, b"\0"))  # fmt: skip
-    token, _, flags, local_id, remote_id = ulp or (0, 0, 0, 0, 0)
     return SubflowStats(
-        state=state,
-        rtt_us=rtt_us,
-        rttvar_us=rttvar_us,
-        min_rtt_us=min_rtt_us,
-        cwnd=cwnd,
-        ssthresh=ssthresh,
-        mss=mss,
-        congestion_control=name,
-        bytes_acked=bytes_acked,
-        bytes_sent=bytes_sent,
-        bytes_received=bytes_received,
-        retransmits=retransmits,
-        bytes_retransmitted=bytes_retransmitted,
-        lost=lost,
-        delivery_rate=delivery_rate,
-        pacing_rate=pacing_rate,
-        last_sent_ms=last_sent_ms,
-        last_received_ms=last_received_ms,
-        token=token,
-        flags=flags,
-        local_id=local_id,
-        remote_id=remote_id,
-        cookie=cookie,
-        cgroup_id=cgroup_id,
-        ifindex=ifindex,
-    )
+        state, rtt_us, rttvar_us, min_rtt_us, cwnd, ssthresh, mss, name,
+        bytes_acked, bytes_sent, bytes_received, retransmits, bytes_retransmitted,
+        lost, delivery_rate, pacing_rate, last_sent_ms, last_received_ms, cookie, cgroup_id, ifindex,
+    )  # fmt: skip
 
 
 def parse_session_info(data: bytes, message: netlink.Message) -> SessionInfo | None:

@@ -31,26 +31,35 @@ class Message(NamedTuple):
     end: int
 
 
+def message_at(data: bytes, offset: int) -> Message | None:
+    """None where there is none, or it is truncated."""
+    if offset + 16 > len(data):
+        return None
+    length, type_, flags, sequence, _ = HEADER.unpack_from(data, offset)
+    end = offset + length
+    if length < 16 or end > len(data):
+        return None
+    return Message(type_, flags, sequence, offset + 16, end)
+
+
 def messages(data: bytes) -> Iterator[Message]:
-    """The messages of one datagram; stops before a truncated one."""
-    offset, size = 0, len(data)
-    while offset + 16 <= size:
-        length, type_, flags, sequence, _ = HEADER.unpack_from(data, offset)
-        end = offset + length
-        if length < 16 or end > size:
-            return
-        yield Message(type_, flags, sequence, offset + 16, end)
-        offset += (length + 3) & ~3
+    """The messages of one datagram."""
+    offset = 0
+    while message := message_at(data, offset):
+        yield message
+        offset = (message.end + 3) & ~3
 
 
 def attributes(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(type, start, end) of each attribute between two offsets; stops before a truncated one."""
+    unpack = ATTRIBUTE.unpack_from
     while start + 4 <= end:
-        length, type_ = ATTRIBUTE.unpack_from(data, start)
-        if length < 4 or start + length > end:
+        length, type_ = unpack(data, start)
+        stop = start + length
+        if length < 4 or stop > end:
             return
-        yield type_ & TYPE_MASK, start + 4, start + length
-        start += (length + 3) & ~3
+        yield type_ & TYPE_MASK, start + 4, stop
+        start = (stop + 3) & ~3
 
 
 def pack(type_: int, flags: int, sequence: int, payload: bytes) -> bytes:

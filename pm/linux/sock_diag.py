@@ -95,7 +95,7 @@ class SockDiag:
                     sock.send(dump_request(family))
                     while not done:
                         records: list[SubflowRecord] = []
-                        done, inconsistent = read_part(sock.recv(RECEIVE_BYTES), records)
+                        done, inconsistent = read_part(_receive_part(sock), records)
                         interrupted = interrupted or inconsistent
                         yield from records
                 if not interrupted:
@@ -111,7 +111,9 @@ class SockDiag:
                 # The kernel has answered them one by one, in order, each with one message.
                 for _ in batch:
                     data = self._socket.recv(RECEIVE_BYTES)
-                    answers.append((data, next(netlink.messages(data))))
+                    message = netlink.message_at(data, 0)
+                    assert message, "the kernel sends whole messages"
+                    answers.append((data, message))
         except OSError as e:
             # An answer is missing: a new socket, since the next look-up must not find the others in this one.
             self._socket.close()
@@ -133,6 +135,13 @@ def can_diagnose(protocol: int) -> bool:
 
 def _open() -> socket.socket:
     return netlink.open_socket(NETLINK_SOCK_DIAG, RECEIVE_BUFFER_BYTES)
+
+
+def _receive_part(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(RECEIVE_BYTES)
+    except OSError as e:
+        raise KernelRefused("listing sockets", e.errno or 0) from e
 
 
 def _found(data: bytes, message: netlink.Message) -> bool:

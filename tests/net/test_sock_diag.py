@@ -112,9 +112,7 @@ def test_v4_mapped_sockets_are_ipv4_with_family_6(lab: Lab) -> None:
     found = records(lab, "server")
     assert {(r.socket_family, r.local) for r in found} == {(6, lab.address("server", 1))}
     answers = stats(lab, found, "server")
-    assert [s and (s.cookie, s.token, s.local_id) for s in answers] == [
-        (r.cookie, r.token, r.local_id) for r in found
-    ]
+    assert [s and s.cookie for s in answers] == [r.cookie for r in found]
     end(lab, client, server)
 
 
