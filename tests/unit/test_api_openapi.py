@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,3 +115,10 @@ async def test_problems_fit_their_schema(method: str, path: str, body: Any, tmp_
     ):
         assert response.status >= 400
         assert_fits(json.loads(await response.text()), {"$ref": "#/components/schemas/Problem"})
+
+
+def test_documentation_has_every_route() -> None:
+    """The table of docs/api.md is the table of routes."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\| `([A-Z]+) (/\S*)` \|", text, flags=re.M)
+    assert sorted(documented) == sorted((route.method, route.path) for route in ROUTES)
