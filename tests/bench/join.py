@@ -73,8 +73,8 @@ class Observer:
 class Track:
     """Where one contender runs: a client of the lab's echo server, and the observer."""
 
-    def __init__(self, lab: Lab) -> None:
-        self.client = lab.client(cgroup=CGROUP)
+    def __init__(self, lab: Lab, cgroup: str = CGROUP) -> None:
+        self.client = lab.client(cgroup=cgroup)
         self.observer = Observer(lab)
 
     def warm_up(self) -> None:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Start to all policies attached, against the imports and one BCC compile by themselves."""
+"""Start to all policies attached, against the imports and one BCC compile; what grows with both."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
+from statistics import median
 from typing import Any
 
+from tests.bench.join import Track
 from tests.bench.rows import Row
 from tests.net.lab import Lab
 from tests.net.service import ROOT
@@ -56,8 +58,18 @@ def bench() -> tuple[list[Row], Any]:
                 ]
             }
             rounds = [(time_start(lab, config, cgroups), time_baseline()) for _ in range(ROUNDS)]
+            service = lab.service(config)
+            memory = service.rss_bytes()
+            lab.server()
+            track = Track(lab, cgroup="p0/c0")
+            track.warm_up()
+            joins = [median(track.round()) for _ in range(ROUNDS)]
+            service.terminate()
         ours, baseline = zip(*rounds, strict=True)
-        what = f"start, {policies} policies, {cgroups} cgroups / imports and compile"
-        rows.append(Row.of(what, "s", ours, baseline, 2.5 if (policies, cgroups) == TARGET else None))
-        raw[f"{policies} policies, {cgroups} cgroups"] = {"ours": ours, "baseline": baseline}
+        size = f"{policies} policies, {cgroups} cgroups"
+        limit = 2.5 if (policies, cgroups) == TARGET else None
+        rows.append(Row.of(f"start, {size} / imports and compile", "s", ours, baseline, limit))
+        rows.append(Row.value(f"memory, idle, {size}", "MiB", memory / 2**20))
+        rows.append(Row.value(f"join delay, {size}", "ms", median(joins) * 1e3))
+        raw[size] = {"ours": ours, "baseline": baseline, "rss_bytes": memory, "joins": joins}
     return rows, raw
