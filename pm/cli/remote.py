@@ -38,9 +38,9 @@ def sessions(options: argparse.Namespace) -> int:
             return _print_json({"sessions": list(_matching(client, options, options.limit))})
         limit = options.limit or TABLE_LIMIT
         found = list(_matching(client, options, limit + 1))
-    from pm.cli.tables import console, sessions_table
+    from pm.cli.tables import console, sessions_list
 
-    console().print(sessions_table(found[:limit]))
+    console().print(sessions_list(found[:limit]))
     if len(found) > limit:
         print(f"only the first {limit} sessions are shown: use --limit", file=sys.stderr)
     return 0
@@ -50,7 +50,7 @@ def _watch(options: argparse.Namespace) -> int:
     """Until Ctrl-C; a service that is restarted meanwhile appears again by itself."""
     from rich.live import Live
 
-    from pm.cli.tables import console, sessions_table
+    from pm.cli.tables import console, sessions_list
 
     out = console()
     # A session takes a line at least: more than the screen is high are never seen.
@@ -69,7 +69,7 @@ def _watch(options: argparse.Namespace) -> int:
                 if options.json:
                     _print_json({"sessions": found}, indent=None)
                 else:
-                    live.update(sessions_table(found), refresh=True)
+                    live.update(sessions_list(found), refresh=True)
             time.sleep(REFRESH_S)
 
 

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from rich import box
@@ -53,36 +54,29 @@ def endpoint(value: Json) -> str:
     return f"{ip}:{value['port'] or '?'}"
 
 
-def sessions_table(sessions: Iterable[Json]) -> Table:
-    """One line per subflow; its session's columns on the first only."""
-    table = _table(
-        "TOKEN",
-        "POLICY",
-        "PATH MANAGER",
-        "CGROUP",
-        "STATE",
-        "AGE",
-        "SUBFLOW",
-        "RTT",
-        "SENT",
-        "RECEIVED",
-        "REASON",
-    )
-    for session in sessions:
-        head = [
-            session["token"],
-            session["policy"] or "–",
-            session["path_manager"] or "–",
-            session["cgroup"] or "–",
-            session["state"],
-            duration_text(session["age_s"]),
-        ]
-        for subflow in session["subflows"]:
-            _row(table, *head, *_subflow_cells(subflow))
-            head = [""] * 6
-        if not session["subflows"]:
-            _row(table, *head, "none", "", "", "", "")
-    return table
+def sessions_list(sessions: Sequence[Json]) -> Text:
+    """A line per session and below it one per subflow, in columns: it fits a terminal of 100 columns."""
+    rows = [[_subflow_cells(subflow) for subflow in session["subflows"]] for session in sessions]
+    header = ["SUBFLOW", "RTT", "SENT", "RECEIVED", "REASON"]
+    widths = [max(map(len, column)) for column in zip(header, *chain.from_iterable(rows), strict=True)]
+    text = Text()
+    text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{_columns(header, widths)}", "dim")
+    for session, subflows in zip(sessions, rows, strict=True):
+        policy = session["policy"] or "no policy"
+        facts = [policy, session["cgroup"] or "–", session["state"], duration_text(session["age_s"])]
+        text.append(f"\n{session['token']}", "bold").append(f"  {'  '.join(facts)}")
+        for cells in subflows:
+            text.append("\n" + _columns(cells, widths))
+    return text
+
+
+def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Figures to the right, the rest to the left."""
+    padded = [
+        cell.rjust(width) if 0 < i < 4 else cell.ljust(width)
+        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+    return f"  {'  '.join(padded)}".rstrip()
 
 
 def _subflow_cells(subflow: Json) -> list[str]:
