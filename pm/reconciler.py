@@ -119,6 +119,8 @@ class Reconciler:
         for session in merged.sessions_missing:
             if self._diagnosis.session_figures(session.token) is None:
                 self._closed(session.token, now)
+            else:  # it lives on for a while without any subflow
+                merged.subflows_missing.extend((session, s) for s in session.subflows)
         for session, subflow in merged.subflows_missing:
             if not self._diagnosis.subflow_exists(subflow):
                 self.table.forget(session, subflow)
@@ -305,7 +307,12 @@ class Reconciler:
         if waiting and session.local in self._locals.up:
             return
         path_manager = self._path_managers[policy.path_manager.name]
-        actions, retry_at = plan(session, path_manager, self._locals, monotonic)
+        try:
+            actions, retry_at = plan(session, path_manager, self._locals, monotonic)
+        except Exception:  # a third party's: its bug must not end everybody's sessions
+            self._counters["path_manager_errors"] += 1
+            log.exception("path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}")
+            return
         for action in actions:
             if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
                 retry_at = min(retry_at or float("inf"), session.retries[action.pair].not_before)

@@ -83,7 +83,7 @@ def test_fullmesh_keeps_the_initial_pair_where_its_address_may_not_be_used():
 
 
 def test_backup_wants_a_standby_over_another_interface():
-    """One extra subflow, backup flag set while the primary works; an address of the same link is no standby."""
+    """Flagged backup while the primary works; an address of the same link is no standby."""
     got = wanted("backup", session(), address(A), address("10.0.1.2"), address(B, 3))
     assert got == {pair(A): Want(), pair(B): Want(1, True)}
 

@@ -42,7 +42,7 @@ def established() -> tuple[SessionTable, object]:
 
 def test_events_make_a_session():
     """CREATED then ESTABLISHED: one session with its initial subflow."""
-    table, session = established()
+    _, session = established()
     assert (session.state, session.created, session.established) == (SessionState.ESTABLISHED, 1.0, 2.0)
     assert [s.origin for s in session.subflows] == [Origin.INITIAL]
     assert [e.event for e in session.history] == ["created", "established"]

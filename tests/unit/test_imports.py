@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The shape of the package: who may import what, what loads at start, that documents name real files."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "pm").rglob("*.py"))
+
+PURE = {"model", "history", "plan", "policy", "units", "errors", "sessions", "kernel", "path_managers"}
+# Each part may import from pm only what is listed for it; "" is pm itself.
+ALLOWED = {
+    "errors": set(),
+    "units": set(),
+    "history": set(),
+    "model": {"config", "history"},
+    "kernel": {"model"},
+    "path_managers": {"errors", "model", "path_managers"},
+    "config": {"config", "errors", "path_managers", "policy", "units"},
+    "policy": {"config"},
+    "plan": {"model", "path_managers"},
+    "sessions": {"history", "kernel", "model"},
+    "agenda": set(),
+    "executor": {"errors", "kernel", "model", "sessions"},
+    "reconciler": {
+        "agenda",
+        "config",
+        "errors",
+        "executor",
+        "kernel",
+        "model",
+        "path_managers",
+        "plan",
+        "sessions",
+    },
+    "linux": {"config", "errors", "kernel", "linux", "model"},
+    "selection": {"config", "errors", "linux"},
+    "log": set(),
+    "notify": set(),
+    "metrics": {"api"},
+    "api": {"", "api", "config", "errors", "metrics", "model"},
+}
+
+
+def imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def part_of(module: Path) -> str:
+    return module.relative_to(ROOT / "pm").parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(ROOT)))
+def test_imports_point_one_way(module: Path) -> None:
+    """cli → service → api, reconciler, selection → plan, sessions → path managers → model → errors."""
+    part = part_of(module)
+    if part not in ALLOWED:
+        assert part in {"cli", "service", "__init__"}, f"say in ALLOWED what {part} may import"
+        return
+    ours = {
+        n.removeprefix("pm").lstrip(".").split(".")[0] for n in imports(module) if n.split(".")[0] == "pm"
+    }
+    assert ours <= ALLOWED[part]
+
+
+@pytest.mark.parametrize(
+    ("library", "home"),
+    [("bcc", "linux"), ("pyroute2", "linux"), ("aiohttp", "api"), ("asyncinotify", "linux"), ("rich", "cli")],
+)
+def test_libraries_stay_behind_their_part(library: str, home: str) -> None:
+    """Kernel libraries are imported in pm/linux only, aiohttp in pm/api only."""
+    users = {part_of(m) for m in MODULES if any(n.split(".")[0] == library for n in imports(m))}
+    assert users <= {home}
+
+
+def test_pure_modules_do_no_io() -> None:
+    """What decides neither asks the kernel nor the clock."""
+    for module in MODULES:
+        if part_of(module) in PURE:
+            assert not {"asyncio", "socket", "time", "subprocess"} & set(imports(module)), module
+
+
+def test_the_service_loads_neither_llvm_nor_the_validator() -> None:
+    """bcc, pydantic and YAML live in short-lived children."""
+    code = "import sys, pm.service; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not {"bcc", "pydantic", "yaml"} & set(loaded)
+
+
+def test_documents_name_files_that_exist() -> None:
+    """Relative links and paths of the checkout in documents are not stale."""
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for document in (d for d in documents if d.exists()):
+        text = document.read_text()
+        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text):
+            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)}: {target}"
+        for path in re.findall(r"`((?:pm|bpf_pm|config|tests|docs|docker|kernel)/[\w./-]*)`", text):
+            assert (ROOT / path).exists(), f"{document.relative_to(ROOT)}: {path}"
+
+
+def test_every_make_target_in_documents_exists() -> None:
+    """`make X` in a document is a target of the Makefile."""
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        if document.exists():
+            named = re.findall(r"`(?:DEMO_ONCE=1 )?make ([\w-]+)", document.read_text())
+            assert set(named) <= targets, document

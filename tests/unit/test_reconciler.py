@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whatever happens in whatever order, sessions end up with exactly the subflows their policy wants.
+
+The kernel here is a model of the few rules that tests/net has seen the real one follow: commands are
+refused before ESTABLISHED or for unknown tokens, a subflow is established or closed by a later event,
+destroying a subflow is silent or tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import pytest
+import structlog
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from pm import agenda, executor, reconciler
+from pm.config.model import Policy
+from pm.errors import KernelRefused, NotFound
+from pm.kernel import EventsLost, EventType
+from pm.linux.mptcp_genl import Event
+from pm.model import LocalAddress, Pair, Session, Subflow
+from pm.path_managers import registry
+from pm.reconciler import Reconciler
+from pm.sessions import SessionTable
+from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy
+from tests.unit.test_sessions import Record
+
+ADDRESSES = [f"10.0.{i}.1" for i in range(1, 5)]
+
+
+class Clock:
+    """Stands in for the time module in the modules under test, and for the loop's timer."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def time(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Timer:
+    def __init__(self, when: float, callback: Callable[..., None]) -> None:
+        self.when, self.callback, self.cancelled = when, callback, False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Loop:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.timers: list[Timer] = []
+
+    def call_at(self, when: float, callback: Callable[..., None]) -> Timer:
+        timer = Timer(when, callback)
+        self.timers.append(timer)
+        return timer
+
+    def call_later(self, delay: float, callback: Callable[..., None]) -> Timer:
+        return self.call_at(self.clock.now + delay, callback)
+
+    def call_soon(self, callback: Callable[..., None]) -> Timer:
+        return self.call_at(self.clock.now, callback)
+
+    def run_until(self, when: float) -> None:
+        while due := [t for t in self.timers if not t.cancelled and t.when <= when]:
+            timer = min(due, key=lambda t: t.when)
+            self.timers.remove(timer)
+            self.clock.now = max(self.clock.now, timer.when)
+            timer.callback()
+        self.timers = [t for t in self.timers if not t.cancelled]
+        self.clock.now = max(self.clock.now, when)
+
+
+class Kernel:
+    """Sessions and their subflows, as (local, local port, remote, remote port, id)."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[int, list[tuple[str, int, str, int, int]]] = {}
+        self.connecting: list[tuple[int, tuple[str, int, str, int, int]]] = []
+        self.queue: list[Event] = []
+        self.broken: set[str] = set()  # local addresses from which joins fail
+        self.ports = itertools.count(40000)
+
+    def fileno(self) -> int:
+        return -1
+
+    def read_events(self, limit: int) -> Iterator[Event]:
+        while self.queue:
+            yield self.queue.pop(0)
+
+    def create_subflow(
+        self, token: int, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+    ) -> None:
+        if token not in self.sessions:
+            raise KernelRefused("open subflow", errno.EINVAL, "invalid token")
+        flow = (local, next(self.ports), remote, remote_port, local_id)
+        self.connecting.append((token, flow))
+
+    def destroy_subflow(
+        self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
+    ) -> None:
+        flows = self.sessions.get(token, [])
+        for flow in flows:
+            if flow[:4] == (local, local_port, remote, remote_port):
+                flows.remove(flow)
+                self.tell(EventType.SUB_CLOSED, token, flow)
+                return
+        raise KernelRefused("close subflow", errno.ESRCH)
+
+    def set_backup(self, *args: Any, **kwargs: Any) -> None: ...
+    def announce(self, *args: Any) -> None: ...
+    def withdraw(self, *args: Any) -> None: ...
+
+    def tell(self, kind: EventType, token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> None:
+        self.queue.append(
+            event(
+                kind,
+                token=token,
+                local=flow[0],
+                local_port=flow[1],
+                remote=flow[2],
+                remote_port=flow[3],
+                local_id=flow[4],
+                **fields,
+            )
+        )
+
+    def finish_connecting(self) -> None:
+        connecting, self.connecting = self.connecting, []
+        for token, flow in connecting:
+            if token not in self.sessions:
+                continue
+            if flow[0] in self.broken:
+                self.tell(EventType.SUB_CLOSED, token, flow, error=errno.ECONNREFUSED)
+            else:
+                self.sessions[token].append(flow)
+                self.tell(EventType.SUB_ESTABLISHED, token, flow)
+
+    # pm.kernel.Diagnosis
+
+    def session_figures(self, token: int) -> Any:
+        return Record(cgroup_id=7) if token in self.sessions else None
+
+    def dump_subflows(self) -> list[Record]:
+        return [
+            Record(
+                token=token,
+                local=flow[0],
+                local_port=flow[1],
+                remote=flow[2],
+                remote_port=flow[3],
+                local_id=flow[4],
+                is_initial=flow is flows[0],
+            )
+            for token, flows in self.sessions.items()
+            for flow in flows
+        ]
+
+    def subflow_exists(self, subflow: Subflow) -> bool:
+        return any(
+            flow[:4] == (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
+            for flows in self.sessions.values()
+            for flow in flows
+        ) or any(flow[0] == subflow.local and not subflow.local_port for _, flow in self.connecting)
+
+
+class Selector:
+    policy: Policy | None = None
+
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
+        return self.policy
+
+    def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
+        return self.policy
+
+
+class World:
+    """A reconciler on a model kernel, with a clock that only tests move."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, chosen: Policy) -> None:
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        for module in (agenda, executor, reconciler):
+            monkeypatch.setattr(module, "time", self.clock)
+        for module in (executor, reconciler):
+            monkeypatch.setattr(module, "log", structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
+        monkeypatch.setattr(asyncio, "get_running_loop", lambda: self.loop)
+        self.kernel = Kernel()
+        self.selector = Selector()
+        self.selector.policy = chosen
+        self.counters: Counter[str] = Counter()
+        self.reconciler = Reconciler(
+            table=SessionTable(),
+            commands=self.kernel,
+            diagnosis=self.kernel,
+            selector=self.selector,
+            path_managers=registry(),
+            publish=lambda *args: None,
+            counters=self.counters,
+            observe_join=lambda seconds: None,
+        )
+        self.tokens = itertools.count(1)
+
+    def addresses(self, ips: set[str]) -> None:
+        self.reconciler.addresses_changed([address(ip, int(ip.split(".")[2])) for ip in sorted(ips)])
+        self.sweep()
+
+    def sweep(self) -> None:
+        for session in self.reconciler.table:
+            self.reconciler.reconcile(session)
+
+    def connect(self, local: str) -> int:
+        token = next(self.tokens)
+        flow = (local, next(self.kernel.ports), REMOTE, REMOTE_PORT, 0)
+        self.kernel.sessions[token] = [flow]
+        self.kernel.tell(EventType.CREATED, token, flow)
+        self.kernel.tell(EventType.ESTABLISHED, token, flow)
+        return token
+
+    def settle(self) -> None:
+        """Let every event arrive and every retry come due."""
+        for _ in range(40):
+            self.kernel.finish_connecting()
+            self.reconciler._on_readable()
+            self.loop.run_until(self.clock.now + 400)
+            if not self.kernel.queue and not self.kernel.connecting:
+                return
+        raise AssertionError("the reconciler does not come to rest")
+
+
+class Convergence(RuleBasedStateMachine):
+    """fullmesh with every event of a life: after it all, kernel, table and wanted set agree."""
+
+    chosen: ClassVar[Policy] = policy("fullmesh", {"max_subflows": 8})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.world = World(self.patch, self.chosen)
+        self.up = set(ADDRESSES[:2])
+        self.world.addresses(self.up)
+
+    def teardown(self) -> None:
+        self.patch.undo()
+
+    @rule(local=st.sampled_from(ADDRESSES))
+    def connect(self, local: str) -> None:
+        if local in self.up:
+            self.world.connect(local)
+
+    @precondition(lambda self: self.world.kernel.sessions)
+    @rule(data=st.data())
+    def disconnect(self, data: st.DataObject) -> None:
+        token = data.draw(st.sampled_from(sorted(self.world.kernel.sessions)))
+        flows = self.world.kernel.sessions.pop(token)
+        self.world.kernel.tell(EventType.CLOSED, token, flows[0] if flows else ("", 0, "", 0, 0))
+
+    @rule(ip=st.sampled_from(ADDRESSES))
+    def address_comes_or_goes(self, ip: str) -> None:
+        self.up ^= {ip}
+        self.world.addresses(self.up)
+
+    @precondition(lambda self: any(self.world.kernel.sessions.values()))
+    @rule(data=st.data())
+    def subflow_breaks(self, data: st.DataObject) -> None:
+        kernel = self.world.kernel
+        token = data.draw(st.sampled_from(sorted(t for t, flows in kernel.sessions.items() if flows)))
+        flow = kernel.sessions[token].pop()
+        kernel.tell(EventType.SUB_CLOSED, token, flow, error=errno.ETIMEDOUT)
+
+    @rule(ip=st.sampled_from(ADDRESSES))
+    def path_breaks_or_heals(self, ip: str) -> None:
+        self.world.kernel.broken ^= {ip}
+
+    @rule()
+    def events_arrive(self) -> None:
+        self.world.kernel.finish_connecting()
+        self.world.reconciler._on_readable()
+
+    @rule()
+    def events_are_lost(self) -> None:
+        self.world.kernel.queue.clear()
+        self.world.reconciler.resync()
+
+    @rule(seconds=st.integers(1, 100))
+    def time_passes(self, seconds: int) -> None:
+        self.world.loop.run_until(self.world.clock.now + seconds)
+
+    @invariant()
+    def the_cap_holds(self) -> None:
+        for session in self.world.reconciler.table:
+            assert len(session.subflows) <= 8 + 1  # one over, while a lost one is replaced
+
+    def check(self) -> None:
+        self.world.kernel.broken.clear()
+        self.world.addresses(self.up)
+        self.world.settle()
+        kernel, table = self.world.kernel, self.world.reconciler.table
+        # Nobody can find a session that lost its only subflow while events were lost.
+        findable = {t: flows for t, flows in kernel.sessions.items() if flows or t in table.by_token}
+        assert set(table.by_token) == set(findable)
+        for token, flows in findable.items():
+            session = table.by_token[token]
+            assert Counter((s.local, s.local_port) for s in session.subflows) == Counter(f[:2] for f in flows)
+            locals_ = {f[0] for f in flows}
+            if self.up:
+                assert locals_ == self.up, (locals_, session)
+                assert len(flows) == len(self.up)
+
+
+class ConvergenceAtTheEnd(Convergence):
+    def teardown(self) -> None:
+        try:
+            self.check()
+        finally:
+            super().teardown()
+
+
+TestConvergence = ConvergenceAtTheEnd.TestCase
+TestConvergence.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(monkeypatch, policy("fullmesh"))
+    made.addresses(set(ADDRESSES[:2]))
+    return made
+
+
+def only(world: World) -> Session:
+    (session,) = world.reconciler.table
+    return session
+
+
+def test_established_opens_at_once(world: World) -> None:
+    """The command is given within the handling of ESTABLISHED: no timer, no task in between."""
+    world.connect(ADDRESSES[0])
+    world.reconciler._on_readable()
+    assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
+
+
+def test_session_without_classification_is_found_by_its_cgroup(world: World) -> None:
+    """The classifier missed it: its cgroup's id names the policy a moment later."""
+    chosen, world.selector.policy = world.selector.policy, None
+    world.connect(ADDRESSES[0])
+    world.reconciler._on_readable()
+    assert not world.kernel.connecting
+    world.selector.policy = chosen
+    world.settle()
+    assert len(only(world).subflows) == 2
+
+
+def test_refusal_is_retried_with_growing_delay(world: World) -> None:
+    """A broken path is tried again 1, 2, 4 ... seconds later, not in a loop."""
+    world.kernel.broken = {ADDRESSES[1]}
+    world.connect(ADDRESSES[0])
+    tries = []
+    for _ in range(300):
+        world.reconciler._on_readable()
+        if world.kernel.connecting:
+            tries.append(world.clock.now)
+        world.kernel.finish_connecting()
+        world.reconciler._on_readable()
+        world.loop.run_until(world.clock.now + 0.1)
+    gaps = [round(b - a) for a, b in itertools.pairwise(tries)]
+    assert gaps == [1, 2, 4, 8]
+
+
+def test_kernel_path_manager_session_is_left_alone(world: World) -> None:
+    """The kernel refuses commands on sessions of its own path manager: asked once, never again."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise KernelRefused("open subflow", errno.EINVAL, "invalid request; userspace PM not selected")
+
+    world.kernel.create_subflow = refuse  # type: ignore[method-assign]
+    world.connect(ADDRESSES[0])
+    world.settle()
+    assert only(world).managed is False
+    assert world.counters["open_refused"] == 1
+
+
+def test_events_lost_is_survived(world: World) -> None:
+    """ENOBUFS: the sessions whose events were dropped are found by the dump."""
+    world.connect(ADDRESSES[0])
+    world.kernel.queue.clear()
+
+    def lost(limit: int) -> Iterator[Event]:
+        raise EventsLost
+
+    world.kernel.read_events = lost  # type: ignore[method-assign]
+    world.reconciler._on_readable()
+    world.sweep()
+    assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
+    assert world.counters["events_lost"] == 1
+
+
+def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third party's exception is counted, its session stays as it is."""
+
+    def broken(*args: Any) -> Any:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", broken)
+    world.connect(ADDRESSES[0])
+    world.reconciler._on_readable()
+    assert world.counters["path_manager_errors"] == 1
+    assert len(only(world).subflows) == 1
+
+
+def test_by_hand_on_what_is_not_there(world: World) -> None:
+    """Unknown sessions and subflows are NotFound, with the command that lists them."""
+    with pytest.raises(NotFound, match="mptcp-pm sessions"):
+        world.reconciler.open_subflow(99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False)
+    world.connect(ADDRESSES[0])
+    world.reconciler._on_readable()
+    with pytest.raises(NotFound, match="mptcp-pm session 0x"):
+        world.reconciler.close_subflow(only(world).token, "nothing")
+
+
+def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
+    """255 ids for addresses that came and went over a long life."""
+    for i in range(300):
+        ip = f"10.1.{i // 250}.{i % 250 + 1}"
+        world.reconciler.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
+        assert 1 <= world.reconciler._locals.ids[ip] <= 255
