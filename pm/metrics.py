@@ -22,12 +22,16 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 ACTIONS = ("open", "close", "setbackup", "announce", "withdraw")
-_HELP = {
-    "events": "MPTCP events received from the kernel.",
-    "events_lost": "Times the kernel dropped events because its queue was full.",
-    "resyncs": "Comparisons of the session table with sock_diag.",
-    "joins_refused": "Subflows of peers that a policy refused.",
-    "subflows_lost": "Subflows that ended without this end closing them.",
+# Counter of the service -> name of its metric, and help. Any other appears under its own name.
+_TOTALS = {
+    "events": ("events", "MPTCP events received from the kernel."),
+    "events_lost": ("events_lost", "Times the kernel dropped events because its queue was full."),
+    "resyncs": ("resyncs", "Comparisons of the session table with sock_diag."),
+    "joins_refused": ("joins_refused", "Subflows of peers that a policy refused."),
+    "subflows_lost": ("subflows_lost", "Subflows that ended without this end closing them."),
+    "path_manager_errors": ("path_manager_errors", "Exceptions that path managers raised."),
+    "classified": ("classified", "Connections whose policy a classifier recorded."),
+    "failed": ("classification_failures", "Connections whose policy a classifier could not record."),
 }
 
 
@@ -95,7 +99,7 @@ class SnapshotCollector(Collector):
         histogram = self._snapshot.join_delay
         yield HistogramMetricFamily(
             "mptcp_pm_join_delay_seconds",
-            "From the kernel's ESTABLISHED event to the first command that opens a subflow.",
+            "From an ESTABLISHED event to the kernel having the commands that open its subflows.",
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
@@ -135,6 +139,6 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     reloads.add_metric(["failed"], counters.get("reloads_failed", 0))
     yield reloads
     shown = {*ACTIONS, *(f"{kind}_refused" for kind in ACTIONS), "reloads", "reloads_failed"}
-    for name in sorted((counters.keys() | _HELP.keys()) - shown):
-        text = _HELP.get(name, f"{name.replace('_', ' ').capitalize()}.")
-        yield CounterMetricFamily(f"mptcp_pm_{name}", text, value=counters.get(name, 0))
+    for name in sorted((counters.keys() | _TOTALS.keys()) - shown):
+        metric, text = _TOTALS.get(name, (name, f"{name.replace('_', ' ').capitalize()}."))
+        yield CounterMetricFamily(f"mptcp_pm_{metric}", text, value=counters.get(name, 0))

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from pm.errors import Problem
@@ -50,3 +53,10 @@ def test_histogram_counts_up_to_and_including_its_bounds() -> None:
         histogram.observe(value)
     assert histogram.buckets() == [("0.1", 2.0), ("1.0", 3.0), ("+Inf", 4.0)]
     assert samples(Plane(), histogram)["mptcp_pm_join_delay_seconds_count", ()] == 4
+
+
+def test_documentation_has_every_metric() -> None:
+    """docs/api.md lists the metrics that are exposed, by their names."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "api.md").read_text()
+    found = {re.sub("_(bucket|sum|count)$", "", name) for name, _ in samples(Plane(), Histogram())}
+    assert set(re.findall(r"`(mptcp_pm_\w+)`", text)) == found
