@@ -1,26 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Which policy owns an MPTCP session: a sock_ops program for the cgroups of
- * one policy. It writes down every subflow that comes up in them; the service
- * takes the entry away when the kernel tells it of the session. Entries that
- * nobody takes (joins, fallbacks) go with their socket, since their addresses
- * and ports may come again in a cgroup that has no policy.
+ * one policy. It writes down every initial subflow that comes up in them; the
+ * service takes the entry away when the kernel tells it of the session. Entries
+ * that nobody takes go with their socket, since their addresses and ports may
+ * come again in a cgroup that has no policy.
  *
  * Loaded once per policy: the loader replaces the two placeholders.
  */
 #include "session.h"
 
 #define AF_INET6 10
+#define TCPOPT_MPTCP 30
+#define MP_CAPABLE 0
+#define ENOSPC 28
 
 /* A 64-bit constant that no optimiser sees through, so that the loader finds it. */
-#define placeholder(value)                                     \
-	({                                                     \
-		u64 __loaded;                                  \
-		asm("%0 = " #value " ll" : "=r"(__loaded));    \
-		__loaded;                                      \
+#define placeholder(value)                                  \
+	({                                                  \
+		u64 __loaded;                               \
+		asm("%0 = " #value " ll" : "=r"(__loaded)); \
+		__loaded;                                   \
 	})
 #define NETNS_COOKIE placeholder(0x6d707463705f6e73)
 #define POLICY_ID placeholder(0x6d707463705f6964)
+
+/* A field of the context, by itself: the verifier refuses one load of two neighbours. */
+#define FIELD(name) (*(volatile u32 *)&skops->name)
 
 /* key: a subflow; value: its socket and policy. Written here, taken by the service. */
 BPF_TABLE("lru_hash", struct session_key, struct session_value, sessions, 65536);
@@ -43,35 +49,50 @@ static __always_inline void count(enum counter which)
 static __always_inline void fill_key(struct bpf_sock_ops *skops, struct session_key *key)
 {
 	if (skops->family == AF_INET6) {
-		key->local[0] = skops->local_ip6[0];
-		key->local[1] = skops->local_ip6[1];
-		key->local[2] = skops->local_ip6[2];
-		key->local[3] = skops->local_ip6[3];
-		key->remote[0] = skops->remote_ip6[0];
-		key->remote[1] = skops->remote_ip6[1];
-		key->remote[2] = skops->remote_ip6[2];
-		key->remote[3] = skops->remote_ip6[3];
-		/* Or both branches share a load from a computed offset, which the verifier refuses. */
+		key->local[0] = FIELD(local_ip6[0]);
+		key->local[1] = FIELD(local_ip6[1]);
+		key->local[2] = FIELD(local_ip6[2]);
+		key->local[3] = FIELD(local_ip6[3]);
+		key->remote[0] = FIELD(remote_ip6[0]);
+		key->remote[1] = FIELD(remote_ip6[1]);
+		key->remote[2] = FIELD(remote_ip6[2]);
+		key->remote[3] = FIELD(remote_ip6[3]);
+		/* Or both branches share a load from a computed offset, refused too. */
 		asm volatile("" ::: "memory");
 	} else {
 		key->local[2] = bpf_htonl(0xffff);
-		key->local[3] = skops->local_ip4;
+		key->local[3] = FIELD(local_ip4);
 		key->remote[2] = bpf_htonl(0xffff);
-		key->remote[3] = skops->remote_ip4;
+		key->remote[3] = FIELD(remote_ip4);
 	}
-	key->local_port = skops->local_port;
-	key->remote_port = bpf_ntohl(skops->remote_port);
+	key->local_port = FIELD(local_port);
+	key->remote_port = bpf_ntohl(FIELD(remote_port));
+}
+
+/*
+ * Whether the packet that completes the handshake carries MP_CAPABLE (RFC 8684,
+ * section 3.1): the initial subflow of a session, neither a join nor a fallback.
+ * Asking the socket (bpf_skc_to_mptcp_sock) would need BTF and CAP_PERFMON, and
+ * cannot tell these apart.
+ */
+static __always_inline bool starts_session(struct bpf_sock_ops *skops)
+{
+	u8 option[4] = { TCPOPT_MPTCP };
+	long length = bpf_load_hdr_opt(skops, option, sizeof(option), 0);
+
+	/* -ENOSPC: it is longer than our buffer, which is full then. */
+	if (length != sizeof(option) && length != -ENOSPC)
+		return false;
+	return option[2] >> 4 == MP_CAPABLE;
 }
 
 static __always_inline void record(struct bpf_sock_ops *skops)
 {
 	struct session_value value = { .policy = POLICY_ID };
 	struct session_key key = {};
-	struct bpf_sock *sk = skops->sk;
 	struct session_value *known;
 
-	/* One that fell back to TCP is still a subflow to the kernel: nobody will ask for it. */
-	if (!sk || !bpf_skc_to_mptcp_sock(sk))
+	if (!starts_session(skops))
 		return;
 
 	value.cookie = get_socket_cookie(skops);

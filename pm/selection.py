@@ -164,7 +164,7 @@ class Selection:
     # Questions
 
     def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
-        """The policy whose classifier saw this subflow come up: asked once, then forgotten.
+        """The policy whose classifier saw this initial subflow come up: asked once, then forgotten.
 
         The kernel tells of a session some microseconds before the classifier runs: a miss is worth
         another question when the next thing happens to the session.
@@ -190,7 +190,7 @@ class Selection:
         }
 
     def counters(self) -> dict[str, int]:
-        """Subflows ``classified`` and ``failed`` (not recorded) since the maps were made."""
+        """Sessions ``classified`` and ``failed`` (not recorded) since the maps were made."""
         return self._classifier.counters()
 
     # Keeping what is attached equal to what is wanted

@@ -30,6 +30,15 @@ class MapSpec(NamedTuple):
     flags: int
 
 
+class ProgramRefused(KernelRefused):
+    """The verifier's refusal; ``log`` is all it said, "" where it was not asked (no privileges)."""
+
+    def __init__(self, name: str, errno: int, log: str) -> None:
+        self.log = log
+        lines = [line for line in log.splitlines() if not line.startswith("processed ")]
+        super().__init__(f"load BPF program {name}", errno, lines[-1] if lines else "")
+
+
 class LinkInfo(NamedTuple):
     """A cgroup link: ``cgroup_id`` is 0 once the cgroup has gone."""
 
@@ -134,7 +143,7 @@ def create_map(name: str, spec: MapSpec) -> int:
 
 
 def load_sock_ops(name: str, instructions: bytes) -> int:
-    """A program of type BPF_PROG_TYPE_SOCK_OPS; the error's reason is the verifier's whole log."""
+    """A program of type BPF_PROG_TYPE_SOCK_OPS. Raises ProgramRefused."""
     options = _ProgramLoadOptions(
         size=ctypes.sizeof(_ProgramLoadOptions), expected_attach_type=ATTACH_CGROUP_SOCK_OPS
     )
@@ -146,7 +155,9 @@ def load_sock_ops(name: str, instructions: bytes) -> int:
     log = ctypes.create_string_buffer(_LOG_SIZE)
     options.log_level, options.log_size, options.log = 1, _LOG_SIZE, ctypes.addressof(log)
     fd = load(PROG_TYPE_SOCK_OPS, _name(name), b"GPL", instructions, count, byref(options))
-    return _checked(fd, f"load BPF program {name}", log.value.decode(errors="replace"))
+    if fd < 0:
+        raise ProgramRefused(name, -fd, log.value.decode(errors="replace"))
+    return int(fd)
 
 
 def lookup(fd: int, key: Any, value: Any) -> bool:
@@ -214,8 +225,8 @@ def _info(fd: int, info: Any) -> Any:
     return info
 
 
-def _checked(result: int, action: str, reason: str = "") -> int:
+def _checked(result: int, action: str) -> int:
     """libbpf returns -errno."""
     if result < 0:
-        raise KernelRefused(action, -result, reason)
+        raise KernelRefused(action, -result)
     return result

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from pm.errors import KernelRefused, PmError, SystemUnfit
+from pm.errors import PmError, SystemUnfit
 from pm.linux import bpf, compile
 
 SOURCES = Path(__file__).resolve().parents[2] / "bpf_pm"
@@ -41,13 +41,13 @@ class BpfObject(NamedTuple):
         instructions = link_instructions(self.programs[program], descriptors, constants)
         try:
             return bpf.load_sock_ops(program, instructions)
-        except KernelRefused as e:
-            if not e.reason:
+        except bpf.ProgramRefused as e:
+            if not e.log:
                 raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
-            _write(log_file, e.reason)
+            _write(log_file, e.log)
             raise SystemUnfit(
                 f"the kernel's verifier refused the BPF program {program}",
-                f"it needs Linux 5.19 or newer with BTF; the verifier's log is in {log_file}",
+                f"it needs Linux 5.19 or newer; the verifier's log is in {log_file}",
             ) from e
 
 

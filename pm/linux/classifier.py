@@ -130,7 +130,7 @@ class Classifier:
         self._take = bpf.library().bpf_map_lookup_and_delete_elem
 
     def take(self, local: str, local_port: int, remote: str, remote_port: int) -> str | None:
-        """The policy that classified a subflow, or None; the entry is gone afterwards.
+        """The policy that classified an initial subflow, or None; the entry is gone afterwards.
 
         IP addresses are text, ports in host order.
         """
@@ -140,7 +140,7 @@ class Classifier:
         return self._names.get(self._value.policy)
 
     def counters(self) -> dict[str, int]:
-        """How many subflows were ``classified``, and how many the map did not take (``failed``)."""
+        """How many sessions were ``classified``, and how many the map did not take (``failed``)."""
         totals = {}
         values = (ctypes.c_uint64 * bpf.possible_cpus())()
         for counter in Counter:

@@ -128,8 +128,18 @@ def test_innermost_policy_wins(bare: Lab, host: str, option: list[str]) -> None:
     in_client(bare, scenario)
 
 
+FALL_BACK = """
+import socket
+listener = socket.create_server(("127.0.0.1", 0))
+client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)
+client.connect(listener.getsockname())
+client.send(b"x")
+assert listener.accept()[0].recv(1) == b"x"
+"""
+
+
 def test_only_mptcp_in_a_policy_in_this_namespace(bare: Lab) -> None:
-    """Nothing is recorded of plain TCP, of other cgroups and of other network namespaces."""
+    """Nothing is recorded of plain TCP, of fallbacks to it, of other cgroups and other network namespaces."""
     table = policies(bare, here="here")
     bare.cgroup("here")
 
@@ -140,7 +150,24 @@ def test_only_mptcp_in_a_policy_in_this_namespace(bare: Lab) -> None:
             bare.client("127.0.0.1", ns="client", cgroup="elsewhere").open()
             bare.server(ns="server", cgroup="here")
             bare.client("127.0.0.1", ns="server", cgroup="here").open()
+            assert bare.popen([sys.executable, "-c", FALL_BACK], cgroup="here").wait() == 0
             assert chosen.counters() == {"classified": 0, "failed": 0}
+
+    in_client(bare, scenario)
+
+
+def test_joins_are_not_recorded(bare: Lab) -> None:
+    """Only the initial subflow is written down, on both ends: nobody would ask for the others."""
+    table = policies(bare, here="here")
+    bare.cgroup("here")
+    bare.ip("client", "mptcp", "endpoint", "add", "127.0.0.2", "dev", "lo", "subflow")
+
+    async def scenario() -> None:
+        async with selection(bare, table) as chosen:
+            bare.server(ns="client", cgroup="here")
+            bare.client("127.0.0.1", ns="client", cgroup="here").open()
+            await reached(lambda: [len(flows) for flows in bare.subflows("client").values()] == [2, 2])
+            assert chosen.counters() == {"classified": 2, "failed": 0}
 
     in_client(bare, scenario)
 
@@ -267,6 +294,28 @@ async def main(glob, bpffs):
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+def test_two_capabilities_are_enough(bare: Lab, bpffs: Path) -> None:
+    """CAP_BPF and CAP_NET_ADMIN are all that compiling, loading, attaching and pinning need."""
+    bare.cgroup("x")
+    arguments = [sys.executable, "-c", SERVICE, bare.cgroup_path("x"), str(bpffs)]
+    process = bare.popen(
+        ["setpriv", "--bounding-set=-all,+bpf,+net_admin", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert any("ready" in line for line in process.stdout)
+
+
+def test_missing_capability_is_named(bare: Lab, tmp_path: Path) -> None:
+    """Without CAP_BPF the error names the capabilities."""
+    arguments = [sys.executable, "-c", SERVICE, bare.cgroup_path("x"), str(tmp_path / "none")]
+    process = bare.popen(
+        ["setpriv", "--bounding-set=-all,+net_admin", *arguments], stderr=subprocess.PIPE, text=True
+    )
+    last = process.communicate()[1].strip().splitlines()[-1]
+    assert last.startswith("pm.errors.SystemUnfit")
+    assert "CAP_BPF and CAP_NET_ADMIN" in last
 
 
 def kill_a_service(lab: Lab, bpffs: Path, glob: str) -> None:

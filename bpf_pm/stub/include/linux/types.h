@@ -26,6 +26,8 @@ typedef __s64 s64;
 
 typedef unsigned long size_t, uintptr_t;
 typedef _Bool bool;
+#define true 1
+#define false 0
 
 #define __aligned_u64 __u64 __attribute__((aligned(8)))
 #define NULL ((void *)0)
