@@ -368,6 +368,27 @@ def test_keep_leaves_classifiers_for_the_next_start(bare: Lab, bpffs: Path) -> N
     in_client(bare, scenario)
 
 
+def test_pinned_map_of_another_version_is_replaced(bare: Lab, bpffs: Path) -> None:
+    """A map that another version left with other sizes is not used, and its pin makes room for ours."""
+    x = bare.cgroup("x")
+
+    async def scenario() -> None:
+        pins = bpffs / "mptcp-pm" / str(netns_cookie())
+        pins.mkdir(parents=True)
+        old = bpf.create_map(
+            "sessions", bpf.MapSpec(type=1, key_size=4, value_size=4, max_entries=1, flags=0)
+        )
+        bpf.pin(old, pins / "sessions")
+        os.close(old)
+        async with selection(bare, policies(bare, x="x"), bpffs=bpffs) as chosen:
+            assert chosen.attached() == {x: "x"}
+            pinned = bpf.open_pin(pins / "sessions")
+            assert bpf.map_spec(pinned).key_size == ctypes.sizeof(SessionKey)
+            os.close(pinned)
+
+    in_client(bare, scenario)
+
+
 def test_nothing_stays_after_sigkill_without_pins(bare: Lab, tmp_path: Path) -> None:
     """Where nothing can be pinned, links end with the process: no program stays behind."""
     x = bare.cgroup("x")
