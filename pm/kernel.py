@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Protocol
 
-from pm.model import Subflow
+from pm.model import Session, Subflow
 
 
 class EventType(IntEnum):
@@ -109,10 +109,6 @@ class SessionFigures(Protocol):
 
     @property
     def cgroup_id(self) -> int: ...
-    @property
-    def bytes_sent(self) -> int: ...
-    @property
-    def bytes_received(self) -> int: ...
 
 
 class Commands(Protocol):
@@ -137,5 +133,8 @@ class Diagnosis(Protocol):
     """Questions to sock_diag."""
 
     def session_figures(self, token: int) -> SessionFigures | None: ...
+    def bytes_moved(self, session: Session) -> int:
+        """Payload sent and received; 0 where the session is gone."""
+
     def dump_subflows(self) -> Iterable[Found]: ...
     def subflow_exists(self, subflow: Subflow) -> bool: ...

@@ -311,7 +311,9 @@ class Reconciler:
             actions, retry_at = plan(session, path_manager, self._locals, monotonic)
         except Exception:  # a third party's: its bug must not end everybody's sessions
             self._counters["path_manager_errors"] += 1
-            log.exception("path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}")
+            log.exception(
+                "path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}"
+            )
             return
         for action in actions:
             if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
@@ -328,12 +330,11 @@ class Reconciler:
         if age < policy.start.after:
             self._agenda.add(monotonic + policy.start.after - age, session.token)
             return False
-        if policy.start.after_bytes:
-            figures = self._diagnosis.session_figures(session.token)
-            if figures is None or figures.bytes_sent + figures.bytes_received < policy.start.after_bytes:
-                interval = min(max(age / 4, THRESHOLD_POLL_S), THRESHOLD_POLL_CAP_S)
-                self._agenda.add(monotonic + interval, session.token)
-                return False
+        needed = policy.start.after_bytes
+        if needed and self._diagnosis.bytes_moved(session) < needed:
+            interval = min(max(age / 4, THRESHOLD_POLL_S), THRESHOLD_POLL_CAP_S)
+            self._agenda.add(monotonic + interval, session.token)
+            return False
         session.started = True
         session.history.add(time.time(), "start_reached")
         return True

@@ -27,6 +27,7 @@ from pm.errors import ConfigError, PmError, Problem, SystemUnfit
 from pm.linux.addresses import AddressMonitor
 from pm.linux.file_watch import file_changes
 from pm.linux.inet_diag import SubflowStats
+from pm.linux.instance import only_instance
 from pm.linux.mptcp_genl import PathManagerSocket
 from pm.linux.probe import Check, probe, require
 from pm.linux.sock_diag import SockDiag
@@ -99,7 +100,6 @@ class Service:
         self._broadcast = Broadcast()
         self._counters: Counter[str] = Counter()
         self._join_delay = Histogram()
-        self._interfaces: dict[str, int] = {}
         self._ready = False
 
     @classmethod
@@ -123,9 +123,11 @@ class Service:
                 keep=lambda: self._loaded.config.on_exit is OnExit.KEEP,
                 on_change=self._on_attachment,
             )
+            stack.enter_context(only_instance(STATE_DIRECTORY))
             # Subscribed before anything can happen that must not be missed.
             commands = stack.enter_context(PathManagerSocket())
-            self._diagnosis = stack.enter_context(SockDiag(self._interface_of))
+            self._addresses = AddressMonitor(config.addresses, self._on_addresses)
+            self._diagnosis = stack.enter_context(SockDiag(self._addresses.interface_of))
             stack.enter_context(PathManagerSysctl(STATE_DIRECTORY))
             self._reconciler = Reconciler(
                 table=SessionTable(),
@@ -137,9 +139,7 @@ class Service:
                 counters=self._counters,
                 observe_join=self._join_delay.observe,
             )
-            self._addresses = await stack.enter_async_context(
-                AddressMonitor(config.addresses, self._on_addresses)
-            )
+            await stack.enter_async_context(self._addresses)
             self._on_addresses(self._addresses.addresses)
             await stack.enter_async_context(self._selection)
             await stack.enter_async_context(serve(self, config.api, self._join_delay))
@@ -150,10 +150,22 @@ class Service:
         loop = asyncio.get_running_loop()
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        failure: asyncio.Future[None] = loop.create_future()
+
+        def on_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+            # A callback that failed (netlink reader, timer) leaves its part dead: never half-alive.
+            error = context.get("exception")
+            if "handle" in context and error and not failure.done():
+                failure.set_exception(error)
+            else:
+                loop.default_exception_handler(context)
+
+        loop.set_exception_handler(on_loop_error)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(part)
                 for part in (
+                    asyncio.wait_for(failure, None),
                     self._reconciler.run(),
                     self._selection.run(),
                     self._reload_on_hangup(hangup),
@@ -276,13 +288,9 @@ class Service:
     def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
         return self._broadcast.subscribe(after)
 
-    # What the parts ask of each other
-
-    def _interface_of(self, ip: str) -> int:
-        return self._interfaces.get(ip, 0)
+    # What watchers are told
 
     def _on_addresses(self, addresses: tuple[LocalAddress, ...]) -> None:
-        self._interfaces = {a.ip: a.ifindex for a in addresses}
         self._reconciler.addresses_changed(addresses)
         self._publish("address", "changed", usable=[a.ip for a in addresses if a.usable])
 

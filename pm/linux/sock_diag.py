@@ -27,7 +27,7 @@ from pm.linux.inet_diag import (
     read_part,
     session_request,
 )
-from pm.model import Subflow
+from pm.model import Session, Subflow
 
 NETLINK_SOCK_DIAG = 4
 BATCH = 64  # look-ups in one send(): their answers fit the receive buffer also where it is limited
@@ -80,6 +80,15 @@ class SockDiag:
     def session_figures(self, token: int) -> SessionInfo | None:
         """What the kernel counts of one session."""
         return self.session_infos((token,))[0]
+
+    def bytes_moved(self, session: Session) -> int:
+        """Payload sent and received. Before Linux 6.5 only the subflows count, and only those that live."""
+        figures = self.session_figures(session.token)
+        if figures is None:
+            return 0
+        if figures.counted:
+            return figures.bytes_sent + figures.bytes_received
+        return sum(s.bytes_sent + s.bytes_received for s in self.subflow_stats(session.subflows) if s)
 
     def dump_subflows(self) -> Iterator[SubflowRecord]:
         """All MPTCP subflows, read from the kernel as the caller asks for them.

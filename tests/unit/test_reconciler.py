@@ -153,6 +153,9 @@ class Kernel:
     def session_figures(self, token: int) -> Any:
         return Record(cgroup_id=7) if token in self.sessions else None
 
+    def bytes_moved(self, session: Session) -> int:
+        return 0
+
     def dump_subflows(self) -> list[Record]:
         return [
             Record(
