@@ -194,7 +194,9 @@ class Service:
                 loaded = await load_in_child(str(self._path))
                 self._check_restart(loaded.config)
             except PmError as e:
-                problems = e.problems if isinstance(e, ConfigError) else (Problem("", 0, "", str(e)),)
+                problems = (
+                    e.problems if isinstance(e, ConfigError) else (Problem(str(self._path), 0, "", str(e)),)
+                )
                 self._last_reload = LastReload(time=time.time(), ok=False, problems=problems)
                 self._counters["reloads_failed"] += 1
                 self._publish("config", "refused", problems=[str(p) for p in problems])

@@ -39,7 +39,7 @@ NETLINK_EXT_ACK = 11
 NLMSG_ERROR = 2
 NLM_F_ACK_TLVS = 0x200
 NLMSGERR_ATTR_MSG = 1
-EVENT_BUFFER = 16 << 20  # about 60,000 events between two turns of the loop
+EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
 DENY_JOIN_ID0 = 1  # MPTCP_PM_EV_FLAG_DENY_JOIN_ID0, set on the event of a session
 FLAG_SERVER_SIDE = 2  # MPTCP_PM_EV_FLAG_SERVER_SIDE, kernels 6.18 and newer
 
@@ -80,7 +80,7 @@ class Event(NamedTuple):
 class PathManagerSocket:
     """Both ends of the family ``mptcp_pm`` in this process's network namespace."""
 
-    def __init__(self) -> None:
+    def __init__(self, event_buffer_bytes: int = EVENT_BUFFER_BYTES) -> None:
         self._commands = _open_socket()
         try:
             self._family, group = _resolve_family(self._commands)
@@ -88,7 +88,7 @@ class PathManagerSocket:
         except BaseException:
             self._commands.close()
             raise
-        self._events.setsockopt(socket.SOL_SOCKET, 33, EVENT_BUFFER)  # SO_RCVBUFFORCE
+        self._events.setsockopt(socket.SOL_SOCKET, 33, event_buffer_bytes)  # SO_RCVBUFFORCE
         self._events.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         self._events.setblocking(False)
         self._sequence = 0
