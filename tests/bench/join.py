@@ -17,7 +17,7 @@ from tests.net.service import ROOT
 from tests.net.waiting import wait_for
 
 CGROUP = "bench"
-ROUNDS, CONNECTIONS, RATE = 7, 50, 100.0
+ROUNDS, CONNECTIONS, RATE = 11, 50, 100.0
 
 
 def start_kernel(lab: Lab) -> None:

@@ -245,7 +245,7 @@ class Lab:
         (top / "cgroup.kill").write_text("1")
         for directory, _, _ in os.walk(top, topdown=False):
             # A killed process leaves its cgroup a moment later.
-            wait_for(lambda directory=directory: _rmdir(directory))  # type: ignore[misc]
+            wait_for(lambda directory=directory: _rmdir(directory))
 
     def _cgroup_dir(self, path: str = "") -> Path:
         return self.cgroup_root / self.name / path

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def wait_for(probe: Callable[[], T], deadline_s: float = 10.0, until: Callable[[Any], bool] = bool) -> T:
-    """Call ``probe`` every 10 ms until ``until`` holds of its value (default: it is true); the value.
+def wait_for(probe: Callable[..., T], deadline_s: float = 10.0, until: Callable[..., bool] = bool) -> T:
+    """Call ``probe()`` every 10 ms until ``until`` holds of its value (default: it is true); the value.
 
     AssertionError with the last value after ``deadline_s`` seconds.
     """
