@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from pm.errors import KernelRefused
@@ -18,13 +20,14 @@ from tests.net.waiting import wait_for
 def test_refusal_carries_the_kernels_words(lab: Lab) -> None:
     """An unknown token: EINVAL with the extended acknowledgement, for packed and pyroute2's commands."""
     with inside(lab.netns("client"), PathManagerSocket) as sock:
-        for command in (
+        commands: list[Callable[[], None]] = [
             lambda: sock.create_subflow(1, "10.0.0.1", 1, "10.0.0.2", 80, backup=False),
             lambda: sock.destroy_subflow(1, "10.0.0.1", 1, "10.0.0.2", 80, socket_family=4),
             lambda: sock.set_backup(1, "10.0.0.1", 1, "10.0.0.2", 80, backup=True),
             lambda: sock.announce(1, "10.0.0.1", 1),
             lambda: sock.withdraw(1, 1),
-        ):
+        ]
+        for command in commands:
             with pytest.raises(KernelRefused) as refused:
                 command()
             assert (refused.value.errno_name, refused.value.reason) == ("EINVAL", "invalid token")

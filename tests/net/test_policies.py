@@ -21,12 +21,11 @@ def test_two_policies_and_an_unmanaged_process(lab: Lab) -> None:
         client.open(2)
     first = (lab.address("client", 1), lab.address("server", 1))
     want = {"mesh": mesh(lab), "ports": [first] * 3, "other": [first]}
-    for name, client in clients.items():
-        ports = ports_of(client)
-        wait_for(
-            lambda ports=ports: [sorted(c.elements()) for c in pairs_of(lab, ports)],
-            until=lambda got, name=name: got == [sorted(want[name])] * 2,
-        )
+    ports = {name: ports_of(client) for name, client in clients.items()}
+    wait_for(
+        lambda: {name: [sorted(c.elements()) for c in pairs_of(lab, ports[name])] for name in clients},
+        until=lambda got: got == {name: [sorted(want[name])] * 2 for name in clients},
+    )
     reported = {s["token"]: s for s in service.sessions()}
     assert sorted(str(s["policy"]) for s in reported.values()) == ["None"] * 2 + ["mesh"] * 2 + ["ports"] * 2
     wait_for(lambda: {s["cgroup"] for s in service.sessions()} == {lab.cgroup_path(n) for n in clients})

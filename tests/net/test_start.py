@@ -112,7 +112,10 @@ def test_configmap_swap(lab: Lab, tmp_path: Path) -> None:
     (volume / "config.yaml").symlink_to("..data/config.yaml")
     service.config_path = volume / "config.yaml"
     service.start()
-    names = lambda: [p["name"] for p in service.get("/v1/policies")["policies"]]  # noqa: E731
+
+    def names() -> list[str]:
+        return [p["name"] for p in service.get("/v1/policies")["policies"]]
+
     assert names() == ["a"]
     (volume / "..data.new").symlink_to("..1")
     os.replace(volume / "..data.new", volume / "..data")
