@@ -8,6 +8,9 @@ KernelRefused with the errno.
 from __future__ import annotations
 
 import ctypes
+import os
+import struct
+from collections.abc import Iterator
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
@@ -16,8 +19,10 @@ from typing import Any, NamedTuple
 from pm.errors import KernelRefused, SystemUnfit
 
 PROG_TYPE_SOCK_OPS = 13
+MAP_TYPE_SK_STORAGE = 24
 ATTACH_CGROUP_SOCK_OPS = 3
 _LOG_SIZE = 1 << 20
+_BTF_KEY, _BTF_VALUE = 1, 2  # type ids of what _describe_storage() describes
 
 
 class MapSpec(NamedTuple):
@@ -122,6 +127,10 @@ def library() -> ctypes.CDLL:
     lib.bpf_prog_load.argtypes = [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(_ProgramLoadOptions)]
     lib.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]
     lib.bpf_map_lookup_and_delete_elem.argtypes = [c_int, c_void_p, c_void_p]
+    lib.bpf_map_update_elem.argtypes = [c_int, c_void_p, c_void_p, c_uint64]
+    lib.bpf_map_delete_elem.argtypes = [c_int, c_void_p]
+    lib.bpf_map_get_next_key.argtypes = [c_int, c_void_p, c_void_p]
+    lib.bpf_btf_load.argtypes = [c_void_p, c_size_t, c_void_p]
     lib.bpf_link_create.argtypes = [c_int, c_int, c_int, c_void_p]
     lib.bpf_link_update.argtypes = [c_int, c_int, c_void_p]
     lib.bpf_obj_pin.argtypes = [c_int, c_char_p]
@@ -134,12 +143,32 @@ def library() -> ctypes.CDLL:
 def create_map(name: str, spec: MapSpec) -> int:
     options = _MapCreateOptions(size=ctypes.sizeof(_MapCreateOptions), map_flags=spec.flags)
     lib = library()
-    return _checked(
-        lib.bpf_map_create(
-            spec.type, _name(name), spec.key_size, spec.value_size, spec.max_entries, byref(options)
-        ),
-        f"create BPF map {name}",
-    )
+    btf = _describe_storage(spec.value_size) if spec.type == MAP_TYPE_SK_STORAGE else 0
+    if btf:
+        options.btf_fd, options.btf_key_type_id, options.btf_value_type_id = btf, _BTF_KEY, _BTF_VALUE
+    try:
+        return _checked(
+            lib.bpf_map_create(
+                spec.type, _name(name), spec.key_size, spec.value_size, spec.max_entries, byref(options)
+            ),
+            f"create BPF map {name}",
+        )
+    finally:
+        if btf:
+            os.close(btf)
+
+
+def _describe_storage(value_size: int) -> int:
+    """BTF, which the kernel insists on for sk_storage: an int as key, as value an array of ints.
+
+    Layout: include/uapi/linux/btf.h.
+    """
+    integer = struct.pack("=IIII", 0, 1 << 24, 4, 32)  # type 1: 4 bytes, 32 bits
+    array = struct.pack("=IIIIII", 0, 3 << 24, 0, _BTF_KEY, _BTF_KEY, value_size // 4)  # type 2
+    types, strings = integer + array, b"\0"
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    blob = header + types + strings
+    return _checked(library().bpf_btf_load(blob, len(blob), None), "describe sk_storage")
 
 
 def load_sock_ops(name: str, instructions: bytes) -> int:
@@ -166,6 +195,24 @@ def lookup(fd: int, key: Any, value: Any) -> bool:
     A per-CPU map fills an array of ``possible_cpus()`` values.
     """
     return int(library().bpf_map_lookup_elem(fd, byref(key), byref(value))) == 0
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Add or replace an entry; sizes are the map's."""
+    _checked(library().bpf_map_update_elem(fd, key, value, 0), "write BPF map")
+
+
+def delete(fd: int, key: bytes) -> None:
+    """Also where there is no such entry."""
+    library().bpf_map_delete_elem(fd, key)
+
+
+def keys(fd: int, size: int) -> Iterator[bytes]:
+    """Of a map whose keys have this many bytes; nobody else may delete meanwhile."""
+    key, following = None, ctypes.create_string_buffer(size)
+    while library().bpf_map_get_next_key(fd, key, following) == 0:
+        key = following.raw
+        yield key
 
 
 def possible_cpus() -> int:

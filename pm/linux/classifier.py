@@ -1,126 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The classifiers in the kernel: one program per policy, one link per cgroup, one map of sessions.
-
-Links and maps are pinned where a bpffs is mounted, in ``BPFFS/mptcp-pm/<netns cookie>/``: what a
-killed service leaves goes on classifying, and the next one takes it over. Cookies of network
-namespaces, ids of cgroups and ids of policies never come again with another meaning while the
-machine is up, so nothing that is found there can be misunderstood.
-"""
+"""The classifiers in the kernel: one program per policy, and the map of sessions that they fill."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import hashlib
-import os
 import socket
-import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-import structlog
-
-from pm.errors import KernelRefused, SystemUnfit
 from pm.linux import bpf
-from pm.linux.bpf_object import PRIVILEGES, BpfObject
-from pm.linux.layouts import (
-    NETNS_COOKIE_PLACEHOLDER,
-    POLICY_ID_PLACEHOLDER,
-    Counter,
-    SessionKey,
-    SessionValue,
-)
-
-SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
-_LINK_PREFIX = "link-"
-
-log = structlog.get_logger(__name__)
+from pm.linux.attachments import Attachments
+from pm.linux.bpf_object import BpfObject
+from pm.linux.layouts import POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
 
 
-class Classifier:
-    """Programs, links and maps of one network namespace. Made by ``Classifier.open``."""
+class Classifier(Attachments):
+    """``attached`` has names of policies. Made by ``Classifier.open``."""
+
+    link_prefix = "link-"
+    entry = "classify"
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
-        """``pins``: directory of our pins, None to do without."""
-        self._program = program
-        self._netns_cookie = netns_cookie
-        self._pins = pins
-        self._log_file = log_file
-        self._maps: dict[str, int] = {}
-        self._programs: dict[str, int] = {}
-        self._links: dict[int, int] = {}
+        super().__init__(program, netns_cookie=netns_cookie, pins=pins, log_file=log_file)
         self._names: dict[int, str] = {}
-        self.attached: dict[int, str] = {}
-        """Cgroup id -> policy; "" for a link found pinned, whose program is not ours yet."""
         self._prepare_lookup()
 
-    @classmethod
-    def open(cls, program: BpfObject, *, bpffs: Path | None, log_file: Path) -> Classifier:
-        """For the calling thread's network namespace, with what an earlier service left pinned.
-
-        Raises SystemUnfit without the privileges, or on a kernel without network namespace cookies.
-        """
-        cookie = netns_cookie()
-        pins = bpffs / "mptcp-pm" / str(cookie) if bpffs else None
-        try:
-            if pins:
-                pins.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as e:
-            log.warning("pins_impossible", directory=str(pins), error=e.strerror)
-            pins = None
-        self = cls(program, netns_cookie=cookie, pins=pins, log_file=log_file)
-        try:
-            self._open_maps()
-            self._open_links()
-        except KernelRefused as e:
-            self.close(keep=True)
-            raise SystemUnfit(str(e), PRIVILEGES) from e
-        return self
-
-    # Attachments
-
-    def attach(self, cgroup: Path, cgroup_id: int, policy: str) -> None:
-        """Attach the policy's program to a cgroup. Raises KernelRefused; ENOENT where the cgroup is gone."""
-        program = self._load(policy)
-        try:
-            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise KernelRefused(f"attach to {cgroup}", e.errno or errno.ENOENT) from e
-        try:
-            if os.fstat(directory).st_ino != cgroup_id:  # another one has its name by now
-                raise KernelRefused(f"attach to {cgroup}", errno.ENOENT)
-            link = bpf.link_cgroup(program, directory)
-        except KernelRefused as e:
-            raise KernelRefused(f"attach to {cgroup}", e.errno, _refusal(e)) from e
-        finally:
-            os.close(directory)
-        if self._pins:
-            try:
-                bpf.pin(link, self._pin(cgroup_id))
-            except KernelRefused:
-                os.close(link)
-                raise
-        self._links[cgroup_id] = link
-        self.attached[cgroup_id] = policy
-
-    def replace(self, cgroup_id: int, policy: str) -> None:
-        """Let another policy's program take over on a cgroup, in one step. Raises KernelRefused."""
-        bpf.update_link(self._links[cgroup_id], self._load(policy))
-        self.attached[cgroup_id] = policy
-
-    def detach(self, cgroup_id: int) -> None:
-        """Take our program off a cgroup; also for one that is gone."""
-        if self._pins:
-            self._pin(cgroup_id).unlink(missing_ok=True)
-        os.close(self._links.pop(cgroup_id))
-        del self.attached[cgroup_id]
-
-    def unload_unused(self) -> None:
-        """Let go of programs that are attached nowhere."""
-        for policy in self._programs.keys() - set(self.attached.values()):
-            os.close(self._programs.pop(policy))
-
-    # Sessions
+    def constants(self, name: str) -> Mapping[int, int]:
+        # Kept when the program goes: what it recorded may still be asked for.
+        self._names[policy_id(name)] = name
+        return {POLICY_ID_PLACEHOLDER: policy_id(name)}
 
     def _prepare_lookup(self) -> None:
         self._key = SessionKey()
@@ -135,7 +45,7 @@ class Classifier:
         IP addresses are text, ports in host order.
         """
         self._key.fill(packed_ip(local), local_port, packed_ip(remote), remote_port)
-        if self._take(self._sessions, self._key_ref, self._value_ref) < 0:
+        if self._take(self._maps["sessions"], self._key_ref, self._value_ref) < 0:
             return None
         return self._names.get(self._value.policy)
 
@@ -147,79 +57,6 @@ class Classifier:
             bpf.lookup(self._maps["counters"], ctypes.c_uint32(counter), values)
             totals[counter.name.lower()] = sum(values)
         return totals
-
-    # Opening and closing
-
-    def close(self, *, keep: bool) -> None:
-        """Detach everything and remove every pin; with ``keep``, leave both for the next start.
-
-        Nothing stays without pins.
-        """
-        if self._pins and not keep:
-            for cgroup_id in self._links:
-                self._pin(cgroup_id).unlink(missing_ok=True)
-            for name in self._maps:
-                (self._pins / name).unlink(missing_ok=True)
-            for directory in (self._pins, self._pins.parent):
-                try:
-                    directory.rmdir()
-                except OSError:
-                    break  # another network namespace has pins
-        for fds in (self._links, self._programs, self._maps):
-            for fd in fds.values():
-                os.close(fd)
-            fds.clear()
-        self.attached.clear()
-
-    def _open_maps(self) -> None:
-        """The pinned maps, where they are as this program wants them; else new ones."""
-        for name, (_, spec) in self._program.maps.items():
-            self._maps[name] = self._adopt_map(name, spec) or self._create_map(name, spec)
-        self._sessions = self._maps["sessions"]
-
-    def _adopt_map(self, name: str, spec: bpf.MapSpec) -> int | None:
-        if not self._pins or not (self._pins / name).exists():
-            return None
-        fd = bpf.open_pin(self._pins / name)
-        if bpf.map_spec(fd) == spec:
-            return fd
-        os.close(fd)
-        (self._pins / name).unlink()
-        return None
-
-    def _create_map(self, name: str, spec: bpf.MapSpec) -> int:
-        fd = bpf.create_map(name, spec)
-        if self._pins:
-            bpf.pin(fd, self._pins / name)
-        return fd
-
-    def _open_links(self) -> None:
-        for path in self._pins.glob(f"{_LINK_PREFIX}*") if self._pins else ():
-            link = bpf.open_pin(path)
-            cgroup_id = bpf.link_info(link).cgroup_id
-            if cgroup_id:
-                self._links[cgroup_id] = link
-                self.attached[cgroup_id] = ""
-            else:
-                path.unlink()
-                os.close(link)
-
-    def _load(self, policy: str) -> int:
-        if policy not in self._programs:
-            constants = {
-                NETNS_COOKIE_PLACEHOLDER: self._netns_cookie,
-                POLICY_ID_PLACEHOLDER: policy_id(policy),
-            }
-            self._programs[policy] = self._program.load(
-                "classify", maps=self._maps, constants=constants, log_file=self._log_file
-            )
-            # Kept when the program goes: what it recorded may still be asked for.
-            self._names[policy_id(policy)] = policy
-        return self._programs[policy]
-
-    def _pin(self, cgroup_id: int) -> Path:
-        assert self._pins
-        return self._pins / f"{_LINK_PREFIX}{cgroup_id}"
 
 
 def policy_id(name: str) -> int:
@@ -233,21 +70,3 @@ def packed_ip(ip: str) -> bytes:
     if ":" in ip:
         return socket.inet_pton(socket.AF_INET6, ip)
     return b"\0" * 10 + b"\xff\xff" + socket.inet_pton(socket.AF_INET, ip)
-
-
-def netns_cookie() -> int:
-    """Of the calling thread's network namespace; never used again while the machine is up."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        try:
-            return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
-        except OSError as e:
-            raise SystemUnfit("this kernel has no network namespace cookies", "Linux 5.19 or newer") from e
-
-
-def _refusal(error: KernelRefused) -> str:
-    if error.errno == errno.EPERM:
-        return (
-            "a program attached here or above without BPF_F_ALLOW_MULTI lets in no other: "
-            "`bpftool cgroup tree` shows it"
-        )
-    return error.reason

@@ -22,9 +22,9 @@ import pytest
 from pm.config.model import PathManagerChoice, Policy
 from pm.errors import KernelRefused, PmError, SystemUnfit
 from pm.linux import bpf
+from pm.linux.attachments import netns_cookie
 from pm.linux.bpf_object import SOURCES, compile_object
 from pm.linux.cgroups import directory_of, find_cgroup_root
-from pm.linux.classifier import netns_cookie
 from pm.linux.layouts import Counter, SessionKey, SessionValue
 from pm.policy import PolicyTable
 from pm.selection import Selection
