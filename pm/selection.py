@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -53,8 +53,21 @@ class Detach(NamedTuple):
     cgroup_id: int
 
 
+class Place(NamedTuple):
+    """A cgroup that a policy's glob matches; ``path`` is relative to the cgroup2 root."""
+
+    path: str
+    directory: Path
+    policy: str
+
+
 AttachmentAction = Attach | Replace | Detach
 OnChange = Callable[[str, str | None], None]
+Follow = Callable[[Mapping[int, Place]], Awaitable[None]]
+
+
+async def follow_nothing(places: Mapping[int, Place]) -> None:
+    pass
 
 
 def plan_attachments(
@@ -89,6 +102,7 @@ class Selection:
         log_file: Path,
         keep: Callable[[], bool] = lambda: False,
         on_change: OnChange = lambda path, policy: None,
+        follow: Follow = follow_nothing,
         cgroup_root: Path | None = None,
         bpffs: Path | None = None,
     ) -> None:
@@ -103,6 +117,7 @@ class Selection:
         self._log_file = log_file
         self._keep = keep
         self._on_change = on_change
+        self._follow = follow
         self._root = cgroup_root or find_cgroup_root()
         self._bpffs = bpffs or find_mount("bpf")
         self._lock = asyncio.Lock()
@@ -212,6 +227,13 @@ class Selection:
             self._report(action, error)
         for gone in cgroup_ids - self._wanted.keys() - self._classifier.attached.keys():
             self._paths.pop(gone, None)
+        await self._follow(
+            {
+                cgroup_id: Place(path, directory_of(self._root, path), policy)
+                for cgroup_id, policy in self._wanted.items()
+                if (path := self._paths.get(cgroup_id))
+            }
+        )
 
     def _perform(self, action: AttachmentAction) -> KernelRefused | None:
         try:

@@ -35,6 +35,7 @@ from pm.linux.sysctl import PathManagerSysctl
 from pm.metrics import Histogram
 from pm.model import LocalAddress, Pair, Session, Subflow
 from pm.notify import notify
+from pm.options import Options, PluginReport, Prepared
 from pm.path_managers import registry
 from pm.policy import compile_policies
 from pm.reconciler import Reconciler
@@ -87,6 +88,7 @@ class Service:
 
     _addresses: AddressMonitor
     _diagnosis: SockDiag
+    _options: Options
     _reconciler: Reconciler
     _selection: Selection
 
@@ -117,11 +119,18 @@ class Service:
             )
         async with AsyncExitStack() as stack:
             self = cls(path=path, loaded=loaded, checks=checks)
+            keep = lambda: self._loaded.config.on_exit is OnExit.KEEP  # noqa: E731
+            self._options = Options(
+                log_file=STATE_DIRECTORY / "bpf-options.log",
+                keep=keep,
+                counts_segments=any(check.name == "delack_segments" and check.ok for check in checks),
+            )
             self._selection = Selection(
                 compile_policies(config.policies),
                 log_file=STATE_DIRECTORY / "bpf.log",
-                keep=lambda: self._loaded.config.on_exit is OnExit.KEEP,
+                keep=keep,
                 on_change=self._on_attachment,
+                follow=self._options.settle,
             )
             stack.enter_context(only_instance(STATE_DIRECTORY))
             # Subscribed before anything can happen that must not be missed.
@@ -141,6 +150,9 @@ class Service:
             )
             await stack.enter_async_context(self._addresses)
             self._on_addresses(self._addresses.addresses)
+            stack.push_async_callback(self._options.close)
+            options = await self._options.prepare(config.policies, config.tcp_options)
+            await self._options.bring_in_force(options)
             await stack.enter_async_context(self._selection)
             await stack.enter_async_context(serve(self, config.api, self._join_delay))
             yield self
@@ -193,6 +205,7 @@ class Service:
             try:
                 loaded = await load_in_child(str(self._path))
                 self._check_restart(loaded.config)
+                options = await self._options.prepare(loaded.config.policies, loaded.config.tcp_options)
             except PmError as e:
                 problems = (
                     e.problems if isinstance(e, ConfigError) else (Problem(str(self._path), 0, "", str(e)),)
@@ -204,10 +217,11 @@ class Service:
                 raise
             finally:
                 notify("READY=1")
-            await self._bring_in_force(loaded)
+            await self._bring_in_force(loaded, options)
 
-    async def _bring_in_force(self, loaded: Loaded) -> None:
+    async def _bring_in_force(self, loaded: Loaded, options: Prepared) -> None:
         config = loaded.config
+        await self._options.bring_in_force(options)
         await self._selection.apply(compile_policies(config.policies))
         self._loaded = loaded
         self._addresses.set_rules(config.addresses)
@@ -275,6 +289,12 @@ class Service:
         subflows = [subflow for session in sessions for subflow in session.subflows]
         answers = iter(self._diagnosis.subflow_stats(subflows))
         return [[next(answers) for _ in session.subflows] for session in sessions]
+
+    def option_counters(self) -> Mapping[str, Mapping[str, int]]:
+        return self._options.counters()
+
+    def option_reports(self, cookie: int) -> Sequence[PluginReport]:
+        return self._options.report(cookie)
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

@@ -21,29 +21,34 @@ if TYPE_CHECKING:
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
+USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
+ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
+PARAMETERS_MAX = 43  # OPTION_PARAMETER_BYTES / 8, bpf_pm/include/option.h
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+_IDENTIFIER = r"[A-Za-z][A-Za-z0-9_]{0,31}"
 _INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
 _SOCKET_PATH_MAX = 107  # sun_path, include/uapi/linux/un.h, less its final NUL
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A rule for text, as metadata in ``Annotated``.
+    """A rule for text (or for what its type says), as metadata in ``Annotated``.
 
     ``what`` is the kind of value in words; ``pattern`` the part of the rule that JSON Schema can
     express, "" for none.
     """
 
     what: str
-    function: Callable[[str], object]
+    function: Callable[[Any], object]
     pattern: str = ""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema
 
-        def check(text: str) -> str:
-            self.function(text)
-            return text
+        def check(value: Any) -> Any:
+            self.function(value)
+            return value
 
         return core_schema.no_info_after_validator_function(check, handler(source))
 
@@ -110,9 +115,45 @@ def parse_network(text: object) -> IPNetwork:
     return network
 
 
+def check_identifier(text: str) -> None:
+    if not re.fullmatch(_IDENTIFIER, text):
+        raise ValueError(
+            f"{text!r} cannot name C functions: use 1 to 32 letters, digits and `_`, a letter first"
+        )
+
+
+def check_parameters(parameters: dict[str, int]) -> None:
+    for name, value in parameters.items():
+        check_identifier(name)
+        if not 0 <= value < 1 << 63:
+            raise ValueError(f"`{name}` must be from 0 to 2^63 - 1, not {value}")
+    if len(parameters) > PARAMETERS_MAX:
+        raise ValueError(f"has {len(parameters)} parameters: use at most {PARAMETERS_MAX}")
+
+
+def check_algorithms(ids: dict[str, int]) -> None:
+    for name, number in ids.items():
+        if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
+            raise ValueError(f"{name!r} is not a congestion control: write a name such as `cubic`")
+        if not 1 <= number <= 255:
+            raise ValueError(f"the id of `{name}` must be from 1 to 255, not {number}")
+    if len(set(ids.values())) < len(ids):
+        raise ValueError("two algorithms have the same id: give each its own")
+    if len(ids) > ALGORITHMS_MAX:
+        raise ValueError(f"has {len(ids)} algorithms: use at most {ALGORITHMS_MAX}")
+
+
+def check_user_timeout(key: str, seconds: float) -> None:
+    if not 1 <= seconds <= USER_TIMEOUT_MAX_S:
+        raise ValueError(f"`{key}` must be from 1s to 32767min (RFC 5482)")
+
+
+ALGORITHMS = Check("a mapping of names to ids, such as `{cubic: 2, bbr: 4}`", check_algorithms)
 CGROUP_GLOB = Check("a cgroup glob, such as `/system.slice/nginx.service`", split_glob, "^/")
+IDENTIFIER = Check("a name of letters, digits and `_`", check_identifier, f"^{_IDENTIFIER}$")
 INTERFACE_GLOB = Check("an interface name or glob", check_interface_glob, r"^[^\s/]+$")
 LISTEN = Check("an IP address and port, such as `127.0.0.1:8642`", parse_listen, ":[0-9]{1,5}$")
 NAME = Check("a name", check_name, f"^{_NAME}$")
+PARAMETERS = Check("a mapping of names to whole numbers", check_parameters)
 PATH = Check("an absolute path", check_path, "^/")
 SOCKET = Check("an absolute path, or empty", check_socket, "^(/.*)?$")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Doc
 
 from pm.config import checks
@@ -108,6 +108,129 @@ class Accept:
     ] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserTimeoutLimits:
+    min: Annotated[Duration, Doc("L_LIMIT of RFC 5482: never a shorter timeout than this.")] = 100.0
+    max: Annotated[Duration, Doc("U_LIMIT: never a longer one.")] = 600.0
+
+    def __post_init__(self) -> None:
+        checks.check_user_timeout("min", self.min)
+        checks.check_user_timeout("max", self.max)
+        if self.min > self.max:
+            raise ValueError("`min` is longer than `max`: exchange them")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserTimeout:
+    advertise: Annotated[
+        Duration | None, Doc("Tell the peer that this end keeps unacknowledged data for so long, and do it.")
+    ] = None
+    accept: Annotated[
+        UserTimeoutLimits | None,
+        Doc("Adopt the peer's timeout within these limits, unless the application set its own."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.advertise is not None:
+            checks.check_user_timeout("advertise", self.advertise)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CongestionControl:
+    request: Annotated[str | None, Doc("Ask the peer to use this algorithm (a key of `tcp_options`).")] = None
+    accept: Annotated[
+        tuple[str, ...], Doc("Algorithms that the peer may ask for; those this kernel has not are refused.")
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialWindowLimits:
+    max: Annotated[int, Ge(1), Le(1000), Doc("Largest window, in segments; what is above is cut.")]
+    # `from` is a Python keyword: see yaml_key.
+    from_: Annotated[tuple[Network, ...], MinLen(1), Doc("Peers in these prefixes are trusted, no others.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialWindowRule:
+    to: Annotated[Network, Doc("Destination.")]
+    segments: Annotated[int, Ge(1), Le(1000), Doc("Initial congestion window towards it.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitialWindow:
+    request: Annotated[
+        int | None, Ge(1), Le(1000), Doc("Ask the peer to start with this window, in segments.")
+    ] = None
+    accept: Annotated[InitialWindowLimits | None, Doc("Heed the peer's request.")] = None
+    rules: Annotated[
+        tuple[InitialWindowRule, ...],
+        Doc("This end's window by destination, the longest prefix wins; nothing is sent for it."),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedAckRequest:
+    fraction: Annotated[float, Ge(1 / 64), Le(3.98), Doc("Longest delay of an ACK, of the minimum RTT.")]
+    segments: Annotated[
+        int, Ge(0), Le(64), Doc("An ACK at once after so many full segments; 0: as the kernel does.")
+    ] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DelayedAck:
+    request: Annotated[DelayedAckRequest | None, Doc("Ask the peer to delay its ACKs so.")] = None
+    accept: Annotated[bool, Doc("Heed the peer's request.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionPlugin:
+    name: Annotated[str, checks.IDENTIFIER, Doc("Prefix of the functions in the file.")]
+    source: Annotated[str, checks.PATH, Doc("BPF C file; `docs/options.md` has an example.")]
+    exid: Annotated[int, Ge(0), Le(65535), Doc("ExID of its option (RFC 6994).")]
+    send: Annotated[bool, Doc("Write the option.")] = False
+    accept: Annotated[bool, Doc("Heed the peer's.")] = False
+    parameters: Annotated[
+        dict[str, int],
+        checks.PARAMETERS,
+        Doc("Whole numbers by name; the file reads them with `PARAMETER`."),
+    ] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    user_timeout: Annotated[UserTimeout | None, Doc("TCP User Timeout (RFC 5482).")] = None
+    congestion_control: Annotated[
+        CongestionControl | None, Doc("Which congestion control the sender of data uses.")
+    ] = None
+    initial_window: Annotated[InitialWindow | None, Doc("Initial congestion window.")] = None
+    delayed_ack: Annotated[DelayedAck | None, Doc("How long ACKs are delayed.")] = None
+    plugins: Annotated[tuple[OptionPlugin, ...], MaxLen(4), Doc("Third parties' options.")] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exids:
+    congestion_control: Annotated[int, Ge(0), Le(65535), Doc("0x4d43 by default.")] = 0x4D43
+    initial_window: Annotated[int, Ge(0), Le(65535), Doc("0x4d49 by default.")] = 0x4D49
+    delayed_ack: Annotated[int, Ge(0), Le(65535), Doc("0x4d44 by default.")] = 0x4D44
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TcpOptions:
+    algorithms: Annotated[
+        dict[str, int],
+        checks.ALGORITHMS,
+        Doc("Id on the wire of each congestion control, 1 to 255; at most 16."),
+    ] = field(default_factory=lambda: {"reno": 1, "cubic": 2, "vegas": 3, "bbr": 4})
+    exids: Annotated[
+        Exids, Doc("Experiment ids of the options of kind 253 (RFC 6994); none of them is registered.")
+    ] = field(default_factory=Exids)
+
+    def __post_init__(self) -> None:
+        used = [self.exids.congestion_control, self.exids.initial_window, self.exids.delayed_ack]
+        if len(set(used)) < len(used):
+            raise ValueError("two options have the same ExID: give each its own")
+
+
 @dataclass(frozen=True, slots=True)
 class PathManagerChoice:
     """A path manager by name with its parameters (an instance of that path manager's ``Parameters``)."""
@@ -143,6 +266,10 @@ class Policy:
     start: Annotated[Start, Doc("Leave short connections alone.")] = field(default_factory=Start)
     announce: Annotated[bool, Doc("On the server's side, announce our addresses (ADD_ADDR).")] = False
     accept: Annotated[Accept, Doc("Which joins of the peer are let in.")] = field(default_factory=Accept)
+    options: Annotated[
+        Options,
+        Doc("TCP options, on every TCP connection and MPTCP subflow of the cgroups (`docs/options.md`)."),
+    ] = field(default_factory=Options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +288,9 @@ class Config:
     api: Annotated[Api, Doc("Where REST is served.")] = field(default_factory=Api)
     addresses: Annotated[Addresses, Doc("Which local addresses path managers may use.")] = field(
         default_factory=Addresses
+    )
+    tcp_options: Annotated[TcpOptions, Doc("What both ends of TCP options must agree on.")] = field(
+        default_factory=TcpOptions
     )
     policies: Annotated[tuple[Policy, ...], Doc("Most specific cgroup wins; their order never matters.")] = ()
     on_exit: Annotated[

@@ -91,7 +91,12 @@ def describe(schema: Schema) -> str:
         case "string":
             return "text"
         case "array":
-            return "a list (`[...]`)"
+            low, high = schema.get("minItems"), schema.get("maxItems")
+            return (
+                "a list (`[...]`)"
+                + (f" of at least {low}" * bool(low))
+                + (f" of at most {high}" * bool(high))
+            )
         case "object":
             keys = ", ".join(f"`{key}:`" for key in schema.get("properties", ()))
             return f"a mapping ({keys})" if keys else "a mapping"
@@ -172,6 +177,8 @@ def _of_annotated(base: Any, metadata: tuple[Any, ...], known: PathManagers) -> 
                     target["pattern"] = item.pattern
             case _ if type(item) in _RANGES and notation is None:
                 attribute, keyword = _RANGES[type(item)]
+                if target.get("type") == "array":
+                    keyword = keyword.replace("Length", "Items")
                 target[keyword] = getattr(item, attribute)
     return schema
 

@@ -18,6 +18,7 @@ from pydantic_core import CoreSchema, ErrorDetails, core_schema
 from pm.config.checks import parse_listen
 from pm.config.document import Document, Loc
 from pm.config.model import Config, PathManagerChoice
+from pm.config.options import check_options
 from pm.config.schema import Schema, alternatives, describe, json_schema, schema_at, variant
 from pm.errors import ConfigError
 from pm.path_managers import registry
@@ -41,6 +42,7 @@ def validate(document: Document) -> Config:
     _check_unique(document, "name", "names must be unique")
     _check_unique(document, "cgroup", "one policy per cgroup")
     _check_listen(document)
+    check_options(document)
     if config is None or document.problems:
         raise ConfigError(sorted(document.problems, key=lambda p: p.line))
     return config
@@ -104,6 +106,8 @@ def _suggest(schema: Schema, loc: Loc) -> str:
 
 
 def _found(document: Document, loc: Loc, value: Any, expected: Schema) -> str:
+    if isinstance(value, list) and expected.get("type") == "array":
+        return f"not of {len(value)}"
     if isinstance(value, dict | list):
         return f"not a {'mapping' if isinstance(value, dict) else 'list'}"
     text = document.sources[loc].text if loc in document.sources else str(value)

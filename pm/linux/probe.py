@@ -67,6 +67,7 @@ def probe() -> list[Check]:
         _jit(),
         _join_initial_address(),
         _bpf_datapath(),
+        _delack_segments(),
     ]
 
 
@@ -226,6 +227,19 @@ def _bpf_datapath() -> Check:
         ok,
         "bpf_open_subflow is there" if ok else "no helper bpf_open_subflow: a stock kernel",
         "boot the kernel of kernel/README.md; the netlink datapath needs none",
+        required=False,
+    )
+
+
+def _delack_segments() -> Check:
+    ok = _in_btf(b"\0TCP_BPF_DELACK_SEGS\0")
+    return _check(
+        "delack_segments",
+        ok,
+        "the option delayed_ack counts segments"
+        if ok
+        else "no TCP_BPF_DELACK_SEGS: the option delayed_ack limits the time only",
+        "boot the kernel of kernel/README.md to have ACKs counted in segments too",
         required=False,
     )
 

@@ -20,7 +20,15 @@ ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "config/mptcp-pm.yaml"
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.yaml"))
 # What JSON Schema sees as the loader does: types, ranges, keys. The rest is beyond it.
-BAD_FOR_BOTH = ["unknown-keys", "wrong-types", "missing", "ranges", "path-managers", "policies-not-a-list"]
+BAD_FOR_BOTH = [
+    "options",
+    "unknown-keys",
+    "wrong-types",
+    "missing",
+    "ranges",
+    "path-managers",
+    "policies-not-a-list",
+]
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ ALLOWED = {
     },
     "linux": {"config", "errors", "kernel", "linux", "model"},
     "selection": {"config", "errors", "linux"},
+    "options": {"config", "errors", "linux", "selection"},
     "log": set(),
     "notify": set(),
     "metrics": {"api"},

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules about TCP options that look at several places of the document at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pm.config.document import Document, Loc
+from pm.config.model import Exids, TcpOptions
+
+BUILT_IN = ("user_timeout", "congestion_control", "initial_window", "delayed_ack")
+PLUGINS_MAX = 4
+
+
+def check_options(document: Document) -> None:
+    """Algorithms must have an id, plugins of one name one file, and every option its own ExID."""
+    root = _mapping(document.data)
+    agreement = _mapping(root.get("tcp_options"))
+    algorithms = agreement.get("algorithms", TcpOptions().algorithms)
+    exids = _mapping(agreement.get("exids"))
+    taken = {
+        exids.get(name, getattr(Exids(), name)): f"tcp_options.exids.{name}"
+        for name in Exids.__dataclass_fields__
+    }
+    plugins: dict[str, tuple[Any, Any]] = {}
+    policies = root.get("policies")
+    for i, policy in enumerate(policies if isinstance(policies, list) else ()):
+        options = _mapping(_mapping(policy).get("options"))
+        loc: Loc = ("policies", i, "options")
+        if isinstance(algorithms, dict):
+            for place, name in _algorithms(options, loc):
+                if isinstance(name, str) and name not in algorithms:
+                    known = ", ".join(f"`{known}`" for known in algorithms)
+                    document.report(
+                        place,
+                        f"`{name}` has no id: use one of {known}, or add it to `tcp_options.algorithms`",
+                    )
+        found = options.get("plugins")
+        for j, plugin in enumerate(found if isinstance(found, list) else ()):
+            _check_plugin(document, (*loc, "plugins", j), _mapping(plugin), plugins, taken)
+
+
+def _check_plugin(
+    document: Document,
+    loc: Loc,
+    plugin: dict[str, Any],
+    plugins: dict[str, tuple[Any, Any]],
+    taken: dict[Any, str],
+) -> None:
+    name, source, exid = plugin.get("name"), plugin.get("source"), plugin.get("exid")
+    if not isinstance(name, str):
+        return
+    if name in BUILT_IN:
+        document.report((*loc, "name"), f"`{name}` is a built-in option: choose another name")
+    if plugins.setdefault(name, (source, exid)) != (source, exid):
+        document.report(
+            (*loc, "name"), f"another policy has `{name}` with another source or ExID: choose another name"
+        )
+    elif isinstance(exid, int) and taken.setdefault(exid, f"plugin `{name}`") != f"plugin `{name}`":
+        document.report((*loc, "exid"), f"{exid} is the ExID of {taken[exid]} too: give each its own")
+    if len(plugins) > PLUGINS_MAX:
+        document.report(loc, f"all policies together may have {PLUGINS_MAX} plugins: remove this one")
+
+
+def _algorithms(options: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, Any]]:
+    chosen = _mapping(options.get("congestion_control"))
+    loc = (*loc, "congestion_control")
+    yield (*loc, "request"), chosen.get("request")
+    accepted = chosen.get("accept")
+    for i, name in enumerate(accepted if isinstance(accepted, list) else ()):
+        yield (*loc, "accept", i), name
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What option programs and the service share; bpf_pm/include/option.h and bpf_pm/options/ have the same."""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+
+SLOTS = 8
+PARAMETER_BYTES = 344
+EVENTS_PER_SLOT = 16
+ALGORITHMS = 16
+CA_NAME_BYTES = 16
+
+PLUGINS_PLACEHOLDER = 0x6D707463705F706C
+BUILT_IN = ("user_timeout", "congestion_control", "initial_window", "delayed_ack")
+"""Plugins of this package by slot; third parties' follow."""
+
+_u8, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64
+
+
+class OptionEvent(IntEnum):
+    """``enum option_event``. From MALFORMED on: why an option of the peer was refused."""
+
+    SENT = 1
+    RECEIVED = 2
+    APPLIED = 3
+    NO_SPACE = 4
+    UNCONFIRMED = 5
+    MALFORMED = 6
+    UNKNOWN = 7
+    NOT_ALLOWED = 8
+    UNTRUSTED = 9
+    LATE = 10
+    APPLICATION = 11
+    KERNEL = 12
+
+
+class PrefixKind(IntEnum):
+    """``enum prefix_kind``."""
+
+    TRUSTED = 0
+    LOCAL = 1
+
+
+class OptionParameters(ctypes.Structure):
+    """``struct option_parameters``; ``plugin`` holds one of the structures below."""
+
+    _fields_ = [
+        ("search", _u8 * 4),
+        ("sends", _u8),
+        ("listens", _u8),
+        ("pad", _u8 * 2),
+        ("plugin", _u8 * PARAMETER_BYTES),
+    ]
+
+
+class OptionRecord(ctypes.Structure):
+    """``struct option_record``: masks have a bit per slot."""
+
+    _fields_ = [
+        ("policy", _u64),
+        ("sent", _u32),
+        ("received", _u32),
+        ("applied", _u32),
+        ("refused", _u32),
+        ("value", _u32 * SLOTS),
+        ("reason", _u8 * SLOTS),
+    ]
+
+
+class ParameterKey(ctypes.Structure):
+    """``struct parameter_key``."""
+
+    _fields_ = [("policy", _u64), ("slot", _u64)]
+
+
+class PrefixKey(ctypes.Structure):
+    """``struct prefix_key``: ``length`` counts bits from ``kind`` on."""
+
+    _fields_ = [("length", _u32), ("kind", _u32), ("policy", _u32 * 2), ("ip", _u8 * 16)]
+
+
+PREFIX_FIXED_BITS = 8 * (ctypes.sizeof(PrefixKey) - 4 - 16)
+
+
+class UserTimeoutParameters(ctypes.Structure):
+    _fields_ = [("advertised_ms", _u32), ("lower_ms", _u32), ("upper_ms", _u32)]
+
+
+class Algorithm(ctypes.Structure):
+    _fields_ = [("id", _u8), ("allowed", _u8), ("pad", _u8 * 2), ("name", ctypes.c_char * CA_NAME_BYTES)]
+
+
+class CongestionControlParameters(ctypes.Structure):
+    _fields_ = [
+        ("requested", _u8),
+        ("count", _u8),
+        ("pad", _u8 * 2),
+        ("usual", ctypes.c_char * CA_NAME_BYTES),
+        ("algorithms", Algorithm * ALGORITHMS),
+    ]
+
+
+class InitialWindowParameters(ctypes.Structure):
+    _fields_ = [("requested", _u32)]
+
+
+class DelayedAckParameters(ctypes.Structure):
+    _fields_ = [
+        ("fraction", _u8),
+        ("segments", _u8),
+        ("counts_segments", _u8),
+        ("pad", _u8),
+        ("jiffies_us", _u32 * 3),
+    ]

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The option programs in the kernel: one per policy and set of plugins, and the maps they share."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pm.linux import bpf
+from pm.linux.attachments import Attachments, netns_cookie, pin_directory
+from pm.linux.bpf_object import SOURCES, BpfObject
+from pm.linux.classifier import policy_id
+from pm.linux.layouts import POLICY_ID_PLACEHOLDER
+from pm.linux.option_layouts import (
+    BUILT_IN,
+    EVENTS_PER_SLOT,
+    PLUGINS_PLACEHOLDER,
+    OptionEvent,
+    OptionRecord,
+    ParameterKey,
+    PrefixKey,
+)
+from pm.linux.option_parameters import Kernel, PolicyEntries, ThirdParty
+
+SYSCTLS = Path("/proc/sys/net/ipv4")
+TIMED = ("delayed_ack",)  # plugins with a function for the RTT callback
+
+
+class ProgramName(NamedTuple):
+    """What makes two programs the same. ``plugins``: a bit per slot, 0 only keeps outer policies away.
+
+    ``compiled`` counts compilations.
+    """
+
+    policy: str
+    plugins: int
+    compiled: int
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.plugins} {self.compiled}"
+
+
+class OptionPrograms(Attachments):
+    """``attached`` has ``str(ProgramName)``. Made by ``OptionPrograms.open``."""
+
+    link_prefix = "option-link-"
+    entry = "options"
+
+    def constants(self, name: str) -> Mapping[int, int]:
+        policy, plugins, _ = name.split()
+        return {POLICY_ID_PLACEHOLDER: policy_id(policy), PLUGINS_PLACEHOLDER: int(plugins)}
+
+    def use(self, program: BpfObject) -> BpfObject:
+        """Take programs from another compilation from now on; the former one."""
+        former, self._program = self._program, program
+        return former
+
+    def verify(self, name: ProgramName) -> None:
+        """Load a program that is not attached yet. Raises SystemUnfit where the verifier refuses it."""
+        self._load(str(name))
+
+    def write(self, policies: Iterable[PolicyEntries]) -> None:
+        """Parameters and prefixes of these policies and no others. Raises KernelRefused."""
+        everything = list(policies)
+        for name, size, wanted in (
+            ("parameters", ctypes.sizeof(ParameterKey), [p.parameters for p in everything]),
+            ("prefixes", ctypes.sizeof(PrefixKey), [p.prefixes for p in everything]),
+        ):
+            fd = self._maps[name]
+            for entries in wanted:
+                for key, value in entries.items():
+                    bpf.update(fd, key, value)
+            for key in list(bpf.keys(fd, size)):
+                if not any(key in entries for entries in wanted):
+                    bpf.delete(fd, key)
+
+    def counters(self, plugins: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Plugin -> event -> how often; ``plugins`` are names by slot."""
+        values = (ctypes.c_uint64 * bpf.possible_cpus())()
+        totals: dict[str, dict[str, int]] = {}
+        for slot, name in enumerate(plugins):
+            totals[name] = {}
+            for event in OptionEvent:
+                bpf.lookup(
+                    self._maps["option_counters"], ctypes.c_uint32(slot * EVENTS_PER_SLOT + event), values
+                )
+                totals[name][event.name.lower()] = sum(values)
+        return totals
+
+    def record(self, cookie: int) -> OptionRecord | None:
+        """What happened on the socket with this cookie (SO_COOKIE); None where nothing did."""
+        record = OptionRecord()
+        found = bpf.lookup(self._maps["records"], ctypes.c_uint64(cookie), record)
+        return record if found else None
+
+
+def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
+    """For bpf_pm/options.c: which plugins there are, and where third parties' parameters lie."""
+    names = [*BUILT_IN, *(other.name for other in others)]
+    files = [*(str(SOURCES / f"options/{name}.c") for name in BUILT_IN), *(other.source for other in others)]
+    each = "".join(f"X({slot},{name})" for slot, name in enumerate(names))
+    timed = "".join(f"X({slot},{name})" for slot, name in enumerate(names) if name in TIMED)
+    return [
+        f"-DEACH_PLUGIN(X)={each}",
+        f"-DTIMED_PLUGINS(X)={timed}",
+        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for i, p in enumerate(o.parameters)),
+        *(flag for file in files for flag in ("-include", file)),
+    ]
+
+
+def left_pinned(bpffs: Path | None) -> bool:
+    """Whether an earlier service left option programs in this network namespace."""
+    if not bpffs:
+        return False
+    return any(pin_directory(bpffs, netns_cookie()).glob(f"{OptionPrograms.link_prefix}*"))
+
+
+def read_kernel(*, counts_segments: bool) -> Kernel:
+    """The congestion controls of the calling thread's network namespace."""
+    return Kernel(
+        congestion_control=(SYSCTLS / "tcp_congestion_control").read_text().strip(),
+        congestion_controls=frozenset((SYSCTLS / "tcp_available_congestion_control").read_text().split()),
+        counts_segments=counts_segments,
+    )

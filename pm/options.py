@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""TCP options per cgroup: keeps an option program attached wherever a policy with options has a cgroup.
+
+Where no policy has options nothing is compiled, loaded or attached.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from pm.errors import KernelRefused, PmError
+from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
+from pm.linux.mounts import find_mount
+from pm.linux.option_layouts import BUILT_IN, SLOTS, OptionEvent, OptionRecord
+from pm.linux.option_parameters import (
+    PolicyEntries,
+    ThirdParty,
+    has_options,
+    policy_entries,
+    third_parties,
+    unavailable,
+)
+from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, left_pinned, read_kernel
+from pm.selection import Attach, AttachmentAction, Detach, Place, Replace, plan_attachments
+
+if TYPE_CHECKING:
+    from pm.config.model import Policy, TcpOptions
+
+log = structlog.get_logger(__name__)
+
+
+class Prepared(NamedTuple):
+    """Options that the kernel's verifier has agreed to; ``compiled`` counts compilations."""
+
+    policies: Mapping[str, PolicyEntries]
+    plugins: tuple[str, ...]
+    compiled: int
+
+
+class PluginReport(NamedTuple):
+    """What happened to one plugin's option on one subflow; ``applied`` is in the plugin's own unit."""
+
+    plugin: str
+    sent: bool
+    received: bool
+    applied: int | None
+    refused: str | None
+
+
+NONE = Prepared({}, BUILT_IN, 0)
+
+
+class Options:
+    """The option programs of one service. ``prepare``, ``bring_in_force`` and ``settle`` in this order."""
+
+    def __init__(
+        self,
+        *,
+        log_file: Path,
+        keep: Callable[[], bool] = lambda: False,
+        bpffs: Path | None = None,
+        counts_segments: bool = False,
+    ) -> None:
+        """As for ``Selection``; ``counts_segments``: the kernel has TCP_BPF_DELACK_SEGS."""
+        self._log_file = log_file
+        self._keep = keep
+        self._bpffs = bpffs or find_mount("bpf")
+        self._counts_segments = counts_segments
+        self._programs: OptionPrograms | None = None
+        self._sources = ""
+        self._compiled = 0
+        self._in_force = NONE
+
+    async def prepare(self, policies: Sequence[Policy], agreement: TcpOptions) -> Prepared:
+        """Compile and verify what the policies ask for. Nothing changes where it raises PmError."""
+        chosen = [policy for policy in policies if has_options(policy.options)]
+        if not chosen and not self._programs and not left_pinned(self._bpffs):
+            return NONE
+        kernel = read_kernel(counts_segments=self._counts_segments)
+        others = third_parties(chosen)
+        entries = {p.name: policy_entries(p, agreement, others, kernel) for p in chosen}
+        for policy in chosen:
+            if missing := unavailable(policy, kernel):
+                log.warning(
+                    "congestion_control_unavailable",
+                    policy=policy.name,
+                    missing=missing,
+                    available=sorted(kernel.congestion_controls),
+                )
+        await self._compile(others, entries)
+        return Prepared(entries, (*BUILT_IN, *(other.name for other in others)), self._compiled)
+
+    async def bring_in_force(self, prepared: Prepared) -> None:
+        """New parameters count at once, also for living sockets; programs change with ``settle``."""
+        self._in_force = prepared
+        if self._programs:
+            await asyncio.to_thread(self._programs.write, prepared.policies.values())
+
+    async def settle(self, places: Mapping[int, Place]) -> None:
+        """Attach and detach: ``places`` are all cgroups (by id) that have a policy of their own."""
+        programs = self._programs
+        if programs is None:
+            return
+        wanted = wanted_programs(places, self._in_force)
+        actions = plan_attachments(wanted, programs.attached, {*wanted, *programs.attached})
+        if not actions:
+            return
+        errors = await asyncio.to_thread(lambda: [_perform(programs, places, action) for action in actions])
+        programs.unload_unused()
+        for action, error in zip(actions, errors, strict=True):
+            if error and error.errno != errno.ENOENT:
+                place = places.get(action.cgroup_id)
+                log.warning("options_not_attached", cgroup=place and place.path, error=str(error))
+
+    async def close(self) -> None:
+        if self._programs:
+            await asyncio.to_thread(self._programs.close, keep=self._keep())
+            self._programs = None
+
+    # Questions
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Plugin -> event -> how often, since the maps were made; empty while no policy has options."""
+        return self._programs.counters(self._in_force.plugins) if self._programs else {}
+
+    def report(self, cookie: int) -> list[PluginReport]:
+        """Of the socket with this cookie, the plugins with something to tell."""
+        record = self._programs.record(cookie) if self._programs else None
+        return plugin_reports(record, self._in_force.plugins) if record else []
+
+    async def _compile(self, others: Sequence[ThirdParty], entries: Mapping[str, PolicyEntries]) -> None:
+        sources = _digest(others)
+        program: BpfObject | None = None
+        if self._programs is None or sources != self._sources:
+            program = await compile_object(
+                SOURCES / "options.c", log_file=self._log_file, cflags=compiler_flags(others)
+            )
+        await asyncio.to_thread(self._load, program, entries)
+        self._sources = sources
+
+    def _load(self, program: BpfObject | None, entries: Mapping[str, PolicyEntries]) -> None:
+        programs = self._programs
+        if programs is None:
+            assert program
+            programs = OptionPrograms.open(program, bpffs=self._bpffs, log_file=self._log_file)
+        former = programs.use(program) if program else None
+        compiled = self._compiled + bool(program)
+        try:
+            for policy, wanted in entries.items():
+                programs.verify(ProgramName(policy, wanted.plugins, compiled))
+        except PmError:
+            if former:
+                programs.use(former)
+            programs.unload_unused()
+            if self._programs is None:
+                programs.close(keep=True)
+            raise
+        self._programs, self._compiled = programs, compiled
+
+
+def wanted_programs(places: Mapping[int, Place], options: Prepared) -> dict[int, str]:
+    """Cgroup id -> program. Pure.
+
+    The innermost policy has a socket: one without options, inside a cgroup of one that has some, gets a
+    program that only says so.
+    """
+    with_options = [p.path.rstrip("/") + "/" for p in places.values() if p.policy in options.policies]
+    wanted: dict[int, str] = {}
+    for cgroup_id, place in places.items():
+        if entries := options.policies.get(place.policy):
+            plugins = entries.plugins
+        elif any(place.path.startswith(outer) for outer in with_options):
+            plugins = 0
+        else:
+            continue
+        wanted[cgroup_id] = str(ProgramName(place.policy, plugins, options.compiled))
+    return wanted
+
+
+def plugin_reports(record: OptionRecord, plugins: Sequence[str]) -> list[PluginReport]:
+    """Pure; ``plugins`` are names by slot."""
+    reports = []
+    for slot, name in enumerate(plugins[:SLOTS]):
+        bit = 1 << slot
+        if (record.sent | record.received | record.applied | record.refused) & bit:
+            reports.append(
+                PluginReport(
+                    plugin=name,
+                    sent=bool(record.sent & bit),
+                    received=bool(record.received & bit),
+                    applied=record.value[slot] if record.applied & bit else None,
+                    refused=OptionEvent(record.reason[slot]).name.lower() if record.refused & bit else None,
+                )
+            )
+    return reports
+
+
+def _perform(
+    programs: OptionPrograms, places: Mapping[int, Place], action: AttachmentAction
+) -> KernelRefused | None:
+    try:
+        match action:
+            case Attach(cgroup_id, name):
+                programs.attach(places[cgroup_id].directory, cgroup_id, name)
+            case Replace(cgroup_id, name):
+                programs.replace(cgroup_id, name)
+            case Detach(cgroup_id):
+                programs.detach(cgroup_id)
+    except KernelRefused as e:
+        return e
+    return None
+
+
+def _digest(others: Sequence[ThirdParty]) -> str:
+    """Of everything that the compiler's output depends on. Raises PmError for a file that cannot be read."""
+    digest = hashlib.sha256(repr(others).encode())
+    for other in others:
+        try:
+            digest.update(Path(other.source).read_bytes())
+        except OSError as e:
+            raise PmError(
+                f"option plugin {other.name}: {other.source}: {e.strerror}", "correct `source`"
+            ) from e
+    return digest.hexdigest()
