@@ -59,12 +59,16 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """What one scrape shows. ``sessions`` is by (policy name or None, state)."""
+    """What one scrape shows.
+
+    ``sessions`` is by (policy name or None, state), ``options`` by plugin and event.
+    """
 
     status: Status
     sessions: Mapping[tuple[str | None, str], int]
     subflows: int
     join_delay: Histogram
+    options: Mapping[str, Mapping[str, int]]
 
 
 class SnapshotCollector(Collector):
@@ -96,6 +100,7 @@ class SnapshotCollector(Collector):
             value=status.last_reload.time,
         )
         yield from _counters(status.counters)
+        yield self._options()
         histogram = self._snapshot.join_delay
         yield HistogramMetricFamily(
             "mptcp_pm_join_delay_seconds",
@@ -103,6 +108,15 @@ class SnapshotCollector(Collector):
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
+
+    def _options(self) -> Metric:
+        events = CounterMetricFamily(
+            "mptcp_pm_option_events", "What happened to TCP options.", labels=["option", "event"]
+        )
+        for plugin, counts in sorted(self._snapshot.options.items()):
+            for event, count in counts.items():
+                events.add_metric([plugin, event], count)
+        return events
 
     def _sessions(self) -> Metric:
         sessions = GaugeMetricFamily(

@@ -35,6 +35,23 @@ class SubflowFigures(Protocol):
     def retransmits(self) -> int: ...
     @property
     def delivery_rate(self) -> int: ...
+    @property
+    def cookie(self) -> int: ...
+
+
+class OptionReport(Protocol):
+    """What happened to one plugin's option on one subflow; ``refused`` is the reason of the last refusal."""
+
+    @property
+    def plugin(self) -> str: ...
+    @property
+    def sent(self) -> bool: ...
+    @property
+    def received(self) -> bool: ...
+    @property
+    def applied(self) -> int | None: ...
+    @property
+    def refused(self) -> str | None: ...
 
 
 class KernelCheck(Protocol):
@@ -101,6 +118,12 @@ class ControlPlane(Protocol):
 
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowFigures | None]]:
         """Per session, per subflow in the order of ``Session.subflows``; None where the socket is gone."""
+
+    def option_counters(self) -> Mapping[str, Mapping[str, int]]:
+        """TCP-option plugin -> event -> how often; empty where no policy has options."""
+
+    def option_reports(self, cookie: int) -> Sequence[OptionReport]:
+        """TCP options of the subflow whose socket has this cookie, those with something to tell."""
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

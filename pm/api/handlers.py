@@ -30,7 +30,8 @@ from pm.model import Session, Subflow
 
 
 async def get_status(request: web.Request) -> web.Response:
-    return _json(status_view(request.app[CONTROL].status(), time.time()))
+    control = request.app[CONTROL]
+    return _json(status_view(control.status(), control.option_counters(), time.time()))
 
 
 async def list_policies(request: web.Request) -> web.Response:
@@ -58,7 +59,14 @@ async def get_session(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     session = _session(request)
     figures = control.stats([session])[0]
-    return _json(session_detail_view(session, control.cgroup_path(session), figures, time.time()))
+    options = [
+        (subflow.id, report)
+        for subflow, of_subflow in zip(session.subflows, figures, strict=False)
+        if of_subflow
+        for report in control.option_reports(of_subflow.cookie)
+    ]
+    cgroup = control.cgroup_path(session)
+    return _json(session_detail_view(session, cgroup, figures, options, time.time()))
 
 
 async def open_subflow(request: web.Request) -> web.Response:
@@ -99,7 +107,7 @@ async def list_addresses(request: web.Request) -> web.Response:
 async def reload(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     await control.reload()
-    return _json(status_view(control.status(), time.time())["config"])
+    return _json(status_view(control.status(), {}, time.time())["config"])
 
 
 async def get_health(request: web.Request) -> web.Response:
@@ -119,6 +127,7 @@ async def get_metrics(request: web.Request) -> web.Response:
         sessions=sessions,
         subflows=subflows,
         join_delay=request.app[JOIN_DELAY],
+        options=request.app[CONTROL].option_counters(),
     )
     return web.Response(body=metrics.exposition(snapshot), headers={"Content-Type": metrics.CONTENT_TYPE})
 

@@ -89,8 +89,27 @@ class HistoryShape(TypedDict):
     detail: str
 
 
+class SubflowOptionShape(TypedDict):
+    """What happened to one TCP option on one subflow."""
+
+    subflow: Annotated[str, Doc("`id` of the subflow.")]
+    option: Annotated[str, Doc("Name of the plugin.")]
+    sent: bool
+    received: bool
+    applied: Annotated[
+        int | None,
+        Doc(
+            "What this end set because of it: `user_timeout` in milliseconds, `congestion_control` its id, "
+            "`initial_window` in segments, `delayed_ack` in microseconds."
+        ),
+    ]
+    refused: Annotated[str | None, Doc("Why the peer's option was refused, last.")]
+
+
 class SessionDetailShape(SessionShape):
-    """One session with its history."""
+    """One session with its history and its TCP options."""
+
+    options: list[SubflowOptionShape]
 
     events: Annotated[list[HistoryShape], Doc("The last 32 events, newest last.")]
 
@@ -120,6 +139,9 @@ class PolicyShape(TypedDict):
     start: StartShape
     announce: bool
     accept: AcceptShape
+    options: Annotated[
+        dict[str, Any], Doc("TCP options as configured, with defaults; durations are seconds.")
+    ]
     cgroups: Annotated[list[str], Doc("Cgroups that match now, with a classifier attached.")]
     sessions: Annotated[int, Doc("Live sessions; counted at most one second ago.")]
 
@@ -186,6 +208,10 @@ class StatusShape(TypedDict):
     config: ConfigShape
     sessions: Count
     counters: dict[str, int]
+    options: Annotated[
+        dict[str, dict[str, int]],
+        Doc("TCP options: what happened how often, by plugin; empty where no policy has any."),
+    ]
 
 
 class EventShape(TypedDict):

@@ -6,8 +6,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-from pm.api.control import Status, SubflowFigures
+from pm.api.control import OptionReport, Status, SubflowFigures
 from pm.api.events import Event
 from pm.api.shapes import (
     AddressShape,
@@ -19,9 +20,10 @@ from pm.api.shapes import (
     SessionDetailShape,
     SessionShape,
     StatusShape,
+    SubflowOptionShape,
     SubflowShape,
 )
-from pm.config.model import Policy
+from pm.config.model import Policy, yaml_key
 from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Session, Subflow
 
@@ -129,15 +131,31 @@ def session_view(
 
 
 def session_detail_view(
-    session: Session, cgroup: str | None, figures: Sequence[SubflowFigures | None], now: float
+    session: Session,
+    cgroup: str | None,
+    figures: Sequence[SubflowFigures | None],
+    options: Sequence[tuple[str, OptionReport]],
+    now: float,
 ) -> SessionDetailShape:
-    """A session with its history, newest last."""
+    """A session with its history, newest last; ``options`` are reports with the id of their subflow."""
     return {
         **session_view(session, cgroup, figures, now),
+        "options": [_option_view(subflow, report) for subflow, report in options],
         "events": [
             {"time": rfc3339(entry.time), "event": entry.event, "detail": str(entry.detail)}
             for entry in session.history
         ],
+    }
+
+
+def _option_view(subflow: str, report: OptionReport) -> SubflowOptionShape:
+    return {
+        "subflow": subflow,
+        "option": report.plugin,
+        "sent": report.sent,
+        "received": report.received,
+        "applied": report.applied,
+        "refused": report.refused,
     }
 
 
@@ -158,9 +176,20 @@ def policy_view(policy: Policy, attached: Mapping[str, str], sessions: int) -> P
             "max_subflows": policy.accept.max_subflows,
             "from": None if networks is None else [str(network) for network in networks],
         },
+        "options": _as_configured(policy.options),
         "cgroups": sorted(path for path, name in attached.items() if name == policy.name),
         "sessions": sessions,
     }
+
+
+def _as_configured(value: Any) -> Any:
+    """A part of the configuration as JSON, without what it leaves out."""
+    if dataclasses.is_dataclass(value):
+        fields = {yaml_key(f.name): getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {key: _as_configured(part) for key, part in fields.items() if part is not None and part != ()}
+    if isinstance(value, tuple):
+        return [_as_configured(part) for part in value]
+    return value if isinstance(value, bool | int | float | str | dict) else str(value)
 
 
 def address_view(address: LocalAddress) -> AddressShape:
@@ -180,8 +209,8 @@ def problem_views(problems: Sequence[Problem]) -> list[ConfigProblemShape]:
     return [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems]
 
 
-def status_view(status: Status, now: float) -> StatusShape:
-    """``now`` is seconds since the epoch."""
+def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: float) -> StatusShape:
+    """``options`` as the control plane's ``option_counters``; ``now`` is seconds since the epoch."""
     return {
         "version": status.version,
         "pid": status.pid,
@@ -213,6 +242,7 @@ def status_view(status: Status, now: float) -> StatusShape:
         },
         "sessions": status.sessions,
         "counters": dict(status.counters),
+        "options": {plugin: dict(events) for plugin, events in options.items()},
     }
 
 

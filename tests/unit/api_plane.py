@@ -50,6 +50,15 @@ class Figures(NamedTuple):
     bytes_received: int = 2000
     retransmits: int = 3
     delivery_rate: int = 125000
+    cookie: int = 4711
+
+
+class Report(NamedTuple):
+    plugin: str
+    sent: bool
+    received: bool
+    applied: int | None
+    refused: str | None
 
 
 class Check(NamedTuple):
@@ -144,6 +153,12 @@ class Plane:
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[Figures | None]]:
         self.stats_calls += 1
         return [[None if self.gone else Figures() for _ in session.subflows] for session in sessions]
+
+    def option_counters(self) -> Mapping[str, Mapping[str, int]]:
+        return {"user_timeout": {"sent": 4, "malformed": 1}}
+
+    def option_reports(self, cookie: int) -> Sequence[Report]:
+        return (Report("user_timeout", True, False, 30000, None),) if cookie == 4711 else ()
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

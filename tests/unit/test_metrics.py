@@ -17,6 +17,7 @@ def samples(plane: Plane, histogram: Histogram) -> dict[tuple[str, tuple[tuple[s
         sessions={("sync", "established"): 2, (None, "created"): 1},
         subflows=5,
         join_delay=histogram,
+        options={"user_timeout": {"sent": 4, "malformed": 1}},
     )
     text = exposition(snapshot).decode()
     return {
