@@ -6,13 +6,13 @@ from __future__ import annotations
 import errno
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
 
 from pm.errors import KernelRefused
-from pm.kernel import Commands
+from pm.kernel import Commands, Prepared
 from pm.model import Action, Announce, Close, Open, Origin, Session, SetBackup, Withdraw
 from pm.sessions import SessionTable
 
@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 # (seconds since the epoch, kind, action, session, detail): what watchers of the service are told
 Publish = Callable[[float, str, str, Session, dict[str, Any]], None]
+
+FirstOpens = tuple[tuple[Open, Prepared], ...]
 
 
 class Executor:
@@ -51,13 +53,29 @@ class Executor:
         self._counters[name] += 1
         return None
 
+    def prepare(self, action: Open) -> Prepared:
+        """The command of ``action``, to be armed or sent."""
+        pair = action.pair
+        return self._commands.prepare_subflow(
+            pair.local, action.local_id, pair.remote, pair.remote_port, backup=action.backup
+        )
+
+    def record(self, session: Session, opens: FirstOpens, outcomes: Sequence[KernelRefused | None]) -> None:
+        """Note what became of opens that were armed."""
+        now = time.time()
+        for (action, _), refused in zip(opens, outcomes, strict=True):
+            if refused:
+                self._counters["open_refused"] += 1
+                self._refused(session, action, refused, now)
+            else:
+                self._counters["open"] += 1
+                self._table.opening(session, action, Origin.POLICY, now)
+
     def _execute(self, session: Session, action: Action, origin: Origin, now: float) -> None:
         token, commands = session.token, self._commands
         match action:
-            case Open(pair, local_id, backup):
-                commands.create_subflow(
-                    token, pair.local, local_id, pair.remote, pair.remote_port, backup=backup
-                )
+            case Open():
+                commands.create_subflow(token, self.prepare(action))
                 self._table.opening(session, action, origin, now)
             case Close(subflow, reason):
                 try:

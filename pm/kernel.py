@@ -7,10 +7,11 @@ also where its addresses are v4-mapped (their text is IPv4 then).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from pm.errors import KernelRefused
 from pm.model import Session, Subflow
 
 
@@ -69,6 +70,22 @@ class Event(Protocol):
     def deny_join_id0(self) -> bool: ...
 
 
+class Message(Protocol):
+    """An event as it came. Decoding waits until somebody needs it.
+
+    ``outcomes`` is what became of the commands armed for it, one by one, and ``took_s`` the time
+    from reading the event to having sent them; None and 0 where nothing was armed.
+    """
+
+    @property
+    def type(self) -> int: ...
+    @property
+    def outcomes(self) -> Sequence[KernelRefused | None] | None: ...
+    @property
+    def took_s(self) -> float: ...
+    def decode(self) -> Event: ...
+
+
 class Found(Protocol):
     """One subflow of a sock_diag dump. ``opened_here``: this end sent its SYN."""
 
@@ -111,14 +128,30 @@ class SessionFigures(Protocol):
     def cgroup_id(self) -> int: ...
 
 
+class Prepared(NamedTuple):
+    """A command but for the token: what comes before it, and after."""
+
+    head: bytes
+    tail: bytes
+
+
 class Commands(Protocol):
     """The events of every session and the commands on one; commands raise KernelRefused."""
 
     def fileno(self) -> int: ...
-    def read_events(self, limit: int) -> Iterable[Event]: ...
-    def create_subflow(
-        self, token: int, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> None: ...
+    def read_events(self, limit: int) -> Iterable[Message]: ...
+    def prepare_subflow(
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+    ) -> Prepared:
+        """The command that opens such a subflow on any session, for ``create_subflow``."""
+
+    def create_subflow(self, token: int, prepared: Prepared) -> None: ...
+    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
+        """Have these sent the moment the session's ESTABLISHED is read."""
+
+    def disarm(self, token: int | None = None) -> None:
+        """Forget what is armed for a session; for all without ``token``."""
+
     def destroy_subflow(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
     ) -> None: ...

@@ -20,7 +20,6 @@ from pm.model import (
     Pair,
     Role,
     Session,
-    SessionState,
     SetBackup,
     Subflow,
     SubflowState,
@@ -56,10 +55,11 @@ def plan(
 ) -> tuple[list[Action], float | None]:
     """The actions due now, in order, and when (monotonic clock) a retry is due, if any.
 
+    For a session that is not established yet: those due once it is.
     Opens come first and the last working subflow is never closed: make before break.
     """
     policy = session.policy
-    if policy is None or not session.managed or session.state is not SessionState.ESTABLISHED:
+    if policy is None or not session.managed:
         return [], None
     usable = [a for a in locals_.usable if session.socket_family == 6 or a.family == 4]
     initial_lost = session.local not in locals_.up

@@ -13,16 +13,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 
 from pm.agenda import BATCH, Agenda
 from pm.config.model import Policy
 from pm.errors import NotFound
-from pm.executor import Executor, Publish
-from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType
+from pm.executor import Executor, FirstOpens, Publish
+from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType, Message
 from pm.model import (
+    Action,
     Close,
     LocalAddress,
     Open,
@@ -41,10 +42,23 @@ from pm.sessions import SessionTable
 
 log = structlog.get_logger(__name__)
 
+ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
+FIRST_OPENS_MAX = 4096
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
 THRESHOLD_POLL_S = 0.1  # how often after_bytes is looked at first; less often as a session ages
 THRESHOLD_POLL_CAP_S = 5.0
 MAX_ADDRESS_ID = 255
+
+
+Kind = tuple[object, ...]  # sessions of one kind want the same subflows at first
+
+
+class Expected(NamedTuple):
+    """A session whose CREATED came and that nobody has needed yet."""
+
+    event: Event
+    time: float
+    policy: Policy | None
 
 
 class Selector(Protocol):
@@ -84,6 +98,10 @@ class Reconciler:
         self._agenda = Agenda(self._due)
         self._locals = Locals((), frozenset(), {})
         self._ids: dict[str, int] = {}
+        self._expected: dict[int, Expected] = {}
+        self._admission: asyncio.TimerHandle | None = None
+        self._armed: dict[int, FirstOpens] = {}
+        self._first_opens: dict[Kind, FirstOpens] = {}
         self._unnamed: list[int] = []
         self._sweep = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -102,6 +120,8 @@ class Reconciler:
         finally:
             self._loop.remove_reader(self._commands.fileno())
             self._agenda.cancel()
+            if self._admission:
+                self._admission.cancel()
 
     def _on_readable(self) -> None:
         try:
@@ -115,6 +135,7 @@ class Reconciler:
     def resync(self) -> None:
         """Compare the table with sock_diag: at start, and after the kernel dropped events."""
         now = time.time()
+        self.admit_expected()
         merged = self.table.merge(self._diagnosis.dump_subflows(), now)
         for session in merged.sessions_missing:
             if self._diagnosis.session_figures(session.token) is None:
@@ -132,27 +153,92 @@ class Reconciler:
 
     # Events
 
-    def apply(self, event: Event) -> None:
+    def apply(self, message: Message) -> None:
         """One event of the kernel, and the commands that follow from it."""
-        now, kind, table = time.time(), event.type, self.table
+        now, kind = time.time(), message.type
         self._counters["events"] += 1
         if kind == EventType.ESTABLISHED:
-            opened = self._counters["open"]
-            session = table.establish(event, now)
-            if session.policy is None:
-                self._classify(session)
-            self.reconcile(session)
+            self._establish(message, now)
+        elif kind == EventType.CREATED:
+            self._expect(message.decode(), now)
+        else:
+            event = message.decode()
+            self._admit(event.token)
+            if kind == EventType.CLOSED:
+                if self._armed.pop(event.token, None):
+                    self._commands.disarm(event.token)
+                self._closed(event.token, now)
+            elif known := self.table.get(event.token):
+                self._apply_to(known, event, now)
+
+    # From CREATED to ESTABLISHED: microseconds on a local network. What a session of its kind opened
+    # first is armed at CREATED and leaves the moment ESTABLISHED is read; all else comes after that.
+
+    def _expect(self, event: Event, now: float) -> None:
+        """CREATED: arm what ESTABLISHED will need. The table entry can wait."""
+        policy = self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
+        if policy and (opens := self._first_opens.get(_kind_of(event, policy))):
+            self._commands.arm(event.token, [command for _, command in opens])
+            self._armed[event.token] = opens
+        self._expected[event.token] = Expected(event, now, policy)
+        if self._admission is None:
+            self._admission = self._loop.call_later(ADMIT_DELAY_S, self.admit_expected)
+
+    def admit_expected(self) -> None:
+        """Take sessions whose CREATED came into the table: also before anybody looks at it."""
+        if self._admission:
+            self._admission.cancel()
+            self._admission = None
+        for token in list(self._expected):
+            self._admit(token)
+
+    def _forget_first_opens(self) -> None:
+        self._first_opens.clear()
+        self._commands.disarm()
+
+    def _admit(self, token: int) -> None:
+        if expected := self._expected.pop(token, None):
+            session = self.table.create(expected.event, expected.time)
+            if expected.policy:
+                self._set_policy(session, expected.policy)
+            self._publish(expected.time, "session", "created", session, {})
+
+    def _establish(self, message: Message, now: float) -> None:
+        """ESTABLISHED: the kernel takes commands on this session from now on."""
+        event = message.decode()
+        self._admit(event.token)
+        session = self.table.establish(event, now)
+        armed = self._armed.pop(event.token, None)
+        if armed and message.outcomes is not None:
+            self._executor.record(session, armed, message.outcomes)
+            self._observe_join(message.took_s)
+        if session.policy is None:
+            self._set_policy(
+                session,
+                self._selector.classify(event.local, event.local_port, event.remote, event.remote_port),
+            )
+        opened = self._counters["open"]
+        self.reconcile(session)
+        if not armed:
             if self._counters["open"] > opened:
                 self._observe_join(time.time() - now)
-            if not session.cgroup_id:
-                self._name_later(session.token)
-            self._publish(now, "session", "established", session, {})
-        elif kind == EventType.CREATED:
-            self._publish(now, "session", "created", table.create(event, now), {})
-        elif kind == EventType.CLOSED:
-            self._closed(event.token, now)
-        elif known := table.get(event.token):
-            self._apply_to(known, event, now)
+            self._learn_first_opens(event, session)
+        if not session.cgroup_id:
+            self._name_later(session.token)
+        self._publish(now, "session", "established", session, {})
+
+    def _learn_first_opens(self, event: Event, session: Session) -> None:
+        """Remember what a session that had nothing yet opened, for the next ones of its kind."""
+        if session.policy and session.started and not session.remotes and not session.retries:
+            opens = [
+                Open(s.pair, s.local_id, s.backup, session.policy.path_manager.name)
+                for s in session.subflows
+                if s.state is SubflowState.OPENING
+            ]
+            if len(self._first_opens) >= FIRST_OPENS_MAX:
+                self._first_opens.clear()
+            kind = _kind_of(event, session.policy)
+            self._first_opens[kind] = tuple((a, self._executor.prepare(a)) for a in opens)
 
     def _apply_to(self, session: Session, event: Event, now: float) -> None:
         kind, table = event.type, self.table
@@ -208,12 +294,6 @@ class Reconciler:
 
     # Policies and cgroups
 
-    def _classify(self, session: Session) -> None:
-        policy = self._selector.classify(
-            session.local, session.local_port, session.remote, session.remote_port
-        )
-        self._set_policy(session, policy)
-
     def _set_policy(self, session: Session, policy: Policy | None) -> bool:
         """False where nothing changes."""
         changed = policy != session.policy
@@ -253,6 +333,8 @@ class Reconciler:
 
     def policies_changed(self) -> None:
         """After a reload: every session gets the policy that its cgroup has now."""
+        self.admit_expected()
+        self._forget_first_opens()
         for session in self.table:
             if not session.cgroup_id:
                 self._name(session)
@@ -269,6 +351,7 @@ class Reconciler:
             self._allocate_id(address.ip, there)
         before = self._locals.up
         self._locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids)
+        self._forget_first_opens()
         lost = before - self._locals.up
         if any(s.local in lost and not s.local_port for session in self.table for s in session.subflows):
             # A dump tells the source ports of subflows still opening: without it they could not be
@@ -306,20 +389,23 @@ class Reconciler:
         waiting = not session.started and not self._may_start(session, policy, monotonic)
         if waiting and session.local in self._locals.up:
             return
-        path_manager = self._path_managers[policy.path_manager.name]
-        try:
-            actions, retry_at = plan(session, path_manager, self._locals, monotonic)
-        except Exception:  # a third party's: its bug must not end everybody's sessions
-            self._counters["path_manager_errors"] += 1
-            log.exception(
-                "path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}"
-            )
-            return
+        actions, retry_at = self._plan(session, policy)
         for action in actions:
             if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
                 retry_at = min(retry_at or float("inf"), session.retries[action.pair].not_before)
         if retry_at is not None:
             self._agenda.add(retry_at, session.token)
+
+    def _plan(self, session: Session, policy: Policy) -> tuple[list[Action], float | None]:
+        path_manager = self._path_managers[policy.path_manager.name]
+        try:
+            return plan(session, path_manager, self._locals, time.monotonic())
+        except Exception:  # a third party's: its bug must not end everybody's sessions
+            self._counters["path_manager_errors"] += 1
+            log.exception(
+                "path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}"
+            )
+            return [], None
 
     def _due(self, token: int) -> None:
         if session := self.table.get(token):
@@ -386,3 +472,15 @@ class Reconciler:
             f"session {session.token:#010x} has no subflow {subflow_id}",
             f"list them with `mptcp-pm session {session.token:#010x}`",
         )
+
+
+def _kind_of(event: Event, policy: Policy) -> Kind:
+    return (
+        policy.name,
+        event.family,
+        event.local,
+        event.remote,
+        event.remote_port,
+        event.server_side,
+        event.deny_join_id0,
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import platform
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+import uvloop
 
 from pm import __version__, log
 from pm.api.control import LastReload, Status
@@ -30,6 +32,7 @@ from pm.linux.inet_diag import SubflowStats
 from pm.linux.instance import only_instance
 from pm.linux.mptcp_genl import PathManagerSocket
 from pm.linux.probe import Check, probe, require
+from pm.linux.scheduling import prefer_latency
 from pm.linux.sock_diag import SockDiag
 from pm.linux.sysctl import PathManagerSysctl
 from pm.metrics import Histogram
@@ -50,8 +53,10 @@ _log = structlog.get_logger(__name__)
 def run(config_path: str, *, log_level: str, log_format: str) -> int:
     """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
     log.configure(log_level, log_format)
+    prefer_latency()
     try:
-        asyncio.run(_main(config_path))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(config_path))
     except PmError as e:
         print(e, file=sys.stderr)
         return e.exit_status
@@ -185,6 +190,9 @@ class Service:
                 )
             ]
             self._ready = True
+            # What is there now stays: the collector need not look at it again and again.
+            gc.collect()
+            gc.freeze()
             _log.info(
                 "started",
                 config=str(self._path),
@@ -277,6 +285,7 @@ class Service:
         return self._selection.attached()
 
     def sessions(self) -> Mapping[int, Session]:
+        self._reconciler.admit_expected()
         return self._reconciler.table.by_token
 
     def cgroup_path(self, session: Session) -> str | None:

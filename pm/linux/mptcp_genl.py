@@ -11,14 +11,15 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST, ctrlmsg
 
 from pm.errors import KernelRefused, SystemUnfit
-from pm.kernel import EventsLost
+from pm.kernel import EventsLost, EventType, Prepared
 from pm.linux.ip import ip_bytes, ip_bytes_mapped, ip_text
 from pm.linux.mptcp_messages import (
     EVENT_GROUP,
@@ -55,6 +56,8 @@ _CREATE = {
     4: struct.Struct("=IHHII BBH HH HHHxx HHBxxx HH4s HHI HHI HH HHHxx HH4s HHHxx"),
     6: struct.Struct("=IHHII BBH HH HHHxx HHBxxx HH16s HHI HHI HH HHHxx HH16s HHHxx"),
 }
+_TOKEN_FIRST = _ATTR.pack(8, 1)
+_TOKEN_AT = {_CREATE[4].size: 60, _CREATE[6].size: 72}
 _NESTED = 0x8000
 
 
@@ -77,6 +80,18 @@ class Event(NamedTuple):
     deny_join_id0: bool
 
 
+class Message(NamedTuple):
+    """pm.kernel.Message: one datagram, and the EventType it is of."""
+
+    type: int
+    data: bytes
+    outcomes: list[KernelRefused | None] | None = None
+    took_s: float = 0.0
+
+    def decode(self) -> Event:
+        return decode_event(self.data)
+
+
 class PathManagerSocket:
     """Both ends of the family ``mptcp_pm`` in this process's network namespace."""
 
@@ -92,6 +107,7 @@ class PathManagerSocket:
         self._events.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
         self._events.setblocking(False)
         self._sequence = 0
+        self._armed: dict[bytes, list[bytes]] = {}
         self._buffer = memoryview(bytearray(1 << 16))
 
     def __enter__(self) -> Self:
@@ -107,7 +123,7 @@ class PathManagerSocket:
         """Of the event socket, for the event loop."""
         return self._events.fileno()
 
-    def read_events(self, limit: int = 256) -> Iterator[Event]:
+    def read_events(self, limit: int = 256) -> Iterator[Message]:
         """The events that wait, at most ``limit``. Raises EventsLost where the kernel dropped some."""
         for _ in range(limit):
             try:
@@ -118,21 +134,50 @@ class PathManagerSocket:
                 if e.errno == errno.ENOBUFS:
                     raise EventsLost from e
                 raise
-            yield decode_event(self._buffer[:length])
+            kind = self._buffer[16]
+            if kind == EventType.ESTABLISHED and self._armed:
+                # The kernel puts the token first: what is armed goes out before anything is decoded.
+                commands = self._armed.pop(bytes(self._buffer[20:28]), None)
+                if commands:
+                    begin = time.perf_counter()
+                    data = bytes(self._buffer[:length])
+                    outcomes = [self._try(command) for command in commands]
+                    yield Message(kind, data, outcomes, time.perf_counter() - begin)
+                    continue
+            yield Message(kind, bytes(self._buffer[:length]))
+
+    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
+        """Have these subflows created the moment the session's ESTABLISHED is read."""
+        packed = _U32.pack(token)
+        self._armed[_TOKEN_FIRST + packed] = [head + packed + tail for head, tail in prepared]
+
+    def disarm(self, token: int | None = None) -> None:
+        """Forget what is armed for a session; for all without ``token``."""
+        if token is None:
+            self._armed.clear()
+        else:
+            self._armed.pop(_TOKEN_FIRST + _U32.pack(token), None)
+
+    def _try(self, command: bytes) -> KernelRefused | None:
+        try:
+            self._command(command, "open subflow")
+        except KernelRefused as e:
+            return e
+        return None
 
     # Commands. Each raises KernelRefused with the kernel's errno and extended acknowledgement.
 
-    def create_subflow(
-        self, token: int, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> None:
-        """Start a subflow on a source port of the kernel's; an event tells whether it was established."""
-        self._sequence += 1
-        self._command(
-            pack_create_subflow(
-                self._family, self._sequence, token, local, local_id, remote, remote_port, backup=backup
-            ),
-            "open subflow",
-        )
+    def prepare_subflow(
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+    ) -> Prepared:
+        """Opens a subflow on a source port of the kernel's; nothing is sent."""
+        command = pack_create_subflow(self._family, 0, 0, local, local_id, remote, remote_port, backup=backup)
+        at = _TOKEN_AT[len(command)]
+        return Prepared(command[:at], command[at + 4 :])
+
+    def create_subflow(self, token: int, prepared: Prepared) -> None:
+        """Start the subflow; an event tells whether it was established."""
+        self._command(prepared.head + _U32.pack(token) + prepared.tail, "open subflow")
 
     def destroy_subflow(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
@@ -240,7 +285,7 @@ def pack_command(family: int, sequence: int, command: Command, *attributes: tupl
     return bytes(message.data)
 
 
-def decode_event(data: memoryview) -> Event:
+def decode_event(data: bytes) -> Event:
     """An event from one datagram: nlmsghdr, genlmsghdr, MPTCP_ATTR_*."""
     token = family = local_port = remote_port = local_id = remote_id = error = flags = 0
     local = remote = ""
@@ -262,9 +307,9 @@ def decode_event(data: memoryview) -> Event:
             case 4:
                 remote_id = data[at]
             case 5 | 6:
-                local = ip_text(bytes(data[at : offset + length]))
+                local = ip_text(data[at : offset + length])
             case 7 | 8:
-                remote = ip_text(bytes(data[at : offset + length]))
+                remote = ip_text(data[at : offset + length])
             case 9:
                 (local_port,) = _BE16.unpack_from(data, at)
             case 10:

@@ -75,7 +75,7 @@ def test_event_is_read_as_pyroute2_wrote_it(ips, token, local_id, remote_id, spo
         ("MPTCP_ATTR_RESET_REASON", 3),
     ]
     message.encode()
-    got = decode_event(memoryview(bytes(message.data)))
+    got = decode_event(bytes(message.data))
     assert got == (
         EventType.SUB_CLOSED,
         token,
@@ -104,10 +104,10 @@ def test_v4_mapped_addresses_become_ipv4_text():
         ("MPTCP_ATTR_SERVER_SIDE", 1),
     ]
     message.encode()
-    got = decode_event(memoryview(bytes(message.data)))
+    got = decode_event(bytes(message.data))
     assert (got.local, got.family, got.server_side) == ("10.0.0.1", 6, True)
 
 
 def test_an_attribute_of_no_length_ends_the_decoding():
     """A message that is not the kernel's cannot hang the service."""
-    assert decode_event(memoryview(bytes(40))).token == 0
+    assert decode_event(bytes(40)).token == 0

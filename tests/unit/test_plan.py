@@ -11,7 +11,6 @@ from pm.model import (
     Pair,
     Retry,
     Role,
-    SessionState,
     SetBackup,
     SubflowState,
     Withdraw,
@@ -54,10 +53,9 @@ def test_nothing_to_do_when_all_is_there():
     assert actions(session(policy=policy(), subflows=there), address(A), address(B)) == []
 
 
-def test_nothing_before_established_or_without_policy():
-    """The kernel refuses subflows before ESTABLISHED; a session outside all policies is left alone."""
+def test_nothing_without_policy():
+    """A session outside all policies, or of the kernel's own path manager, is left alone."""
     addresses = address(A), address(B)
-    assert actions(session(policy=policy(), state=SessionState.CREATED), *addresses) == []
     assert plan(session(), registry()["fullmesh"], locals_of(*addresses), 0.0) == ([], None)
     assert actions(session(policy=policy(), managed=False), *addresses) == []
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import itertools
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import pytest
@@ -24,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from pm import agenda, executor, reconciler
 from pm.config.model import Policy
 from pm.errors import KernelRefused, NotFound
-from pm.kernel import EventsLost, EventType
+from pm.kernel import EventsLost, EventType, Prepared
 from pm.linux.mptcp_genl import Event
 from pm.model import LocalAddress, Pair, Session, Subflow
 from pm.path_managers import registry
@@ -83,6 +84,20 @@ class Loop:
         self.clock.now = max(self.clock.now, when)
 
 
+class Sent:
+    """pm.kernel.Message of an event."""
+
+    took_s = 0.0
+
+    def __init__(self, event: Event, outcomes: list[KernelRefused | None] | None = None) -> None:
+        self.event = event
+        self.type = event.type
+        self.outcomes = outcomes
+
+    def decode(self) -> Event:
+        return self.event
+
+
 class Kernel:
     """Sessions and their subflows, as (local, local port, remote, remote port, id)."""
 
@@ -90,23 +105,47 @@ class Kernel:
         self.sessions: dict[int, list[tuple[str, int, str, int, int]]] = {}
         self.connecting: list[tuple[int, tuple[str, int, str, int, int]]] = []
         self.queue: list[Event] = []
+        self.armed: dict[int, list[Prepared]] = {}
         self.broken: set[str] = set()  # local addresses from which joins fail
         self.ports = itertools.count(40000)
 
     def fileno(self) -> int:
         return -1
 
-    def read_events(self, limit: int) -> Iterator[Event]:
-        while self.queue:
-            yield self.queue.pop(0)
+    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
+        self.armed[token] = list(prepared)
 
-    def create_subflow(
-        self, token: int, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> None:
+    def disarm(self, token: int | None = None) -> None:
+        if token is None:
+            self.armed.clear()
+        else:
+            self.armed.pop(token, None)
+
+    def read_events(self, limit: int) -> Iterator[Sent]:
+        while self.queue:
+            event = self.queue.pop(0)
+            if event.type == EventType.ESTABLISHED and event.token in self.armed:
+                yield Sent(event, [self.outcome(event.token, p) for p in self.armed.pop(event.token)])
+            else:
+                yield Sent(event)
+
+    def outcome(self, token: int, prepared: Prepared) -> KernelRefused | None:
+        try:
+            self.create_subflow(token, prepared)
+        except KernelRefused as e:
+            return e
+        return None
+
+    def prepare_subflow(
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+    ) -> Prepared:
+        return Prepared(json.dumps([local, remote, remote_port, local_id]).encode(), b"")
+
+    def create_subflow(self, token: int, prepared: Prepared) -> None:
+        local, remote, remote_port, local_id = json.loads(prepared.head)
         if token not in self.sessions:
             raise KernelRefused("open subflow", errno.EINVAL, "invalid token")
-        flow = (local, next(self.ports), remote, remote_port, local_id)
-        self.connecting.append((token, flow))
+        self.connecting.append((token, (local, next(self.ports), remote, remote_port, local_id)))
 
     def destroy_subflow(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
@@ -354,6 +393,35 @@ def test_established_opens_at_once(world: World) -> None:
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 
 
+def test_what_was_learned_is_forgotten_when_addresses_change(world: World) -> None:
+    """The second session like the first gets its commands from memory, never from an address that went."""
+    for ips in ({ADDRESSES[0], ADDRESSES[1]}, {ADDRESSES[0], ADDRESSES[2]}):
+        world.addresses(ips)
+        for _ in range(2):
+            world.kernel.connecting.clear()
+            world.connect(ADDRESSES[0])
+            world.reconciler._on_readable()
+            assert {flow[0] for _, flow in world.kernel.connecting} == ips - {ADDRESSES[0]}
+            assert len(world.reconciler.table.by_token[max(world.kernel.sessions)].subflows) == 2
+
+
+def test_first_commands_refused_are_retried(world: World) -> None:
+    """A refusal of a remembered command is recorded and retried like any other."""
+    world.connect(ADDRESSES[0])
+    world.settle()
+    create, world.kernel.create_subflow = world.kernel.create_subflow, refusing  # type: ignore[method-assign]
+    token = world.connect(ADDRESSES[0])
+    world.reconciler._on_readable()
+    assert world.reconciler.table.by_token[token].retries
+    world.kernel.create_subflow = create  # type: ignore[method-assign]
+    world.settle()
+    assert len(world.reconciler.table.by_token[token].subflows) == 2
+
+
+def refusing(token: int, prepared: Prepared) -> None:
+    raise KernelRefused("open subflow", errno.ENOBUFS)
+
+
 def test_session_without_classification_is_found_by_its_cgroup(world: World) -> None:
     """The classifier missed it: its cgroup's id names the policy a moment later."""
     chosen, world.selector.policy = world.selector.policy, None
@@ -399,7 +467,7 @@ def test_events_lost_is_survived(world: World) -> None:
     world.connect(ADDRESSES[0])
     world.kernel.queue.clear()
 
-    def lost(limit: int) -> Iterator[Event]:
+    def lost(limit: int) -> Iterator[Sent]:
         raise EventsLost
 
     world.kernel.read_events = lost  # type: ignore[method-assign]
@@ -418,7 +486,7 @@ def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(registry()["fullmesh"], "wanted", broken)
     world.connect(ADDRESSES[0])
     world.reconciler._on_readable()
-    assert world.counters["path_manager_errors"] == 1
+    assert world.counters["path_manager_errors"] > 0
     assert len(only(world).subflows) == 1
 
 
