@@ -12,7 +12,8 @@
 #include "option.h"
 
 #define AF_INET6 10
-#define SILENT_AFTER_PACKETS 32 /* built without the peer's acknowledgement of an option */
+#define SILENT_AFTER_COPIES 32 /* packets with options, without the peer's acknowledgement */
+#define SILENT_AFTER_PACKETS 256 /* in all: those of MPTCP may never have room */
 #define DEAF_AFTER_SEGMENTS 256 /* received; MPTCP's own option calls us for each of them */
 
 /* A 64-bit constant that no optimiser sees through, so that the loader finds it. */
@@ -259,7 +260,8 @@ static __always_inline void reserve(struct option *o)
 	if (is_packet) {
 		EACH_PLUGIN(CONFIRM)
 		state->with_data = FIELD(o, skb_len) > 0;
-		if (state->packets++ >= SILENT_AFTER_PACKETS) {
+		if (state->packets++ >= SILENT_AFTER_PACKETS ||
+		    state->copies >= SILENT_AFTER_COPIES) {
 			EACH_PLUGIN(GIVE_UP)
 			state->sending = 0;
 		}
@@ -301,6 +303,7 @@ static __always_inline void store(struct option *o, const u8 *wire, u32 length)
 static __always_inline void write(struct option *o)
 {
 	EACH_PLUGIN(WRITE)
+	o->state->copies++;
 }
 
 static __always_inline void parse(struct option *o)

@@ -75,7 +75,8 @@ struct option_state {
 	u32 sequence[OPTION_SLOTS]; /* ... which is acknowledged once snd_una is beyond this */
 	u32 own_flags; /* callback flags that nobody had set before us */
 	u16 packets; /* built while sending */
-	u16 with_data; /* whether the packet that is being built has data */
+	u8 copies; /* of them, those with an option */
+	u8 with_data; /* whether the packet that is being built has data */
 	u32 private[OPTION_SLOTS][2]; /* for the plugins */
 	struct option_record record;
 };

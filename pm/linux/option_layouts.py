@@ -13,8 +13,9 @@ ALGORITHMS = 16
 CA_NAME_BYTES = 16
 
 PLUGINS_PLACEHOLDER = 0x6D707463705F706C
-BUILT_IN = ("user_timeout", "congestion_control", "initial_window", "delayed_ack")
-"""Plugins of this package by slot; third parties' follow."""
+BUILT_IN = ("initial_window", "user_timeout", "congestion_control", "delayed_ack")
+"""Plugins of this package by slot; third parties' follow. Where not all fit, the first go first: an
+initial window is of use in the first packet only."""
 
 _u8, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64
 

@@ -80,11 +80,11 @@ def policy_entries(
 ) -> PolicyEntries:
     """``others`` as ``third_parties`` has them."""
     exids, options = agreement.exids, policy.options
-    blocks: dict[int, OptionParameters] = {}
+    blocks: dict[str, OptionParameters] = {}
     prefixes: dict[bytes, bytes] = {}
     if uto := options.user_timeout:
         limits = uto.accept
-        blocks[0] = _block(
+        blocks["user_timeout"] = _block(
             UserTimeoutParameters(
                 _ms(uto.advertise or 0), _ms(limits.min) if limits else 0, _ms(limits.max) if limits else 0
             ),
@@ -103,9 +103,11 @@ def policy_entries(
             usual=kernel.congestion_control.encode(),
         )
         parameters.algorithms[: len(algorithms)] = algorithms
-        blocks[1] = _block(parameters, exids.congestion_control, cc.request is not None, bool(cc.accept))
+        blocks["congestion_control"] = _block(
+            parameters, exids.congestion_control, cc.request is not None, bool(cc.accept)
+        )
     if iw := options.initial_window:
-        blocks[2] = _block(
+        blocks["initial_window"] = _block(
             InitialWindowParameters(iw.request or 0),
             exids.initial_window,
             sends=iw.request is not None,
@@ -120,15 +122,15 @@ def policy_entries(
             kernel.counts_segments,
             jiffies_us=TWO_JIFFIES_US,
         )
-        blocks[3] = _block(parameters_, exids.delayed_ack, request is not None, ack.accept)
-    for slot, other in enumerate(others, start=len(BUILT_IN)):
-        for plugin in options.plugins:
-            if plugin.name == other.name:
-                blocks[slot] = _third_party_block(plugin, other)
+        blocks["delayed_ack"] = _block(parameters_, exids.delayed_ack, request is not None, ack.accept)
+    known = {other.name: other for other in others}
+    for plugin in options.plugins:
+        blocks[plugin.name] = _third_party_block(plugin, known[plugin.name])
     number = policy_id(policy.name)
+    slots = {name: slot for slot, name in enumerate([*BUILT_IN, *known])}
     return PolicyEntries(
-        plugins=sum(1 << slot for slot in blocks),
-        parameters={bytes(ParameterKey(number, slot)): bytes(block) for slot, block in blocks.items()},
+        plugins=sum(1 << slots[name] for name in blocks),
+        parameters={bytes(ParameterKey(number, slots[name])): bytes(block) for name, block in blocks.items()},
         prefixes=prefixes,
     )
 

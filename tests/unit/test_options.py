@@ -70,18 +70,18 @@ def blocks(options: Options) -> dict[int, OptionParameters]:
 def test_user_timeout_entry() -> None:
     """Durations in milliseconds; kind 28 by itself; sends and listens as the policy says."""
     limits = UserTimeoutLimits(min=5.0, max=600.0)
-    block = blocks(Options(user_timeout=UserTimeout(advertise=30.0, accept=limits)))[0]
+    block = blocks(Options(user_timeout=UserTimeout(advertise=30.0, accept=limits)))[1]
     assert (bytes(block.search), block.sends, block.listens) == (b"\x1c\0\0\0", 1, 1)
     parameters = UserTimeoutParameters.from_buffer_copy(bytes(block.plugin))
     assert (parameters.advertised_ms, parameters.lower_ms, parameters.upper_ms) == (30_000, 5_000, 600_000)
-    silent = blocks(Options(user_timeout=UserTimeout(accept=limits)))[0]
+    silent = blocks(Options(user_timeout=UserTimeout(accept=limits)))[1]
     assert (silent.sends, silent.listens) == (0, 1)
 
 
 def test_congestion_control_entry() -> None:
     """Every configured id, allowed where the policy accepts it and the kernel has it."""
     options = Options(congestion_control=CongestionControl(request="bbr", accept=("cubic", "vegas")))
-    block = blocks(options)[1]
+    block = blocks(options)[2]
     assert bytes(block.search) == b"\xfd\x04\x4d\x43"
     parameters = CongestionControlParameters.from_buffer_copy(bytes(block.plugin))
     assert (parameters.requested, parameters.usual) == (4, b"cubic")
@@ -164,9 +164,9 @@ def test_programs_where_they_are_needed() -> None:
 
 def test_report_of_a_socket() -> None:
     """Only plugins with something to tell, with the applied value and the last refusal."""
-    record = OptionRecord(sent=0b1, received=0b10, applied=0b1, refused=0b10)
-    record.value[0] = 30_000
-    record.reason[1] = OptionEvent.NOT_ALLOWED
+    record = OptionRecord(sent=0b10, received=0b100, applied=0b10, refused=0b100)
+    record.value[1] = 30_000
+    record.reason[2] = OptionEvent.NOT_ALLOWED
     assert plugin_reports(record, BUILT_IN) == [
         ("user_timeout", True, False, 30_000, None),
         ("congestion_control", False, True, None, "not_allowed"),
