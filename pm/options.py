@@ -136,12 +136,11 @@ class Options:
         return plugin_reports(record, self._in_force.plugins) if record else []
 
     async def _compile(self, others: Sequence[ThirdParty], entries: Mapping[str, PolicyEntries]) -> None:
-        sources = _digest(others)
+        flags = compiler_flags(others)
+        sources = _digest(flags, others)
         program: BpfObject | None = None
         if self._programs is None or sources != self._sources:
-            program = await compile_object(
-                SOURCES / "options.c", log_file=self._log_file, cflags=compiler_flags(others)
-            )
+            program = await compile_object(SOURCES / "options.c", log_file=self._log_file, cflags=flags)
         await asyncio.to_thread(self._load, program, entries)
         self._sources = sources
 
@@ -218,14 +217,9 @@ def _perform(
     return None
 
 
-def _digest(others: Sequence[ThirdParty]) -> str:
-    """Of everything that the compiler's output depends on. Raises PmError for a file that cannot be read."""
-    digest = hashlib.sha256(repr(others).encode())
+def _digest(flags: Sequence[str], others: Sequence[ThirdParty]) -> str:
+    """Of everything that the compiler's output depends on."""
+    digest = hashlib.sha256(repr(flags).encode())
     for other in others:
-        try:
-            digest.update(Path(other.source).read_bytes())
-        except OSError as e:
-            raise PmError(
-                f"option plugin {other.name}: {other.source}: {e.strerror}", "correct `source`"
-            ) from e
+        digest.update(Path(other.source).read_bytes())
     return digest.hexdigest()

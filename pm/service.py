@@ -213,7 +213,7 @@ class Service:
             try:
                 loaded = await load_in_child(str(self._path))
                 self._check_restart(loaded.config)
-                options = await self._options.prepare(loaded.config.policies, loaded.config.tcp_options)
+                options = await self._prepare_options(loaded.config)
             except PmError as e:
                 problems = (
                     e.problems if isinstance(e, ConfigError) else (Problem(str(self._path), 0, "", str(e)),)
@@ -226,6 +226,13 @@ class Service:
             finally:
                 notify("READY=1")
             await self._bring_in_force(loaded, options)
+
+    async def _prepare_options(self, config: Config) -> Prepared:
+        """Raises ConfigError where a plugin does not compile, or the kernel's verifier refuses it."""
+        try:
+            return await self._options.prepare(config.policies, config.tcp_options)
+        except PmError as e:
+            raise ConfigError([Problem(str(self._path), 0, "policies", str(e))]) from e
 
     async def _bring_in_force(self, loaded: Loaded, options: Prepared) -> None:
         config = loaded.config

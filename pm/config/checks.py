@@ -23,7 +23,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
 ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
-PARAMETERS_MAX = 43  # OPTION_PARAMETER_BYTES / 8, bpf_pm/include/option.h
+PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _IDENTIFIER = r"[A-Za-z][A-Za-z0-9_]{0,31}"

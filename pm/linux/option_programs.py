@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pm.config.checks import PARAMETERS_MAX
+from pm.errors import PmError
 from pm.linux import bpf
 from pm.linux.attachments import Attachments, netns_cookie, pin_directory
 from pm.linux.bpf_object import SOURCES, BpfObject
@@ -97,7 +100,10 @@ class OptionPrograms(Attachments):
 
 
 def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
-    """For bpf_pm/options.c: which plugins there are, and where third parties' parameters lie."""
+    """For bpf_pm/options.c: which plugins there are, and where third parties' parameters lie.
+
+    Raises PmError for a third party's file that cannot be read or does not know a parameter.
+    """
     names = [*BUILT_IN, *(other.name for other in others)]
     files = [*(str(SOURCES / f"options/{name}.c") for name in BUILT_IN), *(other.source for other in others)]
     each = "".join(f"X({slot},{name})" for slot, name in enumerate(names))
@@ -105,9 +111,27 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     return [
         f"-DEACH_PLUGIN(X)={each}",
         f"-DTIMED_PLUGINS(X)={timed}",
-        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for i, p in enumerate(o.parameters)),
+        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for p, i in _parameter_places(o).items()),
         *(flag for file in files for flag in ("-include", file)),
     ]
+
+
+def _parameter_places(other: ThirdParty) -> dict[str, int]:
+    """Index of each parameter that the file reads; of those that no policy gives, one that is always 0."""
+    try:
+        text = Path(other.source).read_text(errors="replace")
+    except OSError as e:
+        raise PmError(f"option plugin {other.name}: {other.source}: {e.strerror}", "correct `source`") from e
+    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {other.name}_(\w+)\)", text)))
+    for name in other.parameters:
+        if name not in known:
+            raise PmError(
+                f"option plugin {other.name}: {other.source} has no parameter `{name}`",
+                f"it has {', '.join(known) or 'none'}",
+            )
+    return {
+        name: other.parameters.index(name) if name in other.parameters else PARAMETERS_MAX for name in known
+    }
 
 
 def left_pinned(bpffs: Path | None) -> bool:

@@ -28,6 +28,7 @@ from pm.config.model import (
     UserTimeout,
     UserTimeoutLimits,
 )
+from pm.errors import PmError
 from pm.linux import option_layouts
 from pm.linux.option_layouts import (
     BUILT_IN,
@@ -39,7 +40,14 @@ from pm.linux.option_layouts import (
     PrefixKey,
     UserTimeoutParameters,
 )
-from pm.linux.option_parameters import Kernel, PolicyEntries, policy_entries, third_parties, unavailable
+from pm.linux.option_parameters import (
+    Kernel,
+    PolicyEntries,
+    ThirdParty,
+    policy_entries,
+    third_parties,
+    unavailable,
+)
 from pm.linux.option_programs import compiler_flags
 from pm.options import Prepared, plugin_reports, wanted_programs
 from pm.selection import Place
@@ -122,23 +130,34 @@ def test_delayed_ack_entry() -> None:
     assert (block.sends, block.listens) == (1, 0)
 
 
-def test_third_party_parameters() -> None:
+def test_third_party_parameters(tmp_path: Path) -> None:
     """All policies' names have a place each, in the compiler's flags and in every policy's block."""
+    source = tmp_path / "level.c"
+    source.write_text("PARAMETER(o, level_level) PARAMETER(o, level_highest) PARAMETER(o, level_unset)")
     plugins = [
-        OptionPlugin(name="level", source="/l.c", exid=1, send=True, parameters={"level": 5}),
-        OptionPlugin(name="level", source="/l.c", exid=1, accept=True, parameters={"highest": 7}),
+        OptionPlugin(name="level", source=str(source), exid=1, send=True, parameters={"level": 5}),
+        OptionPlugin(name="level", source=str(source), exid=1, accept=True, parameters={"highest": 7}),
     ]
     policies = [policy(Options(plugins=(p,)), f"p{i}") for i, p in enumerate(plugins)]
     others = third_parties(policies)
     flags = compiler_flags(others)
-    assert {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1"} <= set(flags)
-    assert flags[-2:] == ["-include", "/l.c"]
+    places = {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1", "-DPARAMETER_level_unset=42"}
+    assert places <= set(flags)
+    assert flags[-2:] == ["-include", str(source)]
     assert "X(4,level)" in flags[0]
     values = []
     for some in policies:
         (block,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
         values.append(struct.unpack_from("=QQ", OptionParameters.from_buffer_copy(block).plugin))
     assert values == [(0, 5), (7, 0)]
+
+
+def test_unknown_third_party_parameter(tmp_path: Path) -> None:
+    """A parameter that the file does not read is an error that says which it does."""
+    source = tmp_path / "level.c"
+    source.write_text("PARAMETER(o, level_level)")
+    with pytest.raises(PmError, match="no parameter `levl`: it has level"):
+        compiler_flags([ThirdParty("level", str(source), ("levl",))])
 
 
 def test_no_options_no_entries() -> None:
