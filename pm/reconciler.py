@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Makes every session have the subflows its policy wants: kernel events in, kernel commands out.
 
-From an event to its commands there is no queue and no task switch: the path from ESTABLISHED to
-the MP_JOIN is one function call deep in the event loop. What can wait (retries, thresholds, naming
-the cgroup) waits in the agenda.
+From an event to its commands there is no queue and no task switch, and the first subflows are armed
+before ESTABLISHED comes (``arrivals``). What can wait (retries, thresholds, naming the cgroup) waits
+in the agenda.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import structlog
 
+from pm.address_ids import AddressIds
 from pm.agenda import BATCH, Agenda
+from pm.arrivals import Arrivals, Expected
 from pm.config.model import Policy
 from pm.errors import NotFound
-from pm.executor import Executor, FirstOpens, Publish
+from pm.executor import Executor, Publish
 from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType, Message
 from pm.model import (
     Action,
@@ -42,23 +44,9 @@ from pm.sessions import SessionTable
 
 log = structlog.get_logger(__name__)
 
-ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
-FIRST_OPENS_MAX = 4096
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
 THRESHOLD_POLL_S = 0.1  # how often after_bytes is looked at first; less often as a session ages
 THRESHOLD_POLL_CAP_S = 5.0
-MAX_ADDRESS_ID = 255
-
-
-Kind = tuple[object, ...]  # sessions of one kind want the same subflows at first
-
-
-class Expected(NamedTuple):
-    """A session whose CREATED came and that nobody has needed yet."""
-
-    event: Event
-    time: float
-    policy: Policy | None
 
 
 class Selector(Protocol):
@@ -95,13 +83,12 @@ class Reconciler:
         self._path_managers = path_managers
         self._publish = publish
         self._executor = Executor(table=table, commands=commands, publish=publish, counters=counters)
+        self._arrivals = Arrivals(
+            commands=commands, executor=self._executor, selector=selector, admit=self._admit
+        )
         self._agenda = Agenda(self._due)
         self._locals = Locals((), frozenset(), {})
-        self._ids: dict[str, int] = {}
-        self._expected: dict[int, Expected] = {}
-        self._admission: asyncio.TimerHandle | None = None
-        self._armed: dict[int, FirstOpens] = {}
-        self._first_opens: dict[Kind, FirstOpens] = {}
+        self._ids = AddressIds()
         self._unnamed: list[int] = []
         self._sweep = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -120,13 +107,12 @@ class Reconciler:
         finally:
             self._loop.remove_reader(self._commands.fileno())
             self._agenda.cancel()
-            if self._admission:
-                self._admission.cancel()
+            self._arrivals.cancel()
 
     def _on_readable(self) -> None:
         try:
-            for event in self._commands.read_events(BATCH):
-                self.apply(event)
+            for message in self._commands.read_events(BATCH):
+                self.apply(message)
         except EventsLost:
             self._counters["events_lost"] += 1
             log.warning("events_lost", remedy="the sessions are compared with sock_diag now")
@@ -135,7 +121,8 @@ class Reconciler:
     def resync(self) -> None:
         """Compare the table with sock_diag: at start, and after the kernel dropped events."""
         now = time.time()
-        self.admit_expected()
+        self._arrivals.admit_all()
+        self._arrivals.disarm()
         merged = self.table.merge(self._diagnosis.dump_subflows(), now)
         for session in merged.sessions_missing:
             if self._diagnosis.session_figures(session.token) is None:
@@ -160,85 +147,45 @@ class Reconciler:
         if kind == EventType.ESTABLISHED:
             self._establish(message, now)
         elif kind == EventType.CREATED:
-            self._expect(message.decode(), now)
+            self._arrivals.expect(message.decode(), now)
         else:
             event = message.decode()
-            self._admit(event.token)
+            self._arrivals.admit(event.token)
             if kind == EventType.CLOSED:
-                if self._armed.pop(event.token, None):
-                    self._commands.disarm(event.token)
+                self._arrivals.forget(event.token)
                 self._closed(event.token, now)
             elif known := self.table.get(event.token):
                 self._apply_to(known, event, now)
 
-    # From CREATED to ESTABLISHED: microseconds on a local network. What a session of its kind opened
-    # first is armed at CREATED and leaves the moment ESTABLISHED is read; all else comes after that.
-
-    def _expect(self, event: Event, now: float) -> None:
-        """CREATED: arm what ESTABLISHED will need. The table entry can wait."""
-        policy = self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
-        if policy and (opens := self._first_opens.get(_kind_of(event, policy))):
-            self._commands.arm(event.token, [command for _, command in opens])
-            self._armed[event.token] = opens
-        self._expected[event.token] = Expected(event, now, policy)
-        if self._admission is None:
-            self._admission = self._loop.call_later(ADMIT_DELAY_S, self.admit_expected)
+    def _admit(self, expected: Expected) -> None:
+        session = self.table.create(expected.event, expected.time)
+        self._set_policy(session, expected.policy)
+        self._publish(expected.time, "session", "created", session, {})
 
     def admit_expected(self) -> None:
-        """Take sessions whose CREATED came into the table: also before anybody looks at it."""
-        if self._admission:
-            self._admission.cancel()
-            self._admission = None
-        for token in list(self._expected):
-            self._admit(token)
-
-    def _forget_first_opens(self) -> None:
-        self._first_opens.clear()
-        self._commands.disarm()
-
-    def _admit(self, token: int) -> None:
-        if expected := self._expected.pop(token, None):
-            session = self.table.create(expected.event, expected.time)
-            if expected.policy:
-                self._set_policy(session, expected.policy)
-            self._publish(expected.time, "session", "created", session, {})
+        """Complete the table before somebody looks at it."""
+        self._arrivals.admit_all()
 
     def _establish(self, message: Message, now: float) -> None:
-        """ESTABLISHED: the kernel takes commands on this session from now on."""
+        """ESTABLISHED: the kernel takes commands on this session from now on, and had those armed."""
         event = message.decode()
-        self._admit(event.token)
+        self._arrivals.admit(event.token)
         session = self.table.establish(event, now)
-        armed = self._armed.pop(event.token, None)
+        armed = self._arrivals.take_armed(event.token)
         if armed and message.outcomes is not None:
             self._executor.record(session, armed, message.outcomes)
             self._observe_join(message.took_s)
         if session.policy is None:
-            self._set_policy(
-                session,
-                self._selector.classify(event.local, event.local_port, event.remote, event.remote_port),
-            )
+            self._set_policy(session, self._arrivals.classify(event))
         opened = self._counters["open"]
         self.reconcile(session)
-        if not armed:
-            if self._counters["open"] > opened:
-                self._observe_join(time.time() - now)
-            self._learn_first_opens(event, session)
+        if not armed and self._counters["open"] > opened:
+            self._observe_join(time.time() - now)
+            if session.policy and session.started and not session.remotes and not session.retries:
+                self._arrivals.remember(event, session, session.policy)
         if not session.cgroup_id:
             self._name_later(session.token)
         self._publish(now, "session", "established", session, {})
-
-    def _learn_first_opens(self, event: Event, session: Session) -> None:
-        """Remember what a session that had nothing yet opened, for the next ones of its kind."""
-        if session.policy and session.started and not session.remotes and not session.retries:
-            opens = [
-                Open(s.pair, s.local_id, s.backup, session.policy.path_manager.name)
-                for s in session.subflows
-                if s.state is SubflowState.OPENING
-            ]
-            if len(self._first_opens) >= FIRST_OPENS_MAX:
-                self._first_opens.clear()
-            kind = _kind_of(event, session.policy)
-            self._first_opens[kind] = tuple((a, self._executor.prepare(a)) for a in opens)
 
     def _apply_to(self, session: Session, event: Event, now: float) -> None:
         kind, table = event.type, self.table
@@ -333,8 +280,8 @@ class Reconciler:
 
     def policies_changed(self) -> None:
         """After a reload: every session gets the policy that its cgroup has now."""
-        self.admit_expected()
-        self._forget_first_opens()
+        self._arrivals.admit_all()
+        self._arrivals.forget_kinds()
         for session in self.table:
             if not session.cgroup_id:
                 self._name(session)
@@ -348,29 +295,16 @@ class Reconciler:
         usable = tuple(a for a in addresses if a.usable)
         there = frozenset(a.ip for a in addresses)
         for address in usable:
-            self._allocate_id(address.ip, there)
+            self._ids.allocate(address.ip, there)
         before = self._locals.up
-        self._locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids)
-        self._forget_first_opens()
+        self._locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids.by_ip)
+        self._arrivals.forget_kinds()
         lost = before - self._locals.up
         if any(s.local in lost and not s.local_port for session in self.table for s in session.subflows):
             # A dump tells the source ports of subflows still opening: without it they could not be
             # closed, and their SYN's backoff would delay the next try by a minute.
             self.resync()
         self._sweep.set()
-
-    def _allocate_id(self, ip: str, there: frozenset[str]) -> None:
-        if ip in self._ids:
-            return
-        if len(self._ids) >= MAX_ADDRESS_ID:
-            for old in [old for old in self._ids if old not in there]:
-                del self._ids[old]
-        taken = set(self._ids.values())
-        free = next((i for i in range(1, MAX_ADDRESS_ID + 1) if i not in taken), None)
-        if free is None:
-            log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
-            return
-        self._ids[ip] = free
 
     async def _reconcile_all(self) -> None:
         for i, session in enumerate(list(self.table)):
@@ -432,8 +366,7 @@ class Reconciler:
         session = self._session(token)
         local_id = self._locals.id_of(session, pair.local)
         if local_id is None:  # an address that the rules exclude: the kernel judges it
-            self._allocate_id(pair.local, frozenset(a.ip for a in self._locals.usable))
-            local_id = self._ids.get(pair.local, 0)
+            local_id = self._ids.allocate(pair.local, frozenset(a.ip for a in self._locals.usable)) or 0
         refused = self._executor.perform(session, Open(pair, local_id, backup, "by hand"), Origin.OPERATOR)
         if refused:
             raise refused
@@ -472,15 +405,3 @@ class Reconciler:
             f"session {session.token:#010x} has no subflow {subflow_id}",
             f"list them with `mptcp-pm session {session.token:#010x}`",
         )
-
-
-def _kind_of(event: Event, policy: Policy) -> Kind:
-    return (
-        policy.name,
-        event.family,
-        event.local,
-        event.remote,
-        event.remote_port,
-        event.server_side,
-        event.deny_join_id0,
-    )

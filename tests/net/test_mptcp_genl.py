@@ -9,7 +9,8 @@ import pytest
 
 from pm.errors import KernelRefused
 from pm.kernel import EventsLost, EventType
-from pm.linux.mptcp_genl import Event, PathManagerSocket
+from pm.linux.mptcp_codec import Event
+from pm.linux.mptcp_genl import PathManagerSocket
 from pm.linux.sock_diag import SockDiag
 from pm.sessions import SessionTable
 from tests.net.inside import inside

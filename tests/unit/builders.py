@@ -7,7 +7,7 @@ from typing import Any
 
 from pm.config.model import PathManagerChoice, Policy
 from pm.history import History
-from pm.linux.mptcp_genl import Event
+from pm.linux.mptcp_codec import Event
 from pm.model import LocalAddress, Origin, Role, Session, SessionState, Subflow, SubflowState
 from pm.path_managers import registry
 from pm.plan import Locals

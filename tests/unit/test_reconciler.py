@@ -26,7 +26,7 @@ from pm import agenda, executor, reconciler
 from pm.config.model import Policy
 from pm.errors import KernelRefused, NotFound
 from pm.kernel import EventsLost, EventType, Prepared
-from pm.linux.mptcp_genl import Event
+from pm.linux.mptcp_codec import Event
 from pm.model import LocalAddress, Pair, Session, Subflow
 from pm.path_managers import registry
 from pm.reconciler import Reconciler

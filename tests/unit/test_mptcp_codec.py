@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pm.kernel import EventType
-from pm.linux.mptcp_genl import decode_event, pack_command, pack_create_subflow
+from pm.linux.mptcp_codec import complete, decode_event, pack_command, pack_create_subflow, prepare
 from pm.linux.mptcp_messages import Command, mptcp_event_msg
 
 v4 = st.ip_addresses(v=4).map(str)
@@ -51,6 +51,7 @@ def test_create_subflow_is_what_pyroute2_packs(ips, token, local_id, port, backu
         ),
     )
     assert pack_create_subflow(30, sequence, token, local, local_id, remote, port, backup=backup) == expected
+    assert complete(prepare(expected), token) == expected
 
 
 @given(st.tuples(v4, v4) | st.tuples(v6, v6), u32, u8, u8, u16, u16, st.booleans(), u8)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Address ids: the same for an address in all sessions of the namespace (RFC 8684, section 3.4.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import structlog
+
+MAX_ID = 255  # one byte; 0 is each session's initial address
+
+log = structlog.get_logger(__name__)
+
+
+class AddressIds:
+    """``by_ip``: 1 to 255. An address keeps its id when it goes: it may come back."""
+
+    def __init__(self) -> None:
+        self.by_ip: dict[str, int] = {}
+
+    def allocate(self, ip: str, there: Collection[str]) -> int | None:
+        """The id of ``ip``, new if need be; those not ``there`` give theirs up when all are taken."""
+        if ip in self.by_ip:
+            return self.by_ip[ip]
+        if len(self.by_ip) >= MAX_ID:
+            for old in [old for old in self.by_ip if old not in there]:
+                del self.by_ip[old]
+        taken = set(self.by_ip.values())
+        free = next((i for i in range(1, MAX_ID + 1) if i not in taken), None)
+        if free is None:
+            log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
+        else:
+            self.by_ip[ip] = free
+        return free
