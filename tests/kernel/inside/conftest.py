@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""These tests run under the patched kernel: tests/kernel/test_kernel.py starts it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kernel.lab import Lab
+from tests.kernel.programs import Recorder
+
+HERE = Path(__file__).parent
+PATCHED = Path("/proc/sys/net/mptcp/bpf_max_subflows").exists()
+# A report of the kernel about itself
+TROUBLE = ("WARNING:", "BUG:", "KASAN", "possible recursive locking", "INFO: task", "Call Trace", "RCU:")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE) and not PATCHED:
+            item.add_marker(pytest.mark.skip(reason="needs the patched kernel: run tests/kernel/test_kernel.py"))
+
+
+def kernel_log() -> list[str]:
+    return subprocess.run(["dmesg"], check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+@pytest.fixture(autouse=True)
+def quiet_kernel() -> Iterator[None]:
+    """The kernel has nothing to say against the test."""
+    before = len(kernel_log())
+    yield
+    trouble = [line for line in kernel_log()[before:] if any(word in line for word in TROUBLE)]
+    assert not trouble, "\n".join(trouble)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def _recorders() -> tuple[Recorder, Recorder]:
+    return Recorder(), Recorder()
+
+
+@pytest.fixture
+def client(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """Records at the client, and claims every session."""
+    recorder = _recorders[0]
+    recorder.reset()
+    recorder.reply()
+    recorder.attach(lab.client.cgroup)
+    return recorder
+
+
+@pytest.fixture
+def server(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """Records at the server, and claims every session."""
+    recorder = _recorders[1]
+    recorder.reset()
+    recorder.reply()
+    recorder.attach(lab.server.cgroup)
+    return recorder

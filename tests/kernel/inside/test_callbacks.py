@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import hashlib
+import socket
+import struct
+
+from tests.kernel.lab import Lab, exchange, wait_for
+from tests.kernel.programs import Flag, Op, Recorder, address
+
+
+def token_of(key: int) -> int:
+    """RFC 8684 section 3.2: the first 32 bits of the key's SHA-256, both as on the wire."""
+    return int(struct.unpack(">I", hashlib.sha256(struct.pack("=Q", key)).digest()[:4])[0])
+
+
+def test_client_and_server_see_the_life_of_a_session(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """NEW_SESSION, FULLY_ESTABLISHED and CLOSE_SESSION come once each, in this order, at both ends."""
+    ends = lab.connect(lab.listen())
+    for end in ends:
+        end.close()
+    for recorder, is_server in ((client, 0), (server, 1)):
+        wait_for("close", lambda recorder=recorder: recorder.count(Op.CLOSE_SESSION))
+        new, established, close = recorder.events()
+        assert [new.op, established.op, close.op] == [100, 101, 102]
+        assert new.args[:2] == (0, is_server)
+        assert established.args[:2] == (1, 1)
+        assert close.args[0] == 0
+        assert new.flags & ~Flag.ESTABLISHED == Flag.MASTER | Flag.SERVER * is_server
+        assert established.flags & Flag.CLAIMED
+        assert len({e.tokens for e in (new, established, close)}) == 1
+
+
+def test_tokens_are_those_of_the_keys(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """Both ends have both keys, crossed, and the tokens that RFC 8684 derives from them."""
+    lab.connect(lab.listen())
+    here, there = client.events(Op.FULLY_ESTABLISHED)[0], server.events(Op.FULLY_ESTABLISHED)[0]
+    assert here.keys == there.keys[::-1] and all(here.keys)
+    assert here.tokens == there.tokens[::-1]
+    # the kernel holds the key as sent, the token in host order
+    assert here.tokens[0] in (token_of(here.keys[0]), token_of(int.from_bytes(here.keys[0].to_bytes(8, "little"), "big")))
+
+
+def test_no_callback_without_mptcp(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """Plain TCP sockets make no MPTCP callback."""
+    lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
+    assert client.events() == [] and server.events() == []
+
+
+def test_unclaimed_session_gets_new_session_only(lab: Lab, client: Recorder) -> None:
+    """A program that does not claim hears of the session once, whatever else it replies."""
+    listener = lab.listen()
+    for reply in (0, 1, 0xFFFFFFFF):
+        client.reply(new_session=reply)
+        for end in lab.connect(listener):
+            end.close()
+    assert [e.op for e in client.events()] == [Op.NEW_SESSION] * 3
+    assert lab.client.counter("BPFClaimed") == 0
+
+
+def test_peer_without_mptcp(lab: Lab, client: Recorder) -> None:
+    """A session that is plain TCP from the start is no session for a program."""
+    lab.connect(lab.listen(protocol=socket.IPPROTO_TCP))
+    assert client.events() == []
+
+
+def test_fallback_closes_the_session(lab: Lab, client: Recorder) -> None:
+    """What falls back to TCP after its start ends with CLOSE_SESSION(1), once."""
+    listener = lab.listen()
+    sock = lab.keep(lab.client.socket())
+    # the third ACK and the data lose their MPTCP options: the server answers as plain TCP
+    lab.client.sysctl("net.mptcp.enabled", 1)
+    sock.connect(("10.1.0.2", 5000))
+    new = client.events(Op.NEW_SESSION)
+    assert len(new) == 1 and client.count(Op.CLOSE_SESSION) == 0
+    sock.close()
+    wait_for("close", lambda: client.count(Op.CLOSE_SESSION))
+    assert client.count(Op.CLOSE_SESSION) == 1
+    listener.close()
+
+
+def test_subflow_callbacks_at_both_ends(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """An additional subflow is asked for, established and closed at both ends, with its ids."""
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.1.0.2"))
+    lab.server.ip("route", "add", "10.2.0.1/32", "dev", "eth2")
+    lab.client.ip("route", "add", "10.1.0.2/32", "dev", "eth1")
+    ends = lab.connect(lab.listen("0.0.0.0"))
+    wait_for("subflow", lambda: client.count(Op.SUBFLOW_ESTABLISHED) and server.count(Op.SUBFLOW_ESTABLISHED))
+    (here,), (there,) = client.events(Op.SUBFLOW_ESTABLISHED), server.events(Op.SUBFLOW_ESTABLISHED)
+    (request,) = server.events(Op.JOIN_REQUEST)
+    assert here.args == (0, 1, 0, 0)
+    assert there.args == (0, 0, 1, 0)
+    assert request.args == (0, 0, 1, 0)
+    assert here.flags & Flag.JOIN and not here.flags & Flag.MASTER
+    assert client.events(Op.FULLY_ESTABLISHED)[0].tokens == here.tokens
+    exchange(*ends, b"y" * 10000)
+    wait_for("fully established", lambda: client.count(Op.FULLY_ESTABLISHED) == 2)
+    assert client.events(Op.FULLY_ESTABLISHED)[1].args[:2] == (0, 0)
+
+
+def test_add_and_remove_address(lab: Lab, client: Recorder) -> None:
+    """ADD_RADDR has id, family, port and address of either family, REM_RADDR the id."""
+    lab.server.mptcp("endpoint", "add", "10.2.0.2", "id", "7", "signal")
+    lab.connect(lab.listen("0.0.0.0"))
+    wait_for("address", lambda: client.count(Op.ADD_RADDR) == 1)
+    (add,) = client.events(Op.ADD_RADDR)
+    assert add.raddr == (7, socket.AF_INET, 0, socket.inet_aton("10.2.0.2"))
+    assert add.args[:3] == (7, socket.AF_INET, 0)
+    assert add.args[3] == int.from_bytes(socket.inet_aton("10.2.0.2"), "little")
+    lab.server.mptcp("endpoint", "add", "fd00:2::2", "id", "8", "signal")
+    wait_for("address", lambda: client.count(Op.ADD_RADDR) == 2)
+    assert client.events(Op.ADD_RADDR)[1].raddr == (
+        8,
+        socket.AF_INET6,
+        0,
+        socket.inet_pton(socket.AF_INET6, "fd00:2::2"),
+    )
+    lab.server.mptcp("endpoint", "delete", "id", "7")
+    wait_for("removal", lambda: client.count(Op.REM_RADDR) == 1)
+    assert client.events(Op.REM_RADDR)[0].args[0] == 7
+
+
+def test_refused_join(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """A JOIN_REQUEST answered with BPF_MPTCP_REFUSE resets the subflow; the peer's program learns of it."""
+    from tests.kernel.programs import CLAIM, REFUSE
+
+    server.reply(new_session=CLAIM, join_request=REFUSE)
+    client.act(0, Op.FULLY_ESTABLISHED, "open")
+    lab.connect(lab.listen())
+    wait_for("refusal", lambda: client.count(Op.SUBFLOW_CLOSED))
+    (closed,) = client.events(Op.SUBFLOW_CLOSED)
+    assert closed.args[0] != 0
+    assert lab.server.counter("BPFJoinRefused") == 1
+    assert server.count(Op.SUBFLOW_ESTABLISHED) == 0
+    assert len(lab.client.subflows()) == 1
+
+
+def test_never_accepted_session_is_closed_once(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """A session that no accept() took ends with one CLOSE_SESSION, by its peer or with its listener."""
+    listener = lab.listen()
+    for _ in range(5):
+        sock = lab.keep(lab.client.socket())
+        sock.connect(("10.1.0.2", 5000))
+        sock.sendall(b"x")
+    wait_for("sessions", lambda: server.count(Op.NEW_SESSION) == 5)
+    listener.close()
+    wait_for("closes", lambda: server.count(Op.CLOSE_SESSION) == 5)
+
+
+def test_disconnect_closes_and_a_new_session_begins(lab: Lab, client: Recorder) -> None:
+    """connect(AF_UNSPEC) ends the session for its program; connecting again makes another."""
+    listener = lab.listen()
+    sock, _ = lab.connect(listener)
+    libc = __import__("ctypes").CDLL(None)
+    assert libc.connect(sock.fileno(), bytes(16), 16) == 0
+    assert client.count(Op.CLOSE_SESSION) == 1
+    sock.connect(("10.1.0.2", 5000))
+    lab.keep(listener.accept()[0])
+    assert client.count(Op.NEW_SESSION) == 2
+    tokens = {e.tokens for e in client.events(Op.NEW_SESSION)}
+    assert len(tokens) == 2

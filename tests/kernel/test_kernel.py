@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Starts the patched kernel under User Mode Linux, with the tests of ``inside`` in it.
+
+KERNEL_RUN_OPTIONS: more options of kernel/run, for example ``--debug --mem 2G``.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+OPTIONS = shlex.split(os.environ.get("KERNEL_RUN_OPTIONS", ""))
+RUN = REPOSITORY / "kernel" / "run"
+
+
+def kernel_run(*command: str, stdin: bytes = b"", options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
+    share = ("--share", sys.prefix) if sys.prefix.startswith(("/tmp/", "/run/")) else ()
+    return subprocess.run(
+        [RUN, *share, "--timeout", "900", *OPTIONS, *options, "--", *command],
+        cwd=REPOSITORY,
+        input=stdin,
+        capture_output=True,
+    )
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "inside").glob("test_*.py")), ids=lambda p: p.stem)
+def test_inside(path: Path) -> None:
+    """The tests of the file pass under the patched kernel."""
+    result = kernel_run(
+        *(sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"), str(path)
+    )
+    print(result.stdout.decode(errors="replace"))
+    print(result.stderr.decode(errors="replace"), file=sys.stderr)
+    assert result.returncode == 0
+
+
+def test_exit_status_streams_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kernel/run passes arguments, environment, directory, streams and exit status through."""
+    monkeypatch.setenv("A_VALUE", "with 'quotes' and\nlines")
+    script = 'printf "%s|%s|%s|" "$A_VALUE" "$1" "$PWD"; cat; echo error >&2; exit 7'
+    data = bytes(range(256)) * 300
+    result = kernel_run("bash", "-c", script, "bash", 'a "b" *', stdin=data)
+    assert result.returncode == 7
+    assert result.stdout == f"with 'quotes' and\nlines|a \"b\" *|{REPOSITORY}|".encode() + data
+    assert result.stderr.decode().splitlines()[-1] == "error"
+
+
+def test_time_limit() -> None:
+    """A command that does not end is killed: exit status 124, and no process stays."""
+    result = kernel_run("sleep", "1000", options=("--timeout", "2"))
+    assert result.returncode == 124
+
+
+def test_files_are_read_only(tmp_path: Path) -> None:
+    """Files of the machine are seen, and can not be changed, except in a shared directory."""
+    result = kernel_run("touch", str(REPOSITORY / "kernel" / "touched"))
+    assert result.returncode != 0 and not (REPOSITORY / "kernel" / "touched").exists()
+    result = kernel_run("sh", "-c", f"echo yes > {tmp_path}/written", options=("--share", str(tmp_path)))
+    assert result.returncode == 0 and (tmp_path / "written").read_text() == "yes\n"
