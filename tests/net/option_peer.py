@@ -16,6 +16,7 @@ both with [--user-timeout MS] [--congestion NAME]  what the application sets its
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import socket
 import struct
@@ -23,8 +24,25 @@ import sys
 from typing import Any
 
 IPPROTO_MPTCP = 262
-SO_COOKIE = 57
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_COOKIE = 26, 27, 57
 TCP_INFO_ATO, TCP_INFO_CWND = 12, 80  # offsets in struct tcp_info, include/uapi/linux/tcp.h
+
+
+def drop(listener: socket.socket, words: int) -> None:
+    """A classic BPF filter (linux/filter.h) on the listener: the data offset in byte 12 of the TCP header."""
+    if not words:
+        listener.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        return
+    program = [
+        (0x30, 0, 0, 12),
+        (0x54, 0, 0, 0xF0),
+        (0x15, 0, 1, words << 4),
+        (6, 0, 0, 0),
+        (6, 0, 0, 1 << 16),
+    ]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
+    header = struct.pack("HL", len(program), ctypes.addressof(code))
+    listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, header)
 
 
 def prepared(args: argparse.Namespace, family: int) -> socket.socket:
@@ -86,6 +104,8 @@ def main() -> None:
             elif command["do"] == "open":
                 newest = prepared(args, socket.AF_INET6 if ":" in args.host else socket.AF_INET)
                 newest.connect((args.host, args.port))
+            elif command["do"] == "drop":
+                drop(listener, command["words"])
             elif newest is None:
                 raise OSError("no connection yet")
             elif command["do"] == "send":
