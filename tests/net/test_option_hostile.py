@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pm.options import PluginReport
 from tests.net.inject import inject, observe
 from tests.net.lab import Lab
 from tests.net.options import ACCEPT, ALGORITHMS, USUAL, Connection, with_options
@@ -72,13 +73,18 @@ def forged(lab: Lab, connection: Connection, options: str) -> None:
     inject(lab.netns("client"), template, bytes.fromhex(options.replace(" ", "")))
 
 
+def reported(connection: Connection, plugin: str) -> PluginReport:
+    """What the server made of the plugin's option, once it has it."""
+    return wait_for(connection.server.reports, until=lambda reports: plugin in reports)[plugin]
+
+
 @pytest.mark.parametrize("options", CASES)
 def test_option_from_the_wire(lab: Lab, options: str) -> None:
     """Valid ones are cut to the policy's limits, others refused with the reason; the connection goes on."""
     plugin, applied, refused = CASES[options]
     with Connection(lab) as connection:
         forged(lab, connection, options)
-        report = wait_for(lambda: connection.server.reports().get(plugin))
+        report = reported(connection, plugin)
         assert report.refused == refused
         if applied is not None:
             assert report.applied == applied
@@ -104,7 +110,7 @@ def test_initial_window_too_late(lab: Lab) -> None:
     with Connection(lab) as connection:
         connection.exchange()
         forged(lab, connection, "fd06 4d49 0014")
-        report = wait_for(lambda: connection.server.reports().get(IW))
+        report = reported(connection, IW)
         assert (report.applied, report.refused) == (None, "late")
 
 
@@ -112,7 +118,7 @@ def test_initial_window_from_an_untrusted_prefix(lab: Lab) -> None:
     """A peer outside of the trusted prefixes is refused, one bit of the prefix decides."""
     with Connection(lab, server_cgroup="far") as connection:
         forged(lab, connection, "fd06 4d49 0014")
-        report = wait_for(lambda: connection.server.reports().get(IW))
+        report = reported(connection, IW)
         assert (report.applied, report.refused) == (None, "untrusted")
         assert connection.server.get()["cwnd"] == 10
 
@@ -122,6 +128,6 @@ def test_first_request_counts(lab: Lab) -> None:
     with Connection(lab) as connection:
         for name in ("reno", "cubic", "reno"):
             forged(lab, connection, f"fd05 4d43 {ALGORITHMS[name]:02x}")
-        wait_for(lambda: connection.server.reports().get(CC))
+        reported(connection, CC)
         connection.exchange()
         assert connection.server.get()["congestion"] == "reno"
