@@ -48,7 +48,10 @@ class Host:
         self.ip("link", "set", "lo", "up")
 
     def close(self) -> None:
+        if self._namespace < 0:
+            return
         os.close(self._namespace)
+        self._namespace = -1
         run("ip", "netns", "del", self.name)
         with contextlib.suppress(OSError):  # sockets of it may still be closing
             self.cgroup.rmdir()
@@ -101,13 +104,12 @@ class Host:
             # of this thread: /proc/net is that of the process's first one
             lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
         header, values = (line.split() for line in lines if line.startswith("MPTcpExt:"))
-        return dict(zip(header, values, strict=True)).get(name, "0") and int(
-            dict(zip(header, values, strict=True))[name]
-        )
+        return int(dict(zip(header, values, strict=True)).get(name, 0))
 
     def subflows(self) -> list[tuple[str, str]]:
         """(local, remote) "ip:port" of the established TCP sockets of MPTCP sessions."""
-        lines = run("ip", "netns", "exec", self.name, "ss", "-Htni", "state", "established").splitlines()
+        with self.inside():
+            lines = run("ss", "-Htni", "state", "established").splitlines()
         pairs = []
         for line, info in zip(lines[::2], lines[1::2], strict=True):
             if "tcp-ulp-mptcp" in info:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""TCP_BPF_DELACK_SEGS."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from typing import Any
+
+import pytest
+
+from tests.kernel.lab import Lab, run
+from tests.kernel.programs import Program
+
+SIZE = 1 << 20
+SEGMENTS_AT = 136  # struct tcp_info, tcpi_segs_out and tcpi_segs_in
+
+
+@pytest.fixture
+def delack(lab: Lab) -> Any:
+    program = Program("delack", function="delack")
+    program.attach(lab.server.cgroup)
+    lab.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
+    netem(lab, "rate", "30mbit")  # so that they arrive one by one
+    return program.module
+
+
+def netem(lab: Lab, *options: str) -> None:
+    """``options`` of tc-netem on the client's way to the server."""
+    with lab.client.inside():
+        run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
+
+
+def acks_and_segments(lab: Lab, module: Any, segments: int) -> tuple[int, int]:
+    """Packets that the receiver of SIZE bytes sent and got."""
+    module[b"segments"][0] = ctypes.c_int(segments)
+    listener = lab.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
+    client, server = lab.connect(listener, protocol=socket.IPPROTO_TCP)
+    listener.close()
+    client.setblocking(False)
+    left, to_send = SIZE, memoryview(bytes(SIZE))
+    while left:
+        try:
+            to_send = to_send[client.send(to_send[:65536]) :] if to_send else to_send
+        except BlockingIOError:
+            pass
+        left -= len(server.recv(65536))
+    info = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+    acks, segs = struct.unpack_from("=II", info, SEGMENTS_AT)
+    client.close()
+    server.close()
+    return acks, segs
+
+
+def test_fewer_acks(lab: Lab, delack: Any) -> None:
+    """With 8, a bulk transfer has less than half of the usual ACKs, with 1 nearly one per segment."""
+    usual, _ = acks_and_segments(lab, delack, 0)
+    few, _ = acks_and_segments(lab, delack, 8)
+    every, segments = acks_and_segments(lab, delack, 1)
+    print(f"ACKs: usual {usual}, after 8 segments {few}, after each {every} of {segments}")
+    assert few < usual / 2
+    assert every > usual
+
+
+def test_acks_while_repairing(lab: Lab, delack: Any) -> None:
+    """With data out of order the receiver acknowledges as usual: losses are found in time."""
+    clean, _ = acks_and_segments(lab, delack, 16)
+    netem(lab, "rate", "30mbit", "loss", "3%")
+    lossy, _ = acks_and_segments(lab, delack, 16)
+    print(f"ACKs after 16 segments: {clean}, with 3 % loss {lossy}")
+    assert lossy > 1.5 * clean
+
+
+@pytest.mark.parametrize(("value", "result"), [(0, 0), (1, 0), (64, 0), (65, -errno.EINVAL), (-1, -errno.EINVAL)])
+def test_range(lab: Lab, delack: Any, value: int, result: int) -> None:
+    """0 to 64; bpf_getsockopt() reads what is set."""
+    delack[b"segments"][0] = ctypes.c_int(value)
+    lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
+    results = [delack[b"results"][i].value for i in range(3)]
+    assert results == [result, 0, value if result == 0 else 0]
