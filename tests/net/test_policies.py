@@ -31,6 +31,38 @@ def test_two_policies_and_an_unmanaged_process(lab: Lab) -> None:
     wait_for(lambda: {s["cgroup"] for s in service.sessions()} == {lab.cgroup_path(n) for n in clients})
 
 
+def test_policy_is_known_in_time(lab: Lab) -> None:
+    """The classifier names the policy by ESTABLISHED: nobody waits for the cgroup to be looked up."""
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    lab.cgroup("a")
+    wait_for(lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")))
+    lab.client(cgroup="a").open(20)
+    for session in wait_reported(service, 2, sessions=20):
+        history = [e["event"] for e in service.get(f"/v1/sessions/{session['token']}")["events"]]
+        assert history.index("policy") < history.index("subflow_opening")
+        assert history.index("policy") <= history.index("established") + 1
+    assert service.get("/v1/status")["counters"]["classified"] >= 20
+
+
+def test_announced_port_is_used(lab: Lab) -> None:
+    """ADD_ADDR with a port of its own: the subflow goes to that port."""
+    other = lab.address("server", 2)
+    lab.ip("server", "mptcp", "endpoint", "add", other, "dev", "eth1", "port", "5055", "signal")
+    lab.server()
+    lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    want = {(a, lab.address("server", 1), 5000) for a in lab.addresses("client")}
+    want |= {(a, other, 5055) for a in lab.addresses("client")}
+    wait_for(
+        lambda: [
+            {(f.local, f.remote, f.remote_port) for f in flows if f.state == "ESTAB"}
+            for flows in lab.subflows().values()
+        ],
+        until=lambda got: got == [want],
+    )
+
+
 def test_service_and_kernel_agree(lab: Lab) -> None:
     """What REST says of a session is what ss says: 4-tuples, ids, backup flags."""
     lab.server()
