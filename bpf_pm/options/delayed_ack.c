@@ -77,6 +77,7 @@ static __always_inline enum option_event delayed_ack_receive(struct option *o, c
 	if (value[1] && p->counts_segments && option_set(o, TCP_BPF_DELACK_SEGS, value[1]))
 		return OPTION_KERNEL;
 	option_private(o)[0] = value[0] << 8;
+	option_private(o)[1] = RTT_UNKNOWN; /* no timeout is that long */
 	o->state->timing |= 1 << o->slot;
 	return delayed_ack_apply(o);
 }
