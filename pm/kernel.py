@@ -165,7 +165,9 @@ class Commands(Protocol):
 class Diagnosis(Protocol):
     """Questions to sock_diag."""
 
-    def session_figures(self, token: int) -> SessionFigures | None: ...
+    def session_infos(self, tokens: Sequence[int]) -> Sequence[SessionFigures | None]:
+        """One answer per local token, in order; None where there is no such session."""
+
     def bytes_moved(self, session: Session) -> int:
         """Payload sent and received; 0 where the session is gone."""
 

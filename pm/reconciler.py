@@ -44,6 +44,7 @@ from pm.sessions import SessionTable
 
 log = structlog.get_logger(__name__)
 
+AUDIT_INTERVAL_S = 5.0  # a look at 10,000 sessions costs about 40 ms, in slices
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
 THRESHOLD_POLL_S = 0.1  # how often after_bytes is looked at first; less often as a session ages
 THRESHOLD_POLL_CAP_S = 5.0
@@ -124,10 +125,9 @@ class Reconciler:
         self._arrivals.admit_all()
         self._arrivals.disarm()
         merged = self.table.merge(self._diagnosis.dump_subflows(), now)
+        gone = self._close_gone([s.token for s in merged.sessions_missing], now)
         for session in merged.sessions_missing:
-            if self._diagnosis.session_figures(session.token) is None:
-                self._closed(session.token, now)
-            else:  # it lives on for a while without any subflow
+            if session.token not in gone:  # it lives on for a while without any subflow
                 merged.subflows_missing.extend((session, s) for s in session.subflows)
         for session, subflow in merged.subflows_missing:
             if not self._diagnosis.subflow_exists(subflow):
@@ -137,6 +137,26 @@ class Reconciler:
             self._name(session)
         self._counters["resyncs"] += 1
         self._sweep.set()
+
+    async def audit(self) -> None:
+        """Close for ever what is gone without an event.
+
+        The kernel tells nothing of sessions that were reset (MP_FASTCLOSE) or never accepted: it has
+        taken their token away before it would.
+        """
+        while True:
+            await asyncio.sleep(AUDIT_INTERVAL_S)
+            tokens = list(self.table.by_token)
+            for first in range(0, len(tokens), BATCH):
+                self._close_gone(tokens[first : first + BATCH], time.time())
+                await asyncio.sleep(0)
+
+    def _close_gone(self, tokens: Sequence[int], now: float) -> set[int]:
+        infos = self._diagnosis.session_infos(tokens)
+        gone = {token for token, info in zip(tokens, infos, strict=True) if info is None}
+        for token in gone:
+            self._closed(token, now)
+        return gone
 
     # Events
 
@@ -272,7 +292,7 @@ class Reconciler:
         all the same.
         """
         if not session.cgroup_id:
-            figures = self._diagnosis.session_figures(session.token)
+            (figures,) = self._diagnosis.session_infos((session.token,))
             session.cgroup_id = figures.cgroup_id if figures else 0
         unclassified = session.policy is None and session.cgroup_id
         if unclassified and self._set_policy(session, self._selector.policy_of_cgroup(session.cgroup_id)):

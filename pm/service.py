@@ -184,6 +184,7 @@ class Service:
                 for part in (
                     asyncio.wait_for(failure, None),
                     self._reconciler.run(),
+                    self._reconciler.audit(),
                     self._selection.run(),
                     self._reload_on_hangup(hangup),
                     self._reload_on_change(),

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -91,6 +93,38 @@ def test_sessions_older_than_the_service(lab: Lab) -> None:
     assert session["token"] == service.sessions()[0]["token"]
     client.open()
     wait_for(lambda: sorted(len(f) for f in lab.subflows().values()), until=lambda got: got == [1, 2])
+
+
+RESET = """
+import socket, struct, sys
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262) for _ in range(10)]
+for s in sockets:
+    s.connect((sys.argv[1], 5000))
+    s.send(b"x")
+    s.recv(1)
+print("open", flush=True)
+sys.stdin.readline()
+for s in sockets:
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    s.close()
+"""
+
+
+def test_reset_sessions_are_forgotten(lab: Lab) -> None:
+    """The kernel sends no CLOSED for a session that the peer reset: it goes all the same, on both ends."""
+    lab.server(cgroup="srv")
+    services = [
+        lab.service(config(policy(lab, "srv", "none")), ns="server"),
+        lab.service(config(policy(lab, "a"))),
+    ]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = lab.popen([sys.executable, "-c", RESET, lab.address("server", 1)], cgroup="a", **pipes)
+    assert process.stdout
+    assert process.stdout.readline() == "open\n"
+    for service in services:
+        wait_reported(service, 2, sessions=10)
+    process.communicate("\n")
+    wait_for(lambda: [len(service.sessions()) for service in services], 20, until=lambda got: got == [0, 0])
 
 
 def test_burst_of_2000_connections(lab: Lab) -> None:

@@ -13,7 +13,7 @@ import errno
 import itertools
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -189,8 +189,8 @@ class Kernel:
 
     # pm.kernel.Diagnosis
 
-    def session_figures(self, token: int) -> Any:
-        return Record(cgroup_id=7) if token in self.sessions else None
+    def session_infos(self, tokens: Sequence[int]) -> list[Any]:
+        return [Record(cgroup_id=7) if token in self.sessions else None for token in tokens]
 
     def bytes_moved(self, session: Session) -> int:
         return 0
