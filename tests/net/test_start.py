@@ -74,7 +74,7 @@ def test_mptcp_disabled(lab: Lab, good: Path) -> None:
 
 def test_no_cgroup2(lab: Lab, good: Path) -> None:
     """Exit 3 and the mount command."""
-    unmount = 'umount -R /sys/fs/cgroup; exec "$@"'
+    unmount = 'umount -l -a -t cgroup2; exec "$@"'
     status, complaint = start(lab, good, "unshare", "--mount", "sh", "-c", unmount, "sh")
     assert (status, len(complaint.splitlines())) == (3, 1)
     assert "mount -t cgroup2" in complaint
