@@ -110,14 +110,6 @@ static __always_inline u32 option_prefix(struct option *o, enum prefix_kind kind
 	return value ? *value : 0;
 }
 
-/* Write down what happened, for the session's page. */
-static __always_inline void publish(struct option *o)
-{
-	u64 cookie = get_socket_cookie(o->skops);
-
-	records.update(&cookie, &o->state->record);
-}
-
 static __always_inline void report(struct option *o, enum option_event event)
 {
 	struct option_record *record = &o->state->record;
@@ -138,7 +130,16 @@ static __always_inline void report(struct option *o, enum option_event event)
 	} else {
 		return;
 	}
-	publish(o);
+	o->news = true;
+}
+
+/* Write down what happened, for the session's page: once per callback, it is what costs most. */
+static __always_inline void publish(struct option *o)
+{
+	u64 cookie = get_socket_cookie(o->skops);
+
+	if (o->news)
+		records.update(&cookie, &o->state->record);
 }
 
 /* Ask for the callbacks that the plugins still need; give back only those that we asked for. */
@@ -220,6 +221,7 @@ static __always_inline void establish(struct option *o)
 	EACH_PLUGIN(START)
 	receive(o);
 	settle(o);
+	publish(o);
 }
 
 /* An option is done with once a packet that carried it, with data, is acknowledged. */
@@ -362,5 +364,6 @@ int options(struct bpf_sock_ops *skops)
 		rtt(&o);
 		break;
 	}
+	publish(&o);
 	return 1;
 }

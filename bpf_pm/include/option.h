@@ -86,6 +86,7 @@ struct option {
 	struct option_state *state;
 	struct option_parameters *parameters;
 	u32 slot;
+	bool news; /* the record has changed */
 };
 
 /* A field of the context, by itself: the verifier refuses one load of two neighbours. */
