@@ -22,25 +22,25 @@ enum {
 };
 
 enum { /* mptcp_flags */
-	BPF_MPTCP_F_MASTER = 1 << 0,
-	BPF_MPTCP_F_JOIN = 1 << 1,
-	BPF_MPTCP_F_ESTABLISHED = 1 << 2,
-	BPF_MPTCP_F_SERVER = 1 << 3,
-	BPF_MPTCP_F_FALLBACK = 1 << 4,
-	BPF_MPTCP_F_CLAIMED = 1 << 5,
-	BPF_MPTCP_F_BACKUP = 1 << 6,
+       BPF_MPTCP_F_MASTER = 1 << 0,
+       BPF_MPTCP_F_JOIN = 1 << 1,
+       BPF_MPTCP_F_ESTABLISHED = 1 << 2,
+       BPF_MPTCP_F_SERVER = 1 << 3,
+       BPF_MPTCP_F_FALLBACK = 1 << 4,
+       BPF_MPTCP_F_CLAIMED = 1 << 5,
+       BPF_MPTCP_F_BACKUP = 1 << 6,
 };
 
 enum { /* args[3] of SUBFLOW_ESTABLISHED, SUBFLOW_CLOSED, JOIN_REQUEST */
-	BPF_MPTCP_SF_BACKUP = 1 << 0,
-	BPF_MPTCP_SF_REQUEST = 1 << 1,
+       BPF_MPTCP_SF_BACKUP = 1 << 0,
+       BPF_MPTCP_SF_REQUEST = 1 << 1,
 };
 
 enum { /* struct bpf_mptcp_addr, flags */
-	BPF_MPTCP_ADDR_BACKUP = 1 << 0,
-	BPF_MPTCP_ADDR_ANNOUNCE = 1 << 1,
-	BPF_MPTCP_ADDR_PRIO = 1 << 2,
-	BPF_MPTCP_ADDR_WITHDRAW = 1 << 3,
+       BPF_MPTCP_ADDR_BACKUP = 1 << 0,
+       BPF_MPTCP_ADDR_ANNOUNCE = 1 << 1,
+       BPF_MPTCP_ADDR_PRIO = 1 << 2,
+       BPF_MPTCP_ADDR_WITHDRAW = 1 << 3,
 };
 
 enum { TCP_BPF_DELACK_SEGS = 1100 };

@@ -21,6 +21,7 @@ CLONE_NEWNET = 0x40000000
 IPPROTO_MPTCP = 262
 CGROUPS = Path("/sys/fs/cgroup")
 T = TypeVar("T")
+Socket = socket.socket  # Host.socket() hides the module in its class
 
 
 def wait_for(what: str, condition: Callable[[], T], timeout_s: float = 5.0) -> T:
@@ -76,13 +77,13 @@ class Host:
             os.close(home)
             (CGROUPS / "cgroup.procs").write_text("0")
 
-    def socket(self, family: int = socket.AF_INET, protocol: int = IPPROTO_MPTCP) -> socket.socket:
+    def socket(self, family: int = socket.AF_INET, protocol: int = IPPROTO_MPTCP) -> Socket:
         with self.inside():
             sock = socket.socket(family, socket.SOCK_STREAM, protocol)
         sock.settimeout(5)
         return sock
 
-    def listen(self, ip: str, port: int = 0, *, protocol: int = IPPROTO_MPTCP) -> socket.socket:
+    def listen(self, ip: str, port: int = 0, *, protocol: int = IPPROTO_MPTCP) -> Socket:
         sock = self.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, protocol)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if ip == "::":
@@ -153,7 +154,9 @@ class Lab:
         self, listener: socket.socket, ip: str = "10.1.0.2", *, family: int = 0, protocol: int = IPPROTO_MPTCP
     ) -> tuple[socket.socket, socket.socket]:
         """A session on which data went both ways: fully established at both ends."""
-        client = self.keep(self.client.socket(family or (socket.AF_INET6 if ":" in ip else socket.AF_INET), protocol))
+        client = self.keep(
+            self.client.socket(family or (socket.AF_INET6 if ":" in ip else socket.AF_INET), protocol)
+        )
         client.connect((ip, listener.getsockname()[1]))
         server = self.keep(listener.accept()[0])
         server.settimeout(5)

@@ -79,7 +79,8 @@ def compile_program(path: Path, cflags: tuple[str, ...] = ()) -> Any:
     import bcc
 
     return bcc.BPF(
-        src_file=str(path).encode(), cflags=[f"-I{REPOSITORY / 'kernel' / 'include'}", "-Wno-unused-value", *cflags]
+        src_file=str(path).encode(),
+        cflags=[f"-I{REPOSITORY / 'kernel' / 'include'}", "-Wno-unused-value", *cflags],
     )
 
 
@@ -176,7 +177,12 @@ class Recorder(Program):
                     keys=f[0:2],
                     tokens=f[8:10],
                     flags=f[10],
-                    raddr=(f[11], family, socket.ntohs(f[13]), ip[:4] if family == socket.AF_INET else ip[4:]),
+                    raddr=(
+                        f[11],
+                        family,
+                        socket.ntohs(f[13]),
+                        ip[:4] if family == socket.AF_INET else ip[4:],
+                    ),
                     family=f[15],
                     ports=(f[16], socket.ntohl(f[17])),
                     results=f[19:23],

@@ -19,7 +19,9 @@ OPTIONS = shlex.split(os.environ.get("KERNEL_RUN_OPTIONS", ""))
 RUN = REPOSITORY / "kernel" / "run"
 
 
-def kernel_run(*command: str, stdin: bytes = b"", options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[bytes]:
+def kernel_run(
+    *command: str, stdin: bytes = b"", options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[bytes]:
     share = ("--share", sys.prefix) if sys.prefix.startswith(("/tmp/", "/run/")) else ()
     return subprocess.run(
         [RUN, *share, "--timeout", "900", *OPTIONS, *options, "--", *command],
@@ -29,11 +31,14 @@ def kernel_run(*command: str, stdin: bytes = b"", options: tuple[str, ...] = ())
     )
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "inside").glob("test_*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parent / "inside").glob("test_*.py")), ids=lambda p: p.stem
+)
 def test_inside(path: Path) -> None:
     """The tests of the file pass under the patched kernel."""
     result = kernel_run(
-        *(sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"), str(path)
+        *(sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"),
+        str(path),
     )
     print(result.stdout.decode(errors="replace"))
     print(result.stderr.decode(errors="replace"), file=sys.stderr)
@@ -60,6 +65,8 @@ def test_time_limit() -> None:
 def test_files_are_read_only(tmp_path: Path) -> None:
     """Files of the machine are seen, and can not be changed, except in a shared directory."""
     result = kernel_run("touch", str(REPOSITORY / "kernel" / "touched"))
-    assert result.returncode != 0 and not (REPOSITORY / "kernel" / "touched").exists()
+    assert result.returncode != 0
+    assert not (REPOSITORY / "kernel" / "touched").exists()
     result = kernel_run("sh", "-c", f"echo yes > {tmp_path}/written", options=("--share", str(tmp_path)))
-    assert result.returncode == 0 and (tmp_path / "written").read_text() == "yes\n"
+    assert result.returncode == 0
+    assert (tmp_path / "written").read_text() == "yes\n"

@@ -33,7 +33,7 @@ class Wire:
         self._socket.setblocking(False)
 
     def packets(self) -> list[tuple[int, int, int, int]]:
-        found = []
+        found: list[tuple[int, int, int, int]] = []
         while True:
             try:
                 data, control, _, _ = self._socket.recvmsg(2048, 64)
@@ -104,7 +104,10 @@ def main(sessions: int) -> None:
         program.detach(lab.client.cgroup)
         for kind, values in delays.items():
             quantiles = statistics.quantiles(values, n=10)
-            print(f"join {kind}: n={len(values)} median={quantiles[4]:.0f} p10={quantiles[0]:.0f} p90={quantiles[8]:.0f} us")
+            print(
+                f"join {kind}: n={len(values)} median={quantiles[4]:.0f} us,"
+                f" p10={quantiles[0]:.0f} p90={quantiles[8]:.0f}"
+            )
 
         lab.client.mptcp("endpoint", "flush")
         lab.client.sysctl("net.mptcp.bpf_max_subflows", 0)  # the claim alone
@@ -118,7 +121,9 @@ def main(sessions: int) -> None:
                 if attached:
                     attached.detach(lab.client.cgroup)
         for kind, values in rates.items():
-            print(f"rate {kind}: median={statistics.median(values):.0f}/s {min(values):.0f}..{max(values):.0f}")
+            print(
+                f"rate {kind}: median={statistics.median(values):.0f}/s {min(values):.0f}..{max(values):.0f}"
+            )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ TROUBLE = ("WARNING:", "BUG:", "KASAN", "possible recursive locking", "INFO: tas
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE) and not PATCHED:
-            item.add_marker(pytest.mark.skip(reason="needs the patched kernel: run tests/kernel/test_kernel.py"))
+            item.add_marker(
+                pytest.mark.skip(reason="needs the patched kernel: run tests/kernel/test_kernel.py")
+            )
 
 
 def kernel_log() -> list[str]:

@@ -20,7 +20,7 @@ def serve_two_paths(lab: Lab) -> None:
 
 
 def test_claimed_and_kernel_managed_sessions_side_by_side(lab: Lab, client: Recorder) -> None:
-    """Of two sessions of one namespace, the claimed one keeps its one subflow, the other gets the kernel's."""
+    """Of two sessions of one namespace, the claimed one keeps its one subflow, the other gets more."""
     serve_two_paths(lab)
     listener = lab.listen("0.0.0.0")
     claimed = lab.connect(listener)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import socket
@@ -42,10 +43,8 @@ def acks_and_segments(lab: Lab, module: Any, segments: int) -> tuple[int, int]:
     client.setblocking(False)
     left, to_send = SIZE, memoryview(bytes(SIZE))
     while left:
-        try:
+        with contextlib.suppress(BlockingIOError):
             to_send = to_send[client.send(to_send[:65536]) :] if to_send else to_send
-        except BlockingIOError:
-            pass
         left -= len(server.recv(65536))
     info = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
     acks, segs = struct.unpack_from("=II", info, SEGMENTS_AT)
@@ -73,7 +72,9 @@ def test_acks_while_repairing(lab: Lab, delack: Any) -> None:
     assert lossy > 1.5 * clean
 
 
-@pytest.mark.parametrize(("value", "result"), [(0, 0), (1, 0), (64, 0), (65, -errno.EINVAL), (-1, -errno.EINVAL)])
+@pytest.mark.parametrize(
+    ("value", "result"), [(0, 0), (1, 0), (64, 0), (65, -errno.EINVAL), (-1, -errno.EINVAL)]
+)
 def test_range(lab: Lab, delack: Any, value: int, result: int) -> None:
     """0 to 64; bpf_getsockopt() reads what is set."""
     delack[b"segments"][0] = ctypes.c_int(value)

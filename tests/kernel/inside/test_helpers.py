@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from tests.kernel.lab import Lab, exchange, run, wait_for
-from tests.kernel.programs import Op, Recorder, address
+from tests.kernel.programs import Op, Program, Recorder, address
 
 BACKUP, ANNOUNCE, PRIO, WITHDRAW = 1, 2, 4, 8
 ESTABLISHED = Op.FULLY_ESTABLISHED
@@ -41,7 +41,9 @@ def test_null_addresses_repeat_the_initial_subflow(lab: Lab, client: Recorder, i
 def test_ipv4_addresses(lab: Lab, client: Recorder, length: int) -> None:
     """A sockaddr_in or a struct bpf_mptcp_addr names the path; a free source port is chosen."""
     accept_joins(lab)
-    client.act(0, ESTABLISHED, "open", address("10.2.0.1", length=length), address("10.2.0.2", 5000, length=length))
+    client.act(
+        0, ESTABLISHED, "open", address("10.2.0.1", length=length), address("10.2.0.2", 5000, length=length)
+    )
     lab.connect(lab.listen("0.0.0.0"))
     wait_for("subflow", lambda: ("10.2.0.1", "10.2.0.2") in ips(lab))
 
@@ -64,7 +66,8 @@ def test_dual_stack(lab: Lab, client: Recorder) -> None:
     client.act(1, ESTABLISHED, "open", address("::ffff:10.1.0.1", length=28), address("10.1.0.2", length=16))
     lab.connect(lab.listen("::"), "fd00:1::2")
     wait_for("subflows", lambda: len(lab.client.subflows()) == 3)
-    assert ("10.2.0.1", "10.2.0.2") in ips(lab) and ("10.1.0.1", "10.1.0.2") in ips(lab)
+    assert ("10.2.0.1", "10.2.0.2") in ips(lab)
+    assert ("10.1.0.1", "10.1.0.2") in ips(lab)
 
 
 def test_mapped_session(lab: Lab, client: Recorder) -> None:
@@ -83,11 +86,16 @@ def test_source_port_id_interface_and_backup(lab: Lab, client: Recorder) -> None
     accept_joins(lab)
     eth2 = int(lab.client.ip("-o", "link", "show", "eth2").split(":")[0])
     client.act(
-        0, ESTABLISHED, "open", address("10.2.0.1", 7777, id=9, ifindex=eth2, flags=BACKUP), address("10.2.0.2")
+        0,
+        ESTABLISHED,
+        "open",
+        address("10.2.0.1", 7777, id=9, ifindex=eth2, flags=BACKUP),
+        address("10.2.0.2"),
     )
     lab.connect(lab.listen("0.0.0.0"))
     event = wait_for("subflow", lambda: client.events(Op.SUBFLOW_ESTABLISHED))[0]
-    assert event.args == (0, 9, 1, 1) and event.ports == (7777, 5000)
+    assert event.args == (0, 9, 1, 1)
+    assert event.ports == (7777, 5000)
     assert "%eth2:7777" in run("ip", "netns", "exec", "client", "ss", "-tn")
     assert lab.server.counter("MPJoinSynBackupRx") == 1
 
@@ -206,7 +214,8 @@ def test_local_ids_are_freed(lab: Lab, client: Recorder) -> None:
     client.act(1, Op.SUBFLOW_ESTABLISHED, "close")
     client.act(2, Op.SUBFLOW_CLOSED, "open", address("10.2.0.7"), address("10.2.0.2"))
     lab.connect(lab.listen("0.0.0.0"))
-    events = wait_for("both", lambda: (e := client.events(Op.SUBFLOW_ESTABLISHED)) and len(e) == 2 and e)
+    wait_for("both", lambda: client.count(Op.SUBFLOW_ESTABLISHED) == 2)
+    events = client.events(Op.SUBFLOW_ESTABLISHED)
     # the entry is still there while SUBFLOW_CLOSED runs; the request is served after it went
     assert [e.args[1] for e in events] == [1, 1]
 
@@ -303,15 +312,14 @@ def test_requests_wait_for_accept(lab: Lab, server: Recorder) -> None:
     sock.connect(("10.1.0.2", 5000))
     sock.sendall(b"x")
     (event,) = wait_for("session", lambda: server.events(ESTABLISHED))
-    assert event.results[0] == 0 and lab.server.counter("MPJoinSynTx") == 0
+    assert event.results[0] == 0
+    assert lab.server.counter("MPJoinSynTx") == 0
     lab.keep(listener.accept()[0])
     wait_for("MP_JOIN", lambda: lab.server.counter("MPJoinSynTx") == 1)
 
 
 def test_helper_on_plain_tcp(lab: Lab) -> None:
     """On a TCP socket that is no subflow: EOPNOTSUPP."""
-    from tests.kernel.programs import Program
-
     program = Program("plain", function="plain")
     program.attach(lab.client.cgroup)
     lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)

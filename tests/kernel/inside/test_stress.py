@@ -56,7 +56,7 @@ def play(lab: Lab, rounds: int, between: Callable[[int], None] = lambda i: None)
         listener = lab.server.listen("0.0.0.0", 5000)
         listener.setblocking(False)
         clients = [connect(lab) for _ in range(10)]
-        servers = []
+        servers: list[socket.socket] = []
         for step in range(4):
             for sock in clients + servers:
                 with contextlib.suppress(OSError):
@@ -104,8 +104,7 @@ def test_every_new_session_closes(lab: Lab, client: Recorder, server: Recorder, 
     play(lab, ROUNDS)
     assert client.count(Op.NEW_SESSION) > ROUNDS
     wait_for("all closed", lambda: all_closed(client, server), 60)
-    for host in (lab.client, lab.server):
-        wait_for("no socket", lambda host=host: mptcp_sockets(host) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
 
 
 def test_unthrottled(lab: Lab, client: Recorder, server: Recorder) -> None:
@@ -120,8 +119,7 @@ def test_unthrottled(lab: Lab, client: Recorder, server: Recorder) -> None:
         recorder.act(3, Op.SUBFLOW_ESTABLISHED, "close", remaining=1000)
     play(lab, max(ROUNDS // 4, 3))
     wait_for("all closed", lambda: all_closed(client, server), 60)
-    for host in (lab.client, lab.server):
-        wait_for("no socket", lambda host=host: mptcp_sockets(host) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
 
 
 def test_programs_come_and_go(lab: Lab, client: Recorder, server: Recorder) -> None:
@@ -133,8 +131,7 @@ def test_programs_come_and_go(lab: Lab, client: Recorder, server: Recorder) -> N
             (recorder.detach if i % 2 == 0 else recorder.attach)(host.cgroup)
 
     play(lab, ROUNDS // 2 * 2, toggle)
-    for host in (lab.client, lab.server):
-        wait_for("no socket", lambda host=host: mptcp_sockets(host) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
 
 
 def test_namespace_goes_with_living_sessions(lab: Lab, client: Recorder, server: Recorder) -> None:

@@ -2,7 +2,8 @@
 /* As little as a path manager can do: claims, and opens one subflow from the address in the map. */
 #include "bpf_mptcp.h"
 
-BPF_ARRAY(source, struct bpf_mptcp_addr, 1); /* family 0: claims nothing; written by the benchmark */
+BPF_ARRAY(source, struct bpf_mptcp_addr,
+	  1); /* family 0: claims nothing; written by the benchmark */
 
 int bench(struct bpf_sock_ops *skops)
 {
