@@ -94,7 +94,7 @@ def _subflow_cells(subflow: Json) -> list[str]:
 
 
 def session_report(session: Json) -> RenderableType:
-    """One session: what it is, its subflows with all figures, what failed, its history."""
+    """One session: what it is, its subflows with all figures, what failed, TCP options, its history."""
     facts = _facts(
         ("token", session["token"]),
         ("role", session["role"]),
@@ -135,6 +135,19 @@ def session_report(session: Json) -> RenderableType:
         for pair in session["failed"]:
             _row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
         parts += ["", failed]
+    if session["options"]:
+        options = _table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
+        for option in session["options"]:
+            _row(
+                options,
+                option["subflow"],
+                option["option"],
+                "yes" if option["sent"] else "–",
+                "yes" if option["received"] else "–",
+                _number(option["applied"]),
+                option["refused"] or "–",
+            )
+        parts += ["", options]
     events = _table("TIME", "EVENT", "DETAIL")
     for event in session["events"]:
         _row(events, event["time"], event["event"], event["detail"])

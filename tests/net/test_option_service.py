@@ -35,6 +35,15 @@ def test_no_options_no_programs(lab: Lab) -> None:
     assert service.get("/v1/status")["options"] == {}
 
 
+def test_segments_are_said_to_be_unavailable(lab: Lab) -> None:
+    """Status (and doctor) say whether this kernel counts segments for delayed_ack, as its BTF does."""
+    service = lab.service(config(policy(lab, "client", "none")))
+    (check,) = [c for c in service.get("/v1/status")["kernel"]["checks"] if c["name"] == "delack_segments"]
+    btf = Path("/sys/kernel/btf/vmlinux")
+    assert check["ok"] == (btf.exists() and b"\0TCP_BPF_DELACK_SEGS\0" in btf.read_bytes())
+    assert not check["required"]
+
+
 def test_innermost_policy_has_the_socket(lab: Lab) -> None:
     """A policy without options keeps those of the cgroup around it away from its sockets."""
     client = {"client": {"congestion_control": SEND["congestion_control"]}, "client/plain": {}}

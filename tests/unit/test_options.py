@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import ipaddress
 import re
 import struct
@@ -11,8 +12,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pm.api.views import policy_view, session_detail_view, status_view
+from pm.cli.tables import session_report
 from pm.config.model import (
     CongestionControl,
     DelayedAck,
@@ -278,3 +281,13 @@ def test_layouts_are_those_of_the_program(tmp_path: Path) -> None:
         for field, *_ in structure._fields_:
             expected[f"{name}.{field}"] = getattr(structure, field).offset
     assert {k: int(v) for k, v in printed.items()} == expected
+
+
+def test_cli_shows_options() -> None:
+    """`mptcp-pm session` has a line per subflow and option."""
+    session = make_session(1)
+    report = Report("user_timeout", True, False, 30_000, None)
+    view = session_detail_view(session, CGROUP, [], [(session.subflows[0].id, report)], 1.7e9)
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(session_report(view))
+    assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())
