@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``make bench``: every benchmark or those named (join, start, sessions); one table, and the rounds as JSON.
+"""``make bench``: every benchmark or those named; one table, and the rounds as JSON.
 
 Exit status 1 where a limit of the project is missed.
 """
@@ -17,10 +17,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import join, sessions, start
+from tests.bench import join, options, sessions, start
 from tests.bench.rows import Row
 
-BENCHES = {"join": join.bench, "start": start.bench, "sessions": sessions.bench}
+BENCHES = {"join": join.bench, "start": start.bench, "sessions": sessions.bench, "options": options.bench}
 RESULTS = Path(__file__).parent / "results"
 
 
