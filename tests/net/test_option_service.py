@@ -13,7 +13,7 @@ from pm.linux.option_layouts import BUILT_IN
 from tests.net.lab import Lab, run
 from tests.net.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
 from tests.net.scenarios import attached_programs, config, policy
-from tests.net.service import ROOT, ApiError
+from tests.net.service import ROOT, ApiError, Service
 from tests.net.waiting import wait_for
 
 LEVEL = ROOT / "docs/examples/level/level.c"
@@ -68,17 +68,34 @@ def test_rest_shows_each_subflow(lab: Lab) -> None:
         for _ in range(10):
             connection.exchange(answer=20_000)
 
-        def options(service: object, role: str) -> list[tuple[bool, bool, int | None]]:
-            (session,) = service.sessions()  # type: ignore[attr-defined]
-            detail = service.get(f"/v1/sessions/{session['token']}")  # type: ignore[attr-defined]
+        def options(service: Service) -> list[tuple[bool, bool, int | None]]:
+            (session,) = service.sessions()
+            detail = service.get(f"/v1/sessions/{session['token']}")
             ids = {subflow["id"] for subflow in detail["subflows"]}
             assert {option["subflow"] for option in detail["options"]} <= ids
             return [(o["sent"], o["received"], o["applied"]) for o in detail["options"]]
 
-        wait_for(lambda: options(client, "client"), until=lambda got: got == [(True, False, 30_000)] * 2)
-        wait_for(lambda: options(server, "server"), until=lambda got: got == [(False, True, 30_000)] * 2)
+        wait_for(lambda: options(client), until=lambda got: got == [(True, False, 30_000)] * 2)
+        wait_for(lambda: options(server), until=lambda got: got == [(False, True, 30_000)] * 2)
     assert events(server, "user_timeout")["applied"] == 2
     assert 'mptcp_pm_option_events_total{event="applied",option="user_timeout"} 2.0' in server.get("/metrics")
+
+
+def test_every_subflow_is_changed(lab: Lab) -> None:
+    """The initial subflow and, once it carries data, the joined one use what the client asks for."""
+    for link in (1, 2):
+        lab.shape(link, 20)  # one link alone is too slow for the scheduler
+    options = {"congestion_control": dict(SEND["congestion_control"])}
+    lab.service(config(policy(lab, "client", "fullmesh", options=options)))
+    lab.service(with_options(lab, {"server": ACCEPT}), ns="server")
+    with Connection(lab, mptcp=True) as connection:
+        connection.exchange()
+        lab.wait_subflows(2)
+        connection.server.driver.begin("send", bytes=1_000_000)
+        connection.client.do("receive", bytes=1_000_000)
+        connection.server.driver.finish()
+        sockets = run("nsenter", f"--net=/run/netns/{lab.netns('server')}", "ss", "-tniHO")
+        assert re.findall(rf"\b({ASKED}|{USUAL}) wscale", sockets) == [ASKED] * 2
 
 
 def test_reload_changes_parameters_and_plugins(lab: Lab) -> None:

@@ -33,10 +33,9 @@ static __always_inline enum option_event level_receive(struct option *o, const u
 	option_stop_listening(o);
 	if (value[0] > PARAMETER(o, level_highest))
 		return OPTION_NOT_ALLOWED;
+	/* An IPv6 socket may have an IPv4 peer: it gets both. */
+	refused = bpf_setsockopt(o->skops, IPPROTO_IP, IP_TOS, &class, sizeof(class));
 	if (o->skops->family == AF_INET6)
-		refused =
-			bpf_setsockopt(o->skops, IPPROTO_IPV6, IPV6_TCLASS, &class, sizeof(class));
-	else
-		refused = bpf_setsockopt(o->skops, IPPROTO_IP, IP_TOS, &class, sizeof(class));
+		refused = bpf_setsockopt(o->skops, IPPROTO_IPV6, IPV6_TCLASS, &class, sizeof(class));
 	return refused ? OPTION_KERNEL : option_applied(o, class);
 }
