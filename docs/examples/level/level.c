@@ -36,6 +36,7 @@ static __always_inline enum option_event level_receive(struct option *o, const u
 	/* An IPv6 socket may have an IPv4 peer: it gets both. */
 	refused = bpf_setsockopt(o->skops, IPPROTO_IP, IP_TOS, &class, sizeof(class));
 	if (o->skops->family == AF_INET6)
-		refused = bpf_setsockopt(o->skops, IPPROTO_IPV6, IPV6_TCLASS, &class, sizeof(class));
+		refused =
+			bpf_setsockopt(o->skops, IPPROTO_IPV6, IPV6_TCLASS, &class, sizeof(class));
 	return refused ? OPTION_KERNEL : option_applied(o, class);
 }
