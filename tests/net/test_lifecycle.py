@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
@@ -117,7 +118,7 @@ def test_reset_sessions_are_forgotten(lab: Lab) -> None:
         lab.service(config(policy(lab, "srv", "none")), ns="server"),
         lab.service(config(policy(lab, "a"))),
     ]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = lab.popen([sys.executable, "-c", RESET, lab.address("server", 1)], cgroup="a", **pipes)
     assert process.stdout
     assert process.stdout.readline() == "open\n"
