@@ -336,6 +336,18 @@ def test_only_what_a_command_needs_is_imported(environment: dict[str, str]) -> N
 # Endless commands and their ends
 
 
+def on_a_terminal(*args: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A command that Ctrl-C reaches, also where this test runs in the background of a shell."""
+    return subprocess.Popen(
+        [*MPTCP_PM, *args],
+        env=environment,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
 def interrupt(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=10)
@@ -344,9 +356,7 @@ def interrupt(process: subprocess.Popen[str]) -> None:
 
 def test_events_follow_until_interrupted(server: Server, environment: dict[str, str]) -> None:
     """A line per event; Ctrl-C ends it with status 0."""
-    process = subprocess.Popen(
-        [*MPTCP_PM, "events", "--json"], env=environment, stdout=-1, stderr=-1, text=True
-    )
+    process = on_a_terminal("events", "--json", environment=environment)
     assert process.stdout
     while not server.plane.events._readers:
         assert process.poll() is None
@@ -371,9 +381,7 @@ def test_events_end_with_the_service(tmp_path: Path) -> None:
 
 def test_watch_shows_sessions_until_interrupted(environment: dict[str, str]) -> None:
     """--watch refreshes; Ctrl-C ends it with status 0."""
-    process = subprocess.Popen(
-        [*MPTCP_PM, "sessions", "--watch", "--json"], env=environment, stdout=-1, stderr=-1, text=True
-    )
+    process = on_a_terminal("sessions", "--watch", "--json", environment=environment)
     assert process.stdout
     for _ in range(2):
         assert len(json.loads(process.stdout.readline())["sessions"]) == 2
