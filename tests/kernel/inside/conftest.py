@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,20 @@ def quiet_kernel() -> Iterator[None]:
     yield
     trouble = [line for line in kernel_log()[before:] if any(word in line for word in TROUBLE)]
     assert not trouble, "\n".join(trouble)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leak() -> Iterator[None]:
+    """On a kernel with kmemleak, nothing is unreferenced at the end."""
+    yield
+    if not PATCHED or subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"]).returncode:
+        return
+    kmemleak = Path("/sys/kernel/debug/kmemleak")
+    if kmemleak.exists():
+        kmemleak.write_text("scan")
+        time.sleep(6)  # kmemleak does not report what is younger than 5 s
+        kmemleak.write_text("scan")
+        assert not (leaks := kmemleak.read_text()), leaks
 
 
 @pytest.fixture
