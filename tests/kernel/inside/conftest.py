@@ -13,18 +13,8 @@ import pytest
 from tests.kernel.lab import Lab
 from tests.kernel.programs import Recorder
 
-HERE = Path(__file__).parent
-PATCHED = Path("/proc/sys/net/mptcp/bpf_max_subflows").exists()
 # A report of the kernel about itself
 TROUBLE = ("WARNING:", "BUG:", "KASAN", "possible recursive locking", "INFO: task", "Call Trace", "RCU:")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(HERE) and not PATCHED:
-            item.add_marker(
-                pytest.mark.skip(reason="needs the patched kernel: run tests/kernel/test_kernel.py")
-            )
 
 
 def kernel_log() -> list[str]:
@@ -44,7 +34,7 @@ def quiet_kernel() -> Iterator[None]:
 def no_leak() -> Iterator[None]:
     """On a kernel with kmemleak, nothing is unreferenced at the end."""
     yield
-    if not PATCHED or subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"]).returncode:
+    if subprocess.run(["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"]).returncode:
         return
     kmemleak = Path("/sys/kernel/debug/kmemleak")
     if kmemleak.exists():
