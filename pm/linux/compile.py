@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+SOURCES = Path(__file__).resolve().parents[2] / "bpf_pm"
 EXIT_NO_BCC = 3
 
 
@@ -29,11 +30,11 @@ def compile_source(source: Path, cflags: list[str]) -> dict[str, Any]:
     Raises ImportError without BCC, Exception for bad C.
     """
     # BCC looks for the kernel's headers; the few that a sock_ops program needs are ours.
-    os.environ["BCC_KERNEL_SOURCE"] = str(source.parent / "stub")
+    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "stub")
     os.environ["BCC_LINUX_VERSION_CODE"] = str(_kernel_version_code())
     import bcc
 
-    module = bcc.BPF(src_file=str(source), cflags=[f"-I{source.parent / 'include'}", *cflags])
+    module = bcc.BPF(src_file=str(source), cflags=[f"-I{SOURCES / 'include'}", *cflags])
     lib, handle = bcc.lib, module.module
     lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     for name in ("name", "fd_id", "key_size_id", "leaf_size_id"):
