@@ -2,7 +2,7 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench clean packages bench-packages
+.PHONY: help setup test lint demo bench kernel test-kernel man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -19,7 +19,7 @@ BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: packages $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
 
@@ -41,6 +41,15 @@ demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 
 
 bench: setup bench-packages build/bench/second_path.so ## join delay, start, memory, API speed, against mptcpd and the kernel
 	@$(AS_ROOT) $(PYTHON) -m tests.bench
+
+kernel: setup ## build the patched kernel as User Mode Linux (kept by content, outside the checkout)
+	@kernel/build uml
+
+test-kernel: setup ## tests under the patched kernel
+	@$(AS_ROOT) $(PYTHON) -m pytest tests/kernel
+
+man: setup ## docs/mptcp-pm.1, from the command's own parser
+	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1
 
 clean: ## remove everything that make made
 	$(AS_ROOT) rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/results
