@@ -24,7 +24,7 @@ from pm.linux import bpf
 from pm.linux.attachments import netns_cookie
 from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
 from pm.linux.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
-from pm.model import LocalAddress, Pair, RemoteAddress, Role, Session
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Session, Subflow, SubflowState, Wanted
 from pm.path_managers import registry
 from tests.kernel.lab import CGROUPS, Host, Lab, exchange, run, wait_for
 from tests.kernel.programs import REPOSITORY, address
@@ -114,7 +114,7 @@ def wanted(
     client: socket.socket,
     remotes: Sequence[Announced],
     **parameters: int,
-) -> Pairs:
+) -> Wanted:
     """What the pure function says of the session of ``client``."""
     (local, local_port), (remote, remote_port) = client.getsockname()[:2], client.getpeername()[:2]
     session = Session(
@@ -128,11 +128,22 @@ def wanted(
         remote_port=remote_port,
         created=0.0,
         history=History(),
+        subflows=[
+            Subflow(v4(local), local_port, v4(remote), remote_port, Origin.INITIAL, SubflowState.ESTABLISHED)
+        ],
         remotes=tuple(RemoteAddress(a.ip, a.port, i) for i, a in enumerate(remotes, 1)),
     )
     usable = [a for a in topology.addresses if session.socket_family == 6 or a.family == 4]
     manager = registry()[name]
-    result = manager.wanted(session, usable, manager.Parameters(**parameters))
+    result: Wanted = manager.wanted(session, usable, manager.Parameters(**parameters))
+    return result
+
+
+def initial_pair(client: socket.socket) -> Pair:
+    return Pair(v4(client.getsockname()[0]), v4(client.getpeername()[0]), client.getpeername()[1])
+
+
+def count(result: Wanted) -> Pairs:
     return Counter({pair: want.subflows for pair, want in result.items()})
 
 
@@ -154,16 +165,20 @@ def requested(host: Host, number: int) -> bool:
     return host.counter("BPFReq") == number
 
 
-def settled(lab: Lab, expected: Pairs) -> None:
-    """The client has the subflows, and asked the kernel for no others."""
+def settled(lab: Lab, client: socket.socket, result: Wanted) -> None:
+    """The client has the subflows, with their backup flags, and asked the kernel for no others."""
+    expected = count(result)
     try:
         wait_for("wanted subflows", lambda: pairs(lab.client) == expected)
     except AssertionError:
         assert pairs(lab.client) == expected
         raise
-    initial = 1
-    assert lab.client.counter("BPFReq") == expected.total() - initial
+    opened = expected - Counter([initial_pair(client)])
+    initial_changed = result[initial_pair(client)].backup
+    assert lab.client.counter("BPFReq") == opened.total() + initial_changed
     assert lab.client.counter("BPFReqRefused") == lab.client.counter("BPFReqFailed") == 0
+    assert lab.server.counter("MPJoinSynBackupRx") == sum(n for p, n in opened.items() if result[p].backup)
+    wait_for("flag of the initial subflow", lambda: lab.server.counter("MPPrioRx") == initial_changed)
 
 
 @pytest.fixture
@@ -202,6 +217,7 @@ TOPOLOGIES = {
     "IPv6": Topology(("fd00:1::1", "fd00:2::1"), "fd00:1::2", (Announced("fd00:2::2"),)),
     "dual stack": Topology(("fd00:1::1", "10.1.0.1", "10.2.0.1"), "fd00:1::2", (Announced("10.2.0.2"),)),
     "v4-mapped": Topology(TWO.locals, "::ffff:10.1.0.2", (Announced("10.2.0.2"),), socket.AF_INET6),
+    "initial address is backup": Topology(("10.2.0.1", "10.1.0.1!")),
     "backup": Topology(("10.1.0.1", "10.2.0.1!", "10.1.0.9")),
 }
 
@@ -213,7 +229,7 @@ def test_ndiffports(lab: Lab, programs: list[Program], name: str, subflows: int)
     topology = TOPOLOGIES[name]
     programs.append(Program(lab.client, "ndiffports", [subflows]))
     client, _ = lab.connect(lab.listen("::"), topology.server, family=topology.family)
-    settled(lab, wanted("ndiffports", topology, client, (), subflows=subflows))
+    settled(lab, client, wanted("ndiffports", topology, client, (), subflows=subflows))
 
 
 @pytest.mark.parametrize(("per_pair", "most"), [(1, 8), (1, 3), (1, 1), (2, 8), (3, 4)], ids=lambda n: str(n))
@@ -229,6 +245,7 @@ def test_fullmesh(lab: Lab, programs: list[Program], name: str, per_pair: int, m
     client, _ = lab.connect(lab.listen("::"), topology.server, family=topology.family)
     settled(
         lab,
+        client,
         wanted(
             "fullmesh", topology, client, topology.announced, subflows_per_pair=per_pair, max_subflows=most
         ),
@@ -240,13 +257,13 @@ def test_fullmesh_follows_announcements(lab: Lab, programs: list[Program]) -> No
     programs.append(Program(lab.client, "fullmesh", [1, 8], locals_=TWO.addresses))
     client, server = lab.connect(lab.listen("::"))
     remotes = (Announced("10.2.0.2"),)
-    settled(lab, wanted("fullmesh", TWO, client, ()))
+    settled(lab, client, wanted("fullmesh", TWO, client, ()))
     announce(lab, remotes)
-    settled(lab, wanted("fullmesh", TWO, client, remotes))
+    settled(lab, client, wanted("fullmesh", TWO, client, remotes))
     lab.server.mptcp("endpoint", "delete", "id", "1")
-    wait_for("withdrawal", lambda: pairs(lab.client) == wanted("fullmesh", TWO, client, ()))
+    wait_for("withdrawal", lambda: pairs(lab.client) == count(wanted("fullmesh", TWO, client, ())))
     announce(lab, remotes)
-    wait_for("return", lambda: pairs(lab.client) == wanted("fullmesh", TWO, client, remotes))
+    wait_for("return", lambda: pairs(lab.client) == count(wanted("fullmesh", TWO, client, remotes)))
     exchange(client, server)
 
 
@@ -273,7 +290,7 @@ def test_hundred_sessions(lab: Lab, programs: list[Program], name: str, paramete
     ends = [lab.connect(listener) for _ in range(100)]
     keywords = {"subflows": 3} if name == "ndiffports" else {}
     one = wanted(name, THREE, ends[0][0], (), **keywords)
-    expected = Counter({pair: 100 * n for pair, n in one.items()})
+    expected = Counter({pair: 100 * want.subflows for pair, want in one.items()})
     assert lab.client.counter("BPFClaimed") == 100
     wait_for("subflows", lambda: pairs(lab.client) == expected, 30.0)
     assert program.sessions() == 100
@@ -310,7 +327,7 @@ def test_innermost_cgroup_wins(lab: Lab, programs: list[Program]) -> None:
     try:
         inner = Program(lab.client, "ndiffports", [2])
         client, server = lab.connect(lab.listen("::"))
-        settled(lab, wanted("ndiffports", TWO, client, (), subflows=2))
+        settled(lab, client, wanted("ndiffports", TWO, client, (), subflows=2))
         assert (inner.sessions(), programs[0].sessions()) == (1, 0)
         inner.close()
         client.close()
@@ -344,7 +361,7 @@ def test_backup(lab: Lab, programs: list[Program], name: str) -> None:
     announce(lab, topology.announced)
     programs.append(Program(lab.client, "backup", locals_=topology.addresses))
     client, _ = lab.connect(lab.listen("::"), topology.server, family=topology.family)
-    settled(lab, wanted("backup", topology, client, topology.announced))
+    settled(lab, client, wanted("backup", topology, client, topology.announced))
 
 
 def test_backup_is_promoted(lab: Lab, programs: list[Program]) -> None:
@@ -352,11 +369,10 @@ def test_backup_is_promoted(lab: Lab, programs: list[Program]) -> None:
     programs.append(Program(lab.client, "backup", locals_=TWO.addresses))
     client, server = lab.connect(lab.listen("::"))
     expected = wanted("backup", TWO, client, ())
-    settled(lab, expected)
-    assert lab.server.counter("MPJoinSynBackupRx") == 1
+    settled(lab, client, expected)
     exchange(client, server)
     with lab.client.inside():
         run("ss", "-K", "src", "10.1.0.1", "dport", "=", "5000")
     wait_for("promotion and return", lambda: lab.server.counter("MPPrioRx") == 2)
-    wait_for("both", lambda: pairs(lab.client) == expected)
+    wait_for("both", lambda: pairs(lab.client) == count(expected))
     exchange(client, server)
