@@ -51,6 +51,15 @@ class Program:
     ) -> None:
         program = compiled(name)
         self.maps = {n: bpf.create_map(n, spec) for n, (_, spec) in program.maps.items()}
+        self.configure(parameters, locals_)
+        with host.inside():
+            constants = {NETNS_COOKIE_PLACEHOLDER: netns_cookie(), POLICY_ID_PLACEHOLDER: POLICY}
+        self._program = program.load("path_manager", maps=self.maps, constants=constants, log_file=LOG)
+        directory = os.open(host.cgroup, os.O_RDONLY)
+        self._link = bpf.link_cgroup(self._program, directory)
+        os.close(directory)
+
+    def configure(self, parameters: Sequence[int], locals_: Sequence[LocalAddress] = ()) -> None:
         if "parameters" in self.maps:
             bpf.update(
                 self.maps["parameters"],
@@ -61,12 +70,6 @@ class Program:
             for slot in range(LOCALS):
                 value = entry(locals_[slot], slot + 1) if slot < len(locals_) else bytes(40)
                 bpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
-        with host.inside():
-            constants = {NETNS_COOKIE_PLACEHOLDER: netns_cookie(), POLICY_ID_PLACEHOLDER: POLICY}
-        self._program = program.load("path_manager", maps=self.maps, constants=constants, log_file=LOG)
-        directory = os.open(host.cgroup, os.O_RDONLY)
-        self._link = bpf.link_cgroup(self._program, directory)
-        os.close(directory)
 
     def sessions(self) -> int:
         return len(list(bpf.keys(self.maps["sessions"], 4)))
@@ -265,6 +268,28 @@ def test_fullmesh_follows_announcements(lab: Lab, programs: list[Program]) -> No
     announce(lab, remotes)
     wait_for("return", lambda: pairs(lab.client) == count(wanted("fullmesh", TWO, client, remotes)))
     exchange(client, server)
+
+
+def test_maps_change_under_the_program(lab: Lab, programs: list[Program]) -> None:
+    """Parameters and addresses written later count for new sessions, for old ones in the next callback."""
+    program = Program(lab.client, "fullmesh", [1, 8], locals_=ONE.addresses)
+    programs.append(program)
+    listener = lab.listen("::")
+    client, _ = lab.connect(listener)
+    settled(lab, client, wanted("fullmesh", ONE, client, ()))
+    program.configure([2, 3], TWO.addresses)
+    second, _ = lab.connect(listener)
+    capped = {"subflows_per_pair": 2, "max_subflows": 3}
+    expected = count(wanted("fullmesh", ONE, client, ())) + count(
+        wanted("fullmesh", TWO, second, (), **capped)
+    )
+    wait_for("the second session", lambda: pairs(lab.client) == expected)
+    program.configure([1, 8], TWO.addresses)
+    remotes = (Announced("10.2.0.2"),)
+    announce(lab, remotes)
+    first = count(wanted("fullmesh", TWO, client, remotes))
+    surplus = expected - count(wanted("fullmesh", ONE, client, ())) - first  # stays open
+    wait_for("both sessions", lambda: pairs(lab.client) == first + first + surplus)
 
 
 def test_server_opens_nothing_to_an_ephemeral_port(lab: Lab, programs: list[Program]) -> None:
