@@ -34,18 +34,11 @@ class EventsLost(Exception):
     """The kernel dropped events (ENOBUFS): dump and compare."""
 
 
-class Event(Protocol):
-    """One event of the group mptcp_pm_events. Fields that its type does not carry are 0 or "".
+class OfSubflow(Protocol):
+    """Which subflow of which session."""
 
-    ``error`` is an errno, ``reset_reason`` that of MP_TCPRST (RFC 8684, section 3.6) or -1.
-    """
-
-    @property
-    def type(self) -> int: ...
     @property
     def token(self) -> int: ...
-    @property
-    def family(self) -> int: ...
     @property
     def local(self) -> str: ...
     @property
@@ -58,6 +51,18 @@ class Event(Protocol):
     def local_id(self) -> int: ...
     @property
     def remote_id(self) -> int: ...
+
+
+class Event(OfSubflow, Protocol):
+    """One event of the group mptcp_pm_events. Fields that its type does not carry are 0 or "".
+
+    ``error`` is an errno, ``reset_reason`` that of MP_TCPRST (RFC 8684, section 3.6) or -1.
+    """
+
+    @property
+    def type(self) -> int: ...
+    @property
+    def family(self) -> int: ...
     @property
     def backup(self) -> bool: ...
     @property
@@ -86,25 +91,11 @@ class Message(Protocol):
     def decode(self) -> Event: ...
 
 
-class Found(Protocol):
+class Found(OfSubflow, Protocol):
     """One subflow of a sock_diag dump. ``opened_here``: this end sent its SYN."""
 
     @property
-    def token(self) -> int: ...
-    @property
     def socket_family(self) -> int: ...
-    @property
-    def local(self) -> str: ...
-    @property
-    def local_port(self) -> int: ...
-    @property
-    def remote(self) -> str: ...
-    @property
-    def remote_port(self) -> int: ...
-    @property
-    def local_id(self) -> int: ...
-    @property
-    def remote_id(self) -> int: ...
     @property
     def cgroup_id(self) -> int: ...
     @property
