@@ -40,6 +40,7 @@ NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 NLMSG_ERROR = 2
+ESTABLISHED = int(EventType.ESTABLISHED)  # looked up for every event
 EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
 
 
@@ -88,26 +89,25 @@ class PathManagerSocket:
 
     def read_events(self, limit: int = 256) -> Iterator[Message]:
         """The events that wait, at most ``limit``. Raises EventsLost where the kernel dropped some."""
+        receive, buffer, armed = self._events.recv_into, self._buffer, self._armed
         for _ in range(limit):
             try:
-                length = self._events.recv_into(self._buffer)
+                length = receive(buffer)
             except BlockingIOError:
                 return
             except OSError as e:
                 if e.errno == errno.ENOBUFS:
                     raise EventsLost from e
                 raise
-            kind = self._buffer[16]
-            if kind == EventType.ESTABLISHED and self._armed:
-                # The kernel puts the token first: what is armed goes out before anything is decoded.
-                commands = self._armed.pop(bytes(self._buffer[20:28]), None)
-                if commands:
-                    begin = time.perf_counter()
-                    data = bytes(self._buffer[:length])
-                    outcomes = [self._try(command) for command in commands]
-                    yield Message(kind, data, outcomes, time.perf_counter() - begin)
-                    continue
-            yield Message(kind, bytes(self._buffer[:length]))
+            # The kernel puts the token first: what is armed goes out before anything is decoded.
+            commands = armed.pop(bytes(buffer[20:28]), None) if armed and buffer[16] == ESTABLISHED else None
+            if commands:
+                begin = time.perf_counter()
+                data = bytes(buffer[:length])
+                outcomes = [self._try(command) for command in commands]
+                yield Message(ESTABLISHED, data, outcomes, time.perf_counter() - begin)
+            else:
+                yield Message(buffer[16], bytes(buffer[:length]))
 
     def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
         """Have these subflows created the moment the session's ESTABLISHED is read."""
