@@ -9,21 +9,12 @@
  * Loaded once per policy: the loader replaces the two placeholders.
  */
 #include "session.h"
+#include "placeholder.h"
 
 #define AF_INET6 10
 #define TCPOPT_MPTCP 30
 #define MP_CAPABLE 0
 #define ENOSPC 28
-
-/* A 64-bit constant that no optimiser sees through, so that the loader finds it. */
-#define placeholder(value)                                  \
-	({                                                  \
-		u64 __loaded;                               \
-		asm("%0 = " #value " ll" : "=r"(__loaded)); \
-		__loaded;                                   \
-	})
-#define NETNS_COOKIE placeholder(0x6d707463705f6e73)
-#define POLICY_ID placeholder(0x6d707463705f6964)
 
 /* A field of the context, by itself: the verifier refuses one load of two neighbours. */
 #define FIELD(name) (*(volatile u32 *)&skops->name)

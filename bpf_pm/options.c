@@ -10,21 +10,13 @@
  * one. What a policy does not use, the verifier removes, since PLUGINS is constant.
  */
 #include "option.h"
+#include "placeholder.h"
 
 #define AF_INET6 10
 #define SILENT_AFTER_COPIES 32 /* packets with options, without the peer's acknowledgement */
 #define SILENT_AFTER_PACKETS 256 /* in all: those of MPTCP may never have room */
 #define DEAF_AFTER_SEGMENTS 256 /* received; MPTCP's own option calls us for each of them */
 
-/* A 64-bit constant that no optimiser sees through, so that the loader finds it. */
-#define placeholder(value)                                  \
-	({                                                  \
-		u64 __loaded;                               \
-		asm("%0 = " #value " ll" : "=r"(__loaded)); \
-		__loaded;                                   \
-	})
-#define NETNS_COOKIE placeholder(0x6d707463705f6e73)
-#define POLICY_ID placeholder(0x6d707463705f6964)
 #define PLUGINS \
 	placeholder(0x6d707463705f706c) /* a bit per slot; 0: only keep outer policies away */
 

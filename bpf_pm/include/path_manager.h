@@ -8,6 +8,7 @@
 #define MPTCP_PM_PATH_MANAGER_H
 
 #include "bpf_mptcp.h"
+#include "placeholder.h"
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -21,16 +22,6 @@
  */
 #define SESSIONS 16384
 #define NO_PREALLOC 1
-
-/* A 64-bit constant that no optimiser sees through, so that the loader finds it. */
-#define placeholder(value)                                  \
-	({                                                  \
-		u64 __loaded;                               \
-		asm("%0 = " #value " ll" : "=r"(__loaded)); \
-		__loaded;                                   \
-	})
-#define NETNS_COOKIE placeholder(0x6d707463705f6e73)
-#define POLICY_ID placeholder(0x6d707463705f6964)
 
 /* The context: each field is loaded by itself, see bpf_mptcp.h. */
 #define CONTEXT volatile struct bpf_sock_ops_mptcp
