@@ -7,7 +7,6 @@ Where no policy has options nothing is compiled, loaded or attached.
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
-from pm.errors import KernelRefused, PmError
+from pm.errors import PmError
 from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
 from pm.linux.mounts import find_mount
 from pm.linux.option_layouts import BUILT_IN, SLOTS, OptionEvent, OptionRecord
@@ -28,7 +27,7 @@ from pm.linux.option_parameters import (
     unavailable,
 )
 from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, left_pinned, read_kernel
-from pm.selection import Attach, AttachmentAction, Detach, Place, Replace, plan_attachments
+from pm.selection import Place, settle
 
 if TYPE_CHECKING:
     from pm.config.model import Policy, TcpOptions
@@ -108,16 +107,7 @@ class Options:
         programs = self._programs
         if programs is None:
             return
-        wanted = wanted_programs(places, self._in_force)
-        actions = plan_attachments(wanted, programs.attached, {*wanted, *programs.attached})
-        if not actions:
-            return
-        errors = await asyncio.to_thread(lambda: [_perform(programs, places, action) for action in actions])
-        programs.unload_unused()
-        for action, error in zip(actions, errors, strict=True):
-            if error and error.errno != errno.ENOENT:
-                place = places.get(action.cgroup_id)
-                log.warning("options_not_attached", cgroup=place and place.path, error=str(error))
+        await settle(programs, wanted_programs(places, self._in_force), places)
 
     async def close(self) -> None:
         if self._programs:
@@ -149,15 +139,10 @@ class Options:
         if programs is None:
             assert program
             programs = OptionPrograms.open(program, bpffs=self._bpffs, log_file=self._log_file)
-        former = programs.use(program) if program else None
         compiled = self._compiled + bool(program)
         try:
-            for policy, wanted in entries.items():
-                programs.verify(ProgramName(policy, wanted.plugins, compiled))
+            programs.change(program, (str(ProgramName(p, e.plugins, compiled)) for p, e in entries.items()))
         except PmError:
-            if former:
-                programs.use(former)
-            programs.unload_unused()
             if self._programs is None:
                 programs.close(keep=True)
             raise
@@ -199,22 +184,6 @@ def plugin_reports(record: OptionRecord, plugins: Sequence[str]) -> list[PluginR
                 )
             )
     return reports
-
-
-def _perform(
-    programs: OptionPrograms, places: Mapping[int, Place], action: AttachmentAction
-) -> KernelRefused | None:
-    try:
-        match action:
-            case Attach(cgroup_id, name):
-                programs.attach(places[cgroup_id].directory, cgroup_id, name)
-            case Replace(cgroup_id, name):
-                programs.replace(cgroup_id, name)
-            case Detach(cgroup_id):
-                programs.detach(cgroup_id)
-    except KernelRefused as e:
-        return e
-    return None
 
 
 def _digest(flags: Sequence[str], others: Sequence[ThirdParty]) -> str:

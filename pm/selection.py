@@ -25,6 +25,7 @@ from pm.linux.mounts import find_mount
 
 if TYPE_CHECKING:
     from pm.config.model import Policy
+    from pm.linux.attachments import Attachments
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,47 @@ def plan_attachments(
         else:
             actions.append(Replace(cgroup_id, want))
     return actions + detach
+
+
+def perform(
+    attachments: Attachments, action: AttachmentAction, directories: Mapping[int, Path]
+) -> KernelRefused | None:
+    """Do one action; ``directories`` are those of cgroups by id. The kernel's refusal is returned."""
+    try:
+        match action:
+            case Attach(cgroup_id, name):
+                attachments.attach(directories[cgroup_id], cgroup_id, name)
+            case Replace(cgroup_id, name):
+                attachments.replace(cgroup_id, name)
+            case Detach(cgroup_id):
+                attachments.detach(cgroup_id)
+    except KernelRefused as e:
+        return e
+    return None
+
+
+async def settle(attachments: Attachments, wanted: Mapping[int, str], places: Mapping[int, Place]) -> None:
+    """Make what is attached equal to ``wanted`` (cgroup id -> program) for programs beside the classifiers.
+
+    ``places`` are all cgroups, by id, that a policy's glob matches.
+    """
+    actions = plan_attachments(wanted, attachments.attached, {*wanted, *attachments.attached})
+    if not actions:
+        return
+    directories = {cgroup_id: place.directory for cgroup_id, place in places.items()}
+    errors = await asyncio.to_thread(
+        lambda: [perform(attachments, action, directories) for action in actions]
+    )
+    attachments.unload_unused()
+    for action, error in zip(actions, errors, strict=True):
+        if error and error.errno != errno.ENOENT:  # its removal is on the way
+            place = places.get(action.cgroup_id)
+            log.warning(
+                "program_not_attached",
+                program=attachments.entry,
+                cgroup=place and place.path,
+                error=str(error),
+            )
 
 
 class Selection:
@@ -222,7 +264,10 @@ class Selection:
 
     async def _settle(self, cgroup_ids: set[int]) -> None:
         actions = plan_attachments(self._wanted, self._classifier.attached, cgroup_ids)
-        errors = await asyncio.to_thread(lambda: [self._perform(action) for action in actions])
+        directories = {c: directory_of(self._root, self._paths[c]) for c in cgroup_ids if c in self._paths}
+        errors = await asyncio.to_thread(
+            lambda: [perform(self._classifier, action, directories) for action in actions]
+        )
         for action, error in zip(actions, errors, strict=True):
             self._report(action, error)
         for gone in cgroup_ids - self._wanted.keys() - self._classifier.attached.keys():
@@ -234,20 +279,6 @@ class Selection:
                 if (path := self._paths.get(cgroup_id))
             }
         )
-
-    def _perform(self, action: AttachmentAction) -> KernelRefused | None:
-        try:
-            match action:
-                case Attach(cgroup_id, policy):
-                    directory = directory_of(self._root, self._paths[cgroup_id])
-                    self._classifier.attach(directory, cgroup_id, policy)
-                case Replace(cgroup_id, policy):
-                    self._classifier.replace(cgroup_id, policy)
-                case Detach(cgroup_id):
-                    self._classifier.detach(cgroup_id)
-        except KernelRefused as e:
-            return e
-        return None
 
     def _report(self, action: AttachmentAction, error: KernelRefused | None) -> None:
         path = self._paths.get(action.cgroup_id, "")

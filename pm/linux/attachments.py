@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -35,7 +35,7 @@ class Attachments:
     link_prefix: ClassVar[str]
     """Of the names of pinned links: differs between the kinds of programs."""
     entry: ClassVar[str]
-    """The function in the BPF C file."""
+    """The function in the BPF C file, or what the names of several begin with (``entry_of``)."""
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
         """``pins``: directory of our pins, None to do without."""
@@ -71,6 +71,10 @@ class Attachments:
             self.close(keep=True)
             raise SystemUnfit(str(e), PRIVILEGES) from e
         return self
+
+    def entry_of(self, name: str) -> str:
+        """The function in the BPF C file that a program is."""
+        return self.entry
 
     def constants(self, name: str) -> Mapping[int, int]:
         """Placeholder -> value, beside the namespace's cookie, that make a program this one."""
@@ -113,6 +117,31 @@ class Attachments:
             self._pin(cgroup_id).unlink(missing_ok=True)
         os.close(self._links.pop(cgroup_id))
         del self.attached[cgroup_id]
+
+    def fill(self, name: str, wanted: Sequence[Mapping[bytes, bytes]]) -> None:
+        """Make a map hold all these entries and no others. Raises KernelRefused."""
+        fd, (_, spec) = self._maps[name], self._program.maps[name]
+        for entries in wanted:
+            for key, value in entries.items():
+                bpf.update(fd, key, value)
+        for key in list(bpf.keys(fd, spec.key_size)):
+            if not any(key in entries for entries in wanted):
+                bpf.delete(fd, key)
+
+    def change(self, program: BpfObject | None, names: Iterable[str]) -> None:
+        """Take programs from another compilation (None: the same) from now on, if all of ``names`` load.
+
+        Raises SystemUnfit where the kernel's verifier refuses one: then nothing has changed.
+        """
+        former = self._program
+        self._program = program or former
+        try:
+            for name in names:
+                self._load(name)
+        except SystemUnfit:
+            self._program = former
+            self.unload_unused()
+            raise
 
     def unload_unused(self) -> None:
         """Let go of programs that are attached nowhere."""
@@ -178,7 +207,7 @@ class Attachments:
         if name not in self._programs:
             constants = {NETNS_COOKIE_PLACEHOLDER: self._netns_cookie, **self.constants(name)}
             self._programs[name] = self._program.load(
-                self.entry, maps=self._maps, constants=constants, log_file=self._log_file
+                self.entry_of(name), maps=self._maps, constants=constants, log_file=self._log_file
             )
         return self._programs[name]
 

@@ -13,7 +13,7 @@ from pm.config.checks import PARAMETERS_MAX
 from pm.errors import PmError
 from pm.linux import bpf
 from pm.linux.attachments import Attachments, netns_cookie, pin_directory
-from pm.linux.bpf_object import SOURCES, BpfObject
+from pm.linux.bpf_object import SOURCES
 from pm.linux.classifier import policy_id
 from pm.linux.layouts import POLICY_ID_PLACEHOLDER
 from pm.linux.option_layouts import (
@@ -22,8 +22,6 @@ from pm.linux.option_layouts import (
     PLUGINS_PLACEHOLDER,
     OptionEvent,
     OptionRecord,
-    ParameterKey,
-    PrefixKey,
 )
 from pm.linux.option_parameters import Kernel, PolicyEntries, ThirdParty
 
@@ -55,29 +53,11 @@ class OptionPrograms(Attachments):
         policy, plugins, _ = name.split()
         return {POLICY_ID_PLACEHOLDER: policy_id(policy), PLUGINS_PLACEHOLDER: int(plugins)}
 
-    def use(self, program: BpfObject) -> BpfObject:
-        """Take programs from another compilation from now on; the former one."""
-        former, self._program = self._program, program
-        return former
-
-    def verify(self, name: ProgramName) -> None:
-        """Load a program that is not attached yet. Raises SystemUnfit where the verifier refuses it."""
-        self._load(str(name))
-
     def write(self, policies: Iterable[PolicyEntries]) -> None:
         """Parameters and prefixes of these policies and no others. Raises KernelRefused."""
         everything = list(policies)
-        for name, size, wanted in (
-            ("parameters", ctypes.sizeof(ParameterKey), [p.parameters for p in everything]),
-            ("prefixes", ctypes.sizeof(PrefixKey), [p.prefixes for p in everything]),
-        ):
-            fd = self._maps[name]
-            for entries in wanted:
-                for key, value in entries.items():
-                    bpf.update(fd, key, value)
-            for key in list(bpf.keys(fd, size)):
-                if not any(key in entries for entries in wanted):
-                    bpf.delete(fd, key)
+        self.fill("parameters", [p.parameters for p in everything])
+        self.fill("prefixes", [p.prefixes for p in everything])
 
     def counters(self, plugins: Sequence[str]) -> dict[str, dict[str, int]]:
         """Plugin -> event -> how often; ``plugins`` are names by slot."""
