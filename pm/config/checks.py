@@ -24,6 +24,7 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
 ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
+PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _IDENTIFIER = r"[A-Za-z][A-Za-z0-9_]{0,31}"
@@ -131,6 +132,15 @@ def check_parameters(parameters: dict[str, int]) -> None:
         raise ValueError(f"has {len(parameters)} parameters: use at most {PARAMETERS_MAX}")
 
 
+def check_program_parameters(parameters: dict[str, int]) -> None:
+    for name, value in parameters.items():
+        check_identifier(name)
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"`{name}` must be from 0 to 2^32 - 1, not {value}")
+    if len(parameters) > PROGRAM_PARAMETERS_MAX:
+        raise ValueError(f"has {len(parameters)} parameters: use at most {PROGRAM_PARAMETERS_MAX}")
+
+
 def check_algorithms(ids: dict[str, int]) -> None:
     for name, number in ids.items():
         if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
@@ -155,5 +165,6 @@ INTERFACE_GLOB = Check("an interface name or glob", check_interface_glob, r"^[^\
 LISTEN = Check("an IP address and port, such as `127.0.0.1:8642`", parse_listen, ":[0-9]{1,5}$")
 NAME = Check("a name", check_name, f"^{_NAME}$")
 PARAMETERS = Check("a mapping of names to whole numbers", check_parameters)
+PROGRAM_PARAMETERS = Check("a mapping of names to whole numbers", check_program_parameters)
 PATH = Check("an absolute path", check_path, "^/")
 SOCKET = Check("an absolute path, or empty", check_socket, "^(/.*)?$")

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The path managers as programs of the patched kernel, and the maps that they share (docs/kernel-abi.md)."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import socket
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+from pm.config.checks import PROGRAM_PARAMETERS_MAX
+from pm.config.model import Policy
+from pm.errors import PmError
+from pm.linux import bpf
+from pm.linux.attachments import Attachments, netns_cookie, pin_directory
+from pm.linux.bpf_object import SOURCES
+from pm.linux.classifier import packed_ip, policy_id
+from pm.linux.layouts import POLICY_ID_PLACEHOLDER
+from pm.model import LocalAddress
+from pm.path_managers.program import BUILT_IN, Program
+
+SOURCE = SOURCES / "path_manager.c"
+PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
+LOCALS = 16
+ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
+
+# struct bpf_mptcp_addr: family, port, ip4, ip6, scope_id, id, ifindex, flags
+_ADDRESS = struct.Struct("=HH4x16s4xIII")
+# struct path_parameters: start_after_ns, start_after_bytes, accept_max_subflows, accept_listed, value
+_PARAMETERS = struct.Struct(f"=QQII{PARAMETERS_MAX}I")
+# struct accepted_peer: length in bits, policy, address
+_PEER = struct.Struct("=IQ16s")
+_PEER_POLICY_BITS = 64
+_SLOT, _TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=I", "=Q", "=I"))
+
+
+class ClaimCounter(IntEnum):
+    """Index into the per-CPU array ``claim_counters``."""
+
+    CLAIMED = 0
+    CLAIM_FAILED = 1
+    JOINS_REFUSED = 2
+
+
+class ProgramName(NamedTuple):
+    """What makes two programs the same; ``compiled`` counts compilations."""
+
+    policy: str
+    path_manager: str
+    compiled: int
+
+    def __str__(self) -> str:
+        return f"{self.policy} {self.path_manager} {self.compiled}"
+
+
+class ThirdParty(NamedTuple):
+    """A path manager's C file and the names of the parameters that any policy gives it, in their order."""
+
+    name: str
+    source: str
+    parameters: tuple[str, ...]
+
+
+class PolicyEntries(NamedTuple):
+    """``program`` is the path manager in the kernel; keys and values are bytes as in the maps."""
+
+    program: str
+    parameters: Mapping[bytes, bytes]
+    accepted: Mapping[bytes, bytes]
+
+
+class PathPrograms(Attachments):
+    """``attached`` has ``str(ProgramName)``. Made by ``PathPrograms.open``."""
+
+    link_prefix = "path-manager-link-"
+    entry = "path_manager"
+
+    def entry_of(self, name: str) -> str:
+        return f"{self.entry}_{name.split()[1]}"
+
+    def constants(self, name: str) -> Mapping[int, int]:
+        return {POLICY_ID_PLACEHOLDER: policy_id(name.split()[0])}
+
+    def write(self, policies: Iterable[PolicyEntries]) -> None:
+        """Parameters and accepted peers of these policies and no others. Raises KernelRefused."""
+        everything = list(policies)
+        self.fill("path_parameters", [p.parameters for p in everything])
+        self.fill("accepted_peers", [p.accepted for p in everything])
+
+    def claimed_by(self, token: int) -> int | None:
+        """Id of the policy whose program claimed a session; None where none did."""
+        value = ctypes.create_string_buffer(self._program.maps["claims"][1].value_size)
+        found = bpf.lookup(self._maps["claims"], ctypes.c_uint32(token), value)
+        return int(_POLICY.unpack_from(value)[0]) if found else None
+
+    def counters(self) -> dict[str, int]:
+        """By ``ClaimCounter``, since the maps were made."""
+        values = (ctypes.c_uint64 * bpf.possible_cpus())()
+        totals = {}
+        for counter in ClaimCounter:
+            bpf.lookup(self._maps["claim_counters"], ctypes.c_uint32(counter), values)
+            totals[counter.name.lower()] = sum(values)
+        return totals
+
+    def read_locals(self) -> list[tuple[str, int]]:
+        """(address, id) by slot of local_addr_map, also of those that are gone; ("", 0) for a free slot."""
+        found = []
+        value = ctypes.create_string_buffer(_ADDRESS.size)
+        for slot in range(LOCALS):
+            bpf.lookup(self._maps["local_addr_map"], ctypes.c_uint32(slot), value)
+            _, _, packed, address_id, _, _ = _ADDRESS.unpack(value.raw)
+            found.append((_unpacked_ip(packed), address_id) if any(packed) else ("", 0))
+        return found
+
+    def write_local(self, slot: int, entry: bytes) -> None:
+        bpf.update(self._maps["local_addr_map"], _SLOT.pack(slot), entry)
+
+
+def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes:
+    """Of local_addr_map. Without ``address`` it is not usable, and only tells whose the id is."""
+    if address is None:
+        return _ADDRESS.pack(0, 0, packed_ip(ip), address_id, 0, 0)
+    flags = ADDRESS_BACKUP if address.backup else 0
+    return _ADDRESS.pack(socket.AF_INET6, 0, packed_ip(ip), address_id, address.ifindex, flags)
+
+
+def program_of(policy: Policy) -> str:
+    """The path manager in the kernel; "none" for those in Python only, whose subflows the service opens."""
+    choice = policy.path_manager
+    if isinstance(choice.parameters, Program.Parameters):
+        return choice.parameters.name
+    return choice.name if choice.name in BUILT_IN else "none"
+
+
+def opens_subflows(program: str) -> bool:
+    """Whether the program opens subflows by itself."""
+    return program != "none"
+
+
+def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
+    """Those of all policies by name."""
+    known: dict[str, ThirdParty] = {}
+    for policy in policies:
+        if isinstance(wanted := policy.path_manager.parameters, Program.Parameters):
+            before = known.get(wanted.name, ThirdParty(wanted.name, wanted.source, ()))
+            if before.source != wanted.source:
+                raise PmError(
+                    f"path manager {wanted.name}: {before.source} and {wanted.source} have the same name",
+                    "give each its own",
+                )
+            names = tuple(sorted({*before.parameters, *wanted.parameters}))
+            known[wanted.name] = before._replace(parameters=names)
+    return [known[name] for name in sorted(known)]
+
+
+def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntries:
+    """``others`` as ``third_parties`` has them. Pure."""
+    program, parameters, accept = program_of(policy), policy.path_manager.parameters, policy.accept
+    values: list[int] = []
+    if isinstance(parameters, Program.Parameters):
+        names = next(other.parameters for other in others if other.name == program)
+        values = [parameters.parameters.get(name, 0) for name in names]
+    elif opens_subflows(program):
+        values = list(astuple(parameters))
+    values += [0] * (PARAMETERS_MAX - len(values))
+    key = policy_id(policy.name)
+    block = _PARAMETERS.pack(
+        round(policy.start.after * 1e9),
+        policy.start.after_bytes,
+        accept.max_subflows or 0,
+        accept.from_ is not None,
+        *values,
+    )
+    peers = {
+        _PEER.pack(
+            _PEER_POLICY_BITS + prefix.prefixlen + (96 if prefix.version == 4 else 0),
+            key,
+            packed_ip(str(prefix.network_address)),
+        ): _FLAG.pack(1)
+        for prefix in accept.from_ or ()
+    }
+    return PolicyEntries(program, {_POLICY.pack(key): block}, peers)
+
+
+def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
+    """For bpf_pm/path_manager.c: which path managers there are, and where third parties' parameters lie.
+
+    Raises PmError for a third party's file that cannot be read or does not know a parameter.
+    """
+    names = [*BUILT_IN, *(other.name for other in others)]
+    files = [
+        *(str(SOURCES / f"path_managers/{name}.c") for name in BUILT_IN),
+        *(other.source for other in others),
+    ]
+    return [
+        f"-DEACH_PATH_MANAGER(X)={''.join(f'X({name})' for name in names)}",
+        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for p, i in _parameter_places(o).items()),
+        *(flag for file in files for flag in ("-include", file)),
+    ]
+
+
+def _parameter_places(other: ThirdParty) -> dict[str, int]:
+    """Index of each parameter that the file reads; of those that no policy gives, one that is always 0."""
+    try:
+        text = Path(other.source).read_text(errors="replace")
+    except OSError as e:
+        raise PmError(f"path manager {other.name}: {other.source}: {e.strerror}", "correct `source`") from e
+    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {other.name}_(\w+)\)", text)))
+    for name in other.parameters:
+        if name not in known:
+            raise PmError(
+                f"path manager {other.name}: {other.source} has no parameter `{name}`",
+                f"it has {', '.join(known) or 'none'}",
+            )
+    return {
+        name: other.parameters.index(name) if name in other.parameters else PARAMETERS_MAX - 1
+        for name in known
+    }
+
+
+def remove_left(bpffs: Path | None) -> bool:
+    """Take programs off that an earlier service left in this network namespace; whether there were any."""
+    if not bpffs:
+        return False
+    left = list(pin_directory(bpffs, netns_cookie()).glob(f"{PathPrograms.link_prefix}*"))
+    for link in left:
+        link.unlink()
+    return bool(left)
+
+
+def _unpacked_ip(packed: bytes) -> str:
+    if packed.startswith(packed_ip("0.0.0.0")[:12]):
+        return socket.inet_ntop(socket.AF_INET, packed[12:])
+    return socket.inet_ntop(socket.AF_INET6, packed)
