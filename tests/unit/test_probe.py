@@ -69,20 +69,17 @@ def test_a_missing_library_names_its_package(monkeypatch: pytest.MonkeyPatch, tm
     assert (check.ok, check.found) == (True, str(tmp_path / "libbpf.so.1"))
 
 
-def test_a_helper_is_found_where_two_pieces_of_the_btf_meet(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The search in pieces misses no name, and needs the whole name."""
-    btf = tmp_path / "vmlinux"
-    monkeypatch.setattr(probe_module, "BTF", btf)
-    for content, there in (
-        (b"x" * ((1 << 18) - 7) + b"\0bpf_open_subflow\0", True),
-        (b"\0bpf_open_subflow_proto\0", False),
-        (b"", False),
-    ):
-        btf.write_bytes(content)
-        (check,) = [check for check in probe() if check.name == "bpf_datapath"]
-        assert check.ok is there
+def test_the_patched_kernel_is_told_by_its_sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, programs claim sessions one by one: no sysctl has to be writable."""
+    monkeypatch.setattr(probe_module, "SYSCTLS", tmp_path)
+    (tmp_path / "path_manager").write_text("kernel\n")
+    (tmp_path / "path_manager").chmod(0o444)
+    for there in (False, True):
+        if there:
+            (tmp_path / "bpf_max_subflows").write_text("32\n")
+        checks = {check.name: check for check in probe()}
+        assert checks["bpf_datapath"].ok is checks["delack_segments"].ok is there
+        assert checks["path_manager_sysctl"].required is not there
 
 
 def test_capabilities_are_read_from_the_status(tmp_path: Path) -> None:
