@@ -177,6 +177,12 @@ class SessionTable:
         session.history.add(now, "subflow_established", subflow.pair)
         return subflow
 
+    def identify(self, subflow: Subflow, found: Found | None) -> None:
+        """Say whose a subflow is that an event told of, by what sock_diag knows; None where it is gone."""
+        if found:
+            subflow.origin = _origin(found)
+            subflow.backup = found.backup
+
     def parted(self, session: Session, event: Event, now: float, now_monotonic: float) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
         subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
@@ -313,7 +319,7 @@ class SessionTable:
             subflow.local_port = record.local_port
             subflow.local_id, subflow.remote_id = record.local_id, record.remote_id
             subflow.socket_family = record.socket_family
-            subflow.peer_backup = record.peer_backup
+            subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
         merged.subflows_missing.extend((session, s) for s in unmatched)
         return changed
 

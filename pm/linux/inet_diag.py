@@ -250,13 +250,14 @@ def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
             if code := netlink.error_of(data, message):
                 raise KernelRefused("listing sockets", code)
             return True, inconsistent
-        record = _subflow_record(data, message)
+        record = parse_subflow(data, message)
         if record:
             records.append(record)
     return False, inconsistent
 
 
-def _subflow_record(data: bytes, message: netlink.Message) -> SubflowRecord | None:
+def parse_subflow(data: bytes, message: netlink.Message) -> SubflowRecord | None:
+    """None for a TCP socket that is no MPTCP subflow."""
     cgroup_id = 0
     ulp: Upper | None = None
     for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):

@@ -22,6 +22,7 @@ from pm.linux.inet_diag import (
     dump_request,
     lookup_request,
     parse_session_info,
+    parse_subflow,
     parse_subflow_stats,
     protocol_request,
     read_part,
@@ -61,16 +62,18 @@ class SockDiag:
 
     def subflow_stats(self, subflows: Sequence[Subflow]) -> list[SubflowStats | None]:
         """One answer per subflow, in order; None where there is no such socket, or it is in TIME_WAIT."""
-        interface_of = self._interface_of
-        # IPv4 text finds v4-mapped sockets too.
-        requests = [
-            lookup_request(s.local, s.local_port, s.remote, s.remote_port, interface_of(s.local))
-            for s in subflows
+        return [
+            message and parse_subflow_stats(data, message)
+            for data, message in self._look_up_subflows(subflows)
         ]
-        return [message and parse_subflow_stats(data, message) for data, message in self._look_up(requests)]
 
     def subflow_exists(self, subflow: Subflow) -> bool:
         return self.subflow_stats((subflow,))[0] is not None
+
+    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
+        """The socket of a subflow, by its 4-tuple; None where it is gone, or no MPTCP subflow."""
+        ((data, message),) = self._look_up_subflows((subflow,))
+        return message and parse_subflow(data, message)
 
     def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
         """One answer per local token, in order; None where there is no such session."""
@@ -109,6 +112,16 @@ class SockDiag:
                         yield from records
                 if not interrupted:
                     break
+
+    def _look_up_subflows(self, subflows: Sequence[Subflow]) -> list[tuple[bytes, netlink.Message | None]]:
+        interface_of = self._interface_of
+        # IPv4 text finds v4-mapped sockets too.
+        return self._look_up(
+            [
+                lookup_request(s.local, s.local_port, s.remote, s.remote_port, interface_of(s.local))
+                for s in subflows
+            ]
+        )
 
     def _look_up(self, requests: Sequence[bytes]) -> list[tuple[bytes, netlink.Message | None]]:
         """The answer to each request, in order; None for ENOENT."""
