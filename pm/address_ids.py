@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import structlog
 
@@ -15,8 +15,8 @@ log = structlog.get_logger(__name__)
 class AddressIds:
     """``by_ip``: 1 to 255. An address keeps its id when it goes: it may come back."""
 
-    def __init__(self) -> None:
-        self.by_ip: dict[str, int] = {}
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.by_ip = dict(known)
 
     def allocate(self, ip: str, there: Collection[str]) -> int | None:
         """The id of ``ip``, new if need be; those not ``there`` give theirs up when all are taken."""

@@ -29,6 +29,7 @@ from pm.linux.path_programs import (
     local_entry,
     opens_subflows,
     policy_entries,
+    remove_left,
     third_parties,
 )
 from pm.selection import Place, settle
@@ -140,6 +141,12 @@ class PathManagerPrograms:
     def counters(self) -> dict[str, int]:
         """``claimed``, ``claim_failed``, ``joins_refused`` since the maps were made."""
         return self._programs.counters()
+
+
+def remove_left_programs() -> None:
+    """What a service of the bpf datapath left pinned would go on opening subflows."""
+    if remove_left(find_mount("bpf")):
+        log.info("path_manager_programs_removed", reason="the netlink datapath is in force")
 
 
 def assign_slots(

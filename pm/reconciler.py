@@ -40,6 +40,7 @@ from pm.model import (
 )
 from pm.path_managers import PathManager
 from pm.plan import Locals, plan
+from pm.repair import Programs, Repair
 from pm.sessions import SessionTable
 
 log = structlog.get_logger(__name__)
@@ -73,8 +74,13 @@ class Reconciler:
         publish: Publish,
         counters: Counter[str],
         observe_join: Callable[[float], None],
+        programs: Programs | None = None,
+        address_ids: Mapping[str, int] | None = None,
     ) -> None:
-        """``observe_join`` gets the seconds from each ESTABLISHED to the kernel having its commands."""
+        """``observe_join`` gets the seconds from each ESTABLISHED to the kernel having its commands.
+
+        ``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
+        """
         self.table = table
         self._observe_join = observe_join
         self._counters = counters
@@ -88,8 +94,15 @@ class Reconciler:
             commands=commands, executor=self._executor, selector=selector, admit=self._admit
         )
         self._agenda = Agenda(self._due)
-        self._locals = Locals((), frozenset(), {})
-        self._ids = AddressIds()
+        self._repair = programs and Repair(
+            programs=programs,
+            agenda=self._agenda,
+            merge_dump=self._merge_dump,
+            reconcile=self._due,
+            counters=counters,
+        )
+        self.locals = Locals((), frozenset(), {})
+        self._ids = AddressIds(address_ids or {})
         self._unnamed: list[int] = []
         self._sweep = asyncio.Event()
         self._loop = asyncio.get_running_loop()
@@ -109,6 +122,8 @@ class Reconciler:
             self._loop.remove_reader(self._commands.fileno())
             self._agenda.cancel()
             self._arrivals.cancel()
+            if self._repair:
+                self._repair.cancel()
 
     def _on_readable(self) -> None:
         try:
@@ -121,6 +136,10 @@ class Reconciler:
 
     def resync(self) -> None:
         """Compare the table with sock_diag: at start, and after the kernel dropped events."""
+        self._merge_dump()
+        self._sweep.set()
+
+    def _merge_dump(self) -> None:
         now = time.time()
         self._arrivals.admit_all()
         self._arrivals.disarm()
@@ -136,7 +155,6 @@ class Reconciler:
         for session in merged.changed:
             self._name(session)
         self._counters["resyncs"] += 1
-        self._sweep.set()
 
     async def audit(self) -> None:
         """Close for ever what is gone without an event.
@@ -191,6 +209,8 @@ class Reconciler:
         event = message.decode()
         self._arrivals.admit(event.token)
         session = self.table.establish(event, now)
+        if self._repair:
+            self._repair.touch(event.token)
         armed = self._arrivals.take_armed(event.token)
         if armed and message.outcomes is not None:
             self._executor.record(session, armed, message.outcomes)
@@ -209,8 +229,12 @@ class Reconciler:
 
     def _apply_to(self, session: Session, event: Event, now: float) -> None:
         kind, table = event.type, self.table
+        if self._repair:
+            self._repair.touch(event.token)
         if kind == EventType.SUB_ESTABLISHED:
             subflow = table.joined(session, event, now)
+            if self._repair and subflow.origin is Origin.PEER:
+                table.identify(subflow, self._diagnosis.find_subflow(subflow))
             detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
             self._publish(now, "subflow", "established", session, detail)
             if subflow.origin is Origin.PEER and self._refuse(session, subflow):
@@ -237,6 +261,8 @@ class Reconciler:
 
     def _closed(self, token: int, now: float) -> None:
         session = self.table.close(token)
+        if self._repair:
+            self._repair.forget(token)
         if session:
             self._publish(now, "session", "closed", session, {"age_s": round(now - session.created, 3)})
 
@@ -316,10 +342,10 @@ class Reconciler:
         there = frozenset(a.ip for a in addresses)
         for address in usable:
             self._ids.allocate(address.ip, there)
-        before = self._locals.up
-        self._locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids.by_ip)
+        before = self.locals.up
+        self.locals = Locals(usable, frozenset(a.ip for a in addresses if a.up), self._ids.by_ip)
         self._arrivals.forget_kinds()
-        lost = before - self._locals.up
+        lost = before - self.locals.up
         if any(s.local in lost and not s.local_port for session in self.table for s in session.subflows):
             # A dump tells the source ports of subflows still opening: without it they could not be
             # closed, and their SYN's backoff would delay the next try by a minute.
@@ -341,19 +367,21 @@ class Reconciler:
             return
         monotonic = time.monotonic()
         waiting = not session.started and not self._may_start(session, policy, monotonic)
-        if waiting and session.local in self._locals.up:
+        if waiting and session.local in self.locals.up:
             return
         actions, retry_at = self._plan(session, policy)
+        if self._repair:
+            actions = self._repair.sift(session, policy, actions)
         for action in actions:
             if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
                 retry_at = min(retry_at or float("inf"), session.retries[action.pair].not_before)
         if retry_at is not None:
             self._agenda.add(retry_at, session.token)
 
-    def _plan(self, session: Session, policy: Policy) -> tuple[list[Action], float | None]:
+    def _plan(self, session: Session, policy: Policy) -> tuple[Sequence[Action], float | None]:
         path_manager = self._path_managers[policy.path_manager.name]
         try:
-            return plan(session, path_manager, self._locals, time.monotonic())
+            return plan(session, path_manager, self.locals, time.monotonic())
         except Exception:  # a third party's: its bug must not end everybody's sessions
             self._counters["path_manager_errors"] += 1
             log.exception(
@@ -376,6 +404,8 @@ class Reconciler:
             self._agenda.add(monotonic + interval, session.token)
             return False
         session.started = True
+        if self._repair:
+            self._repair.touch(session.token)
         session.history.add(time.time(), "start_reached")
         return True
 
@@ -384,9 +414,9 @@ class Reconciler:
     def open_subflow(self, token: int, pair: Pair, *, backup: bool) -> Subflow:
         """Raises NotFound, KernelRefused."""
         session = self._session(token)
-        local_id = self._locals.id_of(session, pair.local)
+        local_id = self.locals.id_of(session, pair.local)
         if local_id is None:  # an address that the rules exclude: the kernel judges it
-            local_id = self._ids.allocate(pair.local, frozenset(a.ip for a in self._locals.usable)) or 0
+            local_id = self._ids.allocate(pair.local, frozenset(a.ip for a in self.locals.usable)) or 0
         refused = self._executor.perform(session, Open(pair, local_id, backup, "by hand"), Origin.OPERATOR)
         if refused:
             raise refused

@@ -38,14 +38,19 @@ from pm.linux.sysctl import PathManagerSysctl
 from pm.metrics import Histogram
 from pm.model import LocalAddress, Pair, Session, Subflow
 from pm.notify import notify
-from pm.options import Options, PluginReport, Prepared
+from pm.options import Options, PluginReport
+from pm.options import Prepared as PreparedOptions
 from pm.path_managers import registry
+from pm.path_managers.program import Program
+from pm.path_programs import PathManagerPrograms, remove_left_programs
+from pm.path_programs import Prepared as PreparedPrograms
 from pm.policy import compile_policies
 from pm.reconciler import Reconciler
-from pm.selection import Selection
+from pm.selection import Place, Selection
 from pm.sessions import SessionTable
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
+NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
 
 _log = structlog.get_logger(__name__)
 
@@ -88,6 +93,16 @@ async def _main(config_path: str) -> None:
         notify("STOPPING=1")
 
 
+def choose_datapath(wanted: Datapath, checks: Sequence[Check]) -> Datapath:
+    """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel has it not."""
+    there = any(check.name == "bpf_datapath" and check.ok for check in checks)
+    if wanted is Datapath.BPF and not there:
+        raise SystemUnfit(
+            "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
+        )
+    return Datapath.BPF if there and wanted is not Datapath.NETLINK else Datapath.NETLINK
+
+
 class Service:
     """Implements pm.api.control.ControlPlane; made by ``Service.open``."""
 
@@ -97,8 +112,10 @@ class Service:
     _reconciler: Reconciler
     _selection: Selection
 
-    def __init__(self, *, path: Path, loaded: Loaded, checks: Sequence[Check]) -> None:
+    def __init__(self, *, path: Path, loaded: Loaded, checks: Sequence[Check], datapath: Datapath) -> None:
         self._path = path
+        self._datapath = datapath
+        self._programs: PathManagerPrograms | None = None
         self._loaded = loaded
         self._checks = checks
         self._started_at = time.time()
@@ -118,13 +135,15 @@ class Service:
         """
         loaded = await load_in_child(str(path))
         config = loaded.config
-        if config.datapath is Datapath.BPF:
-            raise SystemUnfit(
-                "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
-            )
+        datapath = choose_datapath(config.datapath, checks)
         async with AsyncExitStack() as stack:
-            self = cls(path=path, loaded=loaded, checks=checks)
+            self = cls(path=path, loaded=loaded, checks=checks, datapath=datapath)
+            self._check_programs(config)
             keep = lambda: self._loaded.config.on_exit is OnExit.KEEP  # noqa: E731
+            if datapath is Datapath.BPF:
+                self._programs = PathManagerPrograms(
+                    log_file=STATE_DIRECTORY / "bpf-path-managers.log", keep=keep
+                )
             self._options = Options(
                 log_file=STATE_DIRECTORY / "bpf-options.log",
                 keep=keep,
@@ -135,14 +154,22 @@ class Service:
                 log_file=STATE_DIRECTORY / "bpf.log",
                 keep=keep,
                 on_change=self._on_attachment,
-                follow=self._options.settle,
+                follow=self._settle_programs,
             )
             stack.enter_context(only_instance(STATE_DIRECTORY))
             # Subscribed before anything can happen that must not be missed.
             commands = stack.enter_context(PathManagerSocket())
             self._addresses = AddressMonitor(config.addresses, self._on_addresses)
             self._diagnosis = stack.enter_context(SockDiag(self._addresses.interface_of))
-            stack.enter_context(PathManagerSysctl(STATE_DIRECTORY))
+            if self._programs:
+                # The programs claim their sessions: all others keep the kernel's path manager.
+                PathManagerSysctl(STATE_DIRECTORY).restore_left()
+                programs = await self._programs.prepare(config.policies)
+                stack.push_async_callback(self._programs.close)
+                await self._programs.bring_in_force(programs)
+            else:
+                remove_left_programs()
+                stack.enter_context(PathManagerSysctl(STATE_DIRECTORY))
             self._reconciler = Reconciler(
                 table=SessionTable(),
                 commands=commands,
@@ -152,12 +179,15 @@ class Service:
                 publish=self._publish_session,
                 counters=self._counters,
                 observe_join=self._join_delay.observe,
+                programs=self._programs,
+                address_ids=self._programs.known_ids() if self._programs else None,
             )
             await stack.enter_async_context(self._addresses)
             self._on_addresses(self._addresses.addresses)
             stack.push_async_callback(self._options.close)
-            options = await self._options.prepare(config.policies, config.tcp_options)
-            await self._options.bring_in_force(options)
+            await self._options.bring_in_force(
+                await self._options.prepare(config.policies, config.tcp_options)
+            )
             await stack.enter_async_context(self._selection)
             await stack.enter_async_context(serve(self, config.api, self._join_delay))
             yield self
@@ -214,7 +244,8 @@ class Service:
             try:
                 loaded = await load_in_child(str(self._path))
                 self._check_restart(loaded.config)
-                options = await self._prepare_options(loaded.config)
+                self._check_programs(loaded.config)
+                programs, options = await self._prepare_programs(loaded.config)
             except PmError as e:
                 problems = (
                     e.problems if isinstance(e, ConfigError) else (Problem(str(self._path), 0, "", str(e)),)
@@ -226,17 +257,22 @@ class Service:
                 raise
             finally:
                 notify("READY=1")
-            await self._bring_in_force(loaded, options)
+            await self._bring_in_force(loaded, programs, options)
 
-    async def _prepare_options(self, config: Config) -> Prepared:
-        """Raises ConfigError where a plugin does not compile, or the kernel's verifier refuses it."""
+    async def _prepare_programs(self, config: Config) -> tuple[PreparedPrograms | None, PreparedOptions]:
+        """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""
         try:
-            return await self._options.prepare(config.policies, config.tcp_options)
+            programs = await self._programs.prepare(config.policies) if self._programs else None
+            return programs, await self._options.prepare(config.policies, config.tcp_options)
         except PmError as e:
             raise ConfigError([Problem(str(self._path), 0, "policies", str(e))]) from e
 
-    async def _bring_in_force(self, loaded: Loaded, options: Prepared) -> None:
+    async def _bring_in_force(
+        self, loaded: Loaded, programs: PreparedPrograms | None, options: PreparedOptions
+    ) -> None:
         config = loaded.config
+        if self._programs and programs:
+            await self._programs.bring_in_force(programs)
         await self._options.bring_in_force(options)
         await self._selection.apply(compile_policies(config.policies))
         self._loaded = loaded
@@ -252,6 +288,21 @@ class Service:
         for key in ("api", "datapath"):
             if getattr(config, key) != getattr(self._loaded.config, key):
                 raise ConfigError([Problem(str(self._path), 0, key, "cannot change while running; restart")])
+
+    def _check_programs(self, config: Config) -> None:
+        """Raises ConfigError for a path manager that needs the bpf datapath where there is none."""
+        problems = [
+            Problem(str(self._path), 0, f"policies.{policy.name}.path_manager", NEEDS_PROGRAMS)
+            for policy in config.policies
+            if policy.path_manager.name == Program.name and self._datapath is not Datapath.BPF
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    async def _settle_programs(self, places: Mapping[int, Place]) -> None:
+        if self._programs:
+            await self._programs.settle(places)
+        await self._options.settle(places)
 
     async def _reload_on_hangup(self, hangup: asyncio.Event) -> None:
         while True:
@@ -276,15 +327,19 @@ class Service:
             pid=os.getpid(),
             started_at=self._started_at,
             ready=self._ready,
-            datapath=Datapath.NETLINK,
+            datapath=self._datapath,
             kernel_release=platform.release(),
             checks=self._checks,
             config_path=str(self._path),
             config_digest=self._loaded.digest,
             last_reload=self._last_reload,
-            counters=self._counters | self._selection.counters(),
+            counters=self._all_counters(),
             sessions=len(self._reconciler.table),
         )
+
+    def _all_counters(self) -> Counter[str]:
+        counters = self._counters | Counter(self._selection.counters())
+        return counters + Counter(self._programs.counters()) if self._programs else counters
 
     def policies(self) -> Sequence[Policy]:
         return self._loaded.config.policies
@@ -298,6 +353,11 @@ class Service:
 
     def cgroup_path(self, session: Session) -> str | None:
         return self._selection.cgroup_path(session.cgroup_id)
+
+    def program_of(self, session: Session) -> str | None:
+        if self._programs is None or session.policy is None:
+            return None
+        return self._programs.program_of(session.token, session.policy)
 
     def addresses(self) -> Sequence[LocalAddress]:
         return self._addresses.addresses
@@ -331,6 +391,8 @@ class Service:
 
     def _on_addresses(self, addresses: tuple[LocalAddress, ...]) -> None:
         self._reconciler.addresses_changed(addresses)
+        if self._programs:
+            self._programs.write_locals(self._reconciler.locals)
         self._publish("address", "changed", usable=[a.ip for a in addresses if a.usable])
 
     def _on_attachment(self, cgroup: str, policy: str | None) -> None:

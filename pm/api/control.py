@@ -114,6 +114,9 @@ class ControlPlane(Protocol):
     def cgroup_path(self, session: Session) -> str | None:
         """Path below the cgroup2 root; None where it is unknown or the cgroup is gone. No I/O."""
 
+    def program_of(self, session: Session) -> str | None:
+        """Path manager program that opens the session's subflows; None where the service does. No I/O."""
+
     def addresses(self) -> Sequence[LocalAddress]: ...
 
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowFigures | None]]:

@@ -65,8 +65,8 @@ async def get_session(request: web.Request) -> web.Response:
         if of_subflow
         for report in control.option_reports(of_subflow.cookie)
     ]
-    cgroup = control.cgroup_path(session)
-    return _json(session_detail_view(session, cgroup, figures, options, time.time()))
+    cgroup, program = control.cgroup_path(session), control.program_of(session)
+    return _json(session_detail_view(session, cgroup, program, figures, options, time.time()))
 
 
 async def open_subflow(request: web.Request) -> web.Response:

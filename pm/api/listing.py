@@ -148,7 +148,8 @@ class Listing:
             figures = self._control.stats(some)
             now, expires = time.time(), time.monotonic() + FRESH_S
             for session, of_session in zip(some, figures, strict=True):
-                view = session_view(session, self._control.cgroup_path(session), of_session, now)
+                cgroup, program = self._control.cgroup_path(session), self._control.program_of(session)
+                view = session_view(session, cgroup, program, of_session, now)
                 rendered[session.token] = _Fragment(session, expires, _shape(session), encode(view))
             await asyncio.sleep(0)
         for token, fragment in rendered.items():

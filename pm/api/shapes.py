@@ -72,6 +72,10 @@ class SessionShape(TypedDict):
     path_manager: str | None
     cgroup: Annotated[str | None, Doc("Path below the cgroup2 root.")]
     managed: Annotated[bool, Doc("The service decides on its subflows.")]
+    program: Annotated[
+        str | None,
+        Doc("Path manager in the kernel that claimed it and opens its subflows; null: the service does."),
+    ]
     age_s: float
     created_at: Time
     established_at: Time | None

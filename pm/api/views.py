@@ -92,7 +92,11 @@ def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigure
 
 
 def session_view(
-    session: Session, cgroup: str | None, figures: Sequence[SubflowFigures | None], now: float
+    session: Session,
+    cgroup: str | None,
+    program: str | None,
+    figures: Sequence[SubflowFigures | None],
+    now: float,
 ) -> SessionShape:
     """``figures`` as the control plane's ``stats`` gives them for this session; ``now`` since the epoch."""
     policy = session.policy
@@ -120,6 +124,7 @@ def session_view(
         "path_manager": policy.path_manager.name if policy else None,
         "cgroup": cgroup,
         "managed": session.managed,
+        "program": program,
         "age_s": round(max(now - session.created, 0.0), 3),
         "created_at": rfc3339(session.created),
         "established_at": rfc3339(session.established) if session.established else None,
@@ -133,13 +138,14 @@ def session_view(
 def session_detail_view(
     session: Session,
     cgroup: str | None,
+    program: str | None,
     figures: Sequence[SubflowFigures | None],
     options: Sequence[tuple[str, OptionReport]],
     now: float,
 ) -> SessionDetailShape:
     """A session with its history, newest last; ``options`` are reports with the id of their subflow."""
     return {
-        **session_view(session, cgroup, figures, now),
+        **session_view(session, cgroup, program, figures, now),
         "options": [_option_view(subflow, report) for subflow, report in options],
         "events": [
             {"time": rfc3339(entry.time), "event": entry.event, "detail": str(entry.detail)}

@@ -102,7 +102,7 @@ def session_report(session: Json) -> RenderableType:
         ("policy", session["policy"] or "none"),
         ("path manager", session["path_manager"] or "none"),
         ("cgroup", session["cgroup"] or "unknown"),
-        ("managed", "yes" if session["managed"] else "no: the kernel's own path manager has it"),
+        ("managed", _managed(session)),
         ("age", duration_text(session["age_s"])),
         (
             "remote addresses",
@@ -232,6 +232,13 @@ def _facts(*facts: tuple[str, str]) -> Table:
     for name, value in facts:
         grid.add_row(Text(name, "bold"), escape(value))
     return grid
+
+
+def _managed(session: Json) -> str:
+    if not session["managed"]:
+        return "no: the kernel's own path manager has it"
+    program = session["program"]
+    return f"yes, claimed by the program {program}" if program else "yes"
 
 
 def _number(value: int | None) -> str:

@@ -51,19 +51,9 @@ class PathManagerSysctl:
         self._sysctls = sysctls
 
     def __enter__(self) -> Self:
-        spelling = find_spelling(self._sysctls)
-        if spelling is None:
-            raise SystemUnfit(
-                "the kernel has no MPTCP path managers in user space",
-                "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
-            )
-        self._spelling = spelling
-        self._file = self._sysctls / spelling.name
-        # An inode number names a network namespace, until it is gone.
-        inode = os.stat("/proc/thread-self/ns/net").st_ino
-        self._state = self._state_directory / f"path-manager-{inode}.json"
+        self._locate()
         current = self._file.read_text().strip()
-        if current != spelling.userspace:
+        if current != self._spelling.userspace:
             self._remember(current)
             self._original = current
             self._switch()
@@ -75,6 +65,29 @@ class PathManagerSysctl:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._restore()
+
+    def restore_left(self) -> None:
+        """Give back what a service that was killed had changed, where this one needs no change."""
+        self._locate()
+        if original := self._recall():
+            self._original = original
+            self._restore()
+
+    def _locate(self) -> None:
+        spelling = find_spelling(self._sysctls)
+        if spelling is None:
+            raise SystemUnfit(
+                "the kernel has no MPTCP path managers in user space",
+                "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
+            )
+        self._spelling = spelling
+        self._file = self._sysctls / spelling.name
+        # An inode number names a network namespace, until it is gone.
+        inode = os.stat("/proc/thread-self/ns/net").st_ino
+        self._state = self._state_directory / f"path-manager-{inode}.json"
+
+    def _restore(self) -> None:
         # Somebody else's change while we ran stays.
         if self._file.read_text().strip() == self._spelling.userspace != self._original:
             self._file.write_text(self._original)

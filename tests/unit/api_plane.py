@@ -144,6 +144,9 @@ class Plane:
     def cgroup_path(self, session: Session) -> str | None:
         return self.paths.get(session.token, CGROUP if session.policy is SYNC else None)
 
+    def program_of(self, session: Session) -> str | None:
+        return None
+
     def addresses(self) -> Sequence[LocalAddress]:
         return (
             LocalAddress("10.0.1.1", 24, 2, "eth0", True, False, "usable"),

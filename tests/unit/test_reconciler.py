@@ -505,4 +505,4 @@ def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
     for i in range(300):
         ip = f"10.1.{i // 250}.{i % 250 + 1}"
         world.reconciler.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
-        assert 1 <= world.reconciler._locals.ids[ip] <= 255
+        assert 1 <= world.reconciler.locals.ids[ip] <= 255
