@@ -102,12 +102,14 @@ class SessionTable:
     def establish(self, event: Event, now: float) -> Session:
         """MPTCP_EVENT_ESTABLISHED."""
         session = self.create(event, now)
-        if session.state is SessionState.ESTABLISHED:
-            return session
+        if session.state is SessionState.CREATED:
+            self._establish(session, now)
+        return session
+
+    def _establish(self, session: Session, now: float) -> None:
         session.state = SessionState.ESTABLISHED
         session.established = now
         session.history.add(now, "established")
-        return session
 
     def close(self, token: int) -> Session | None:
         """MPTCP_EVENT_CLOSED: forget the session; returns it, or None where it was not known."""
@@ -151,6 +153,8 @@ class SessionTable:
 
     def joined(self, session: Session, event: Event, now: float) -> Subflow:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
+        if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
+            self._establish(session, now)
         subflow = self._opening_of(session, event)
         if subflow is None:
             subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)

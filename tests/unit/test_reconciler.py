@@ -14,6 +14,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import pytest
@@ -22,7 +23,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from pm import agenda, executor, reconciler
+from pm import agenda, executor, reconciler, repair
 from pm.config.model import Policy
 from pm.errors import KernelRefused, NotFound
 from pm.kernel import EventsLost, EventType, Prepared
@@ -71,8 +72,8 @@ class Loop:
     def call_later(self, delay: float, callback: Callable[..., None]) -> Timer:
         return self.call_at(self.clock.now + delay, callback)
 
-    def call_soon(self, callback: Callable[..., None]) -> Timer:
-        return self.call_at(self.clock.now, callback)
+    def call_soon(self, callback: Callable[..., None], *arguments: Any) -> Timer:
+        return self.call_at(self.clock.now, partial(callback, *arguments))
 
     def run_until(self, when: float) -> None:
         while due := [t for t in self.timers if not t.cancelled and t.when <= when]:
@@ -107,6 +108,7 @@ class Kernel:
         self.queue: list[Event] = []
         self.armed: dict[int, list[Prepared]] = {}
         self.broken: set[str] = set()  # local addresses from which joins fail
+        self.program: Program | None = None
         self.ports = itertools.count(40000)
 
     def fileno(self) -> int:
@@ -156,6 +158,11 @@ class Kernel:
                 flows.remove(flow)
                 self.tell(EventType.SUB_CLOSED, token, flow)
                 return
+        for connecting in self.connecting:
+            if connecting[0] == token and connecting[1][:4] == (local, local_port, remote, remote_port):
+                self.connecting.remove(connecting)
+                self.tell(EventType.SUB_CLOSED, token, connecting[1])
+                return
         raise KernelRefused("close subflow", errno.ESRCH)
 
     def set_backup(self, *args: Any, **kwargs: Any) -> None: ...
@@ -177,15 +184,20 @@ class Kernel:
         )
 
     def finish_connecting(self) -> None:
-        connecting, self.connecting = self.connecting, []
-        for token, flow in connecting:
+        for _ in range(len(self.connecting)):  # those that begin meanwhile come next time
+            token, flow = self.connecting.pop(0)
             if token not in self.sessions:
                 continue
             if flow[0] in self.broken:
-                self.tell(EventType.SUB_CLOSED, token, flow, error=errno.ECONNREFUSED)
+                self.broke(token, flow, errno.ECONNREFUSED)
             else:
                 self.sessions[token].append(flow)
                 self.tell(EventType.SUB_ESTABLISHED, token, flow)
+
+    def broke(self, token: int, flow: tuple[str, int, str, int, int], error: int) -> None:
+        if self.program:
+            self.program.on_closed(token)
+        self.tell(EventType.SUB_CLOSED, token, flow, error=error)
 
     # pm.kernel.Diagnosis
 
@@ -196,26 +208,65 @@ class Kernel:
         return 0
 
     def dump_subflows(self) -> list[Record]:
-        return [
-            Record(
-                token=token,
-                local=flow[0],
-                local_port=flow[1],
-                remote=flow[2],
-                remote_port=flow[3],
-                local_id=flow[4],
-                is_initial=flow is flows[0],
-            )
+        there = [
+            _record(token, flow, is_initial=flow is flows[0])
             for token, flows in self.sessions.items()
             for flow in flows
         ]
+        connecting = [
+            _record(token, flow, is_initial=False, is_established=False)
+            for token, flow in self.connecting
+            if token in self.sessions
+        ]
+        return there + connecting
+
+    def find_subflow(self, subflow: Subflow) -> Record | None:
+        name = (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
+        return next(
+            (r for r in self.dump_subflows() if (r.local, r.local_port, r.remote, r.remote_port) == name),
+            None,
+        )
 
     def subflow_exists(self, subflow: Subflow) -> bool:
-        return any(
-            flow[:4] == (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
-            for flows in self.sessions.values()
-            for flow in flows
-        ) or any(flow[0] == subflow.local and not subflow.local_port for _, flow in self.connecting)
+        return self.find_subflow(subflow) is not None or any(
+            flow[0] == subflow.local and not subflow.local_port for _, flow in self.connecting
+        )
+
+
+def _record(token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> Record:
+    local, local_port, remote, remote_port, local_id = flow
+    return Record(
+        token=token,
+        local=local,
+        local_port=local_port,
+        remote=remote,
+        remote_port=remote_port,
+        local_id=local_id,
+        **fields,
+    )
+
+
+class Program:
+    """fullmesh of the bpf datapath (bpf_pm/path_managers/fullmesh.c): opens in the kernel's callbacks."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.locals: set[str] = set()
+        self.retries: Counter[int] = Counter()
+
+    def program_of(self, token: int, policy: Policy) -> str | None:
+        return "fullmesh"
+
+    def on_established(self, token: int) -> None:
+        kernel = self.kernel
+        there = {f[0] for f in kernel.sessions[token]} | {f[0] for t, f in kernel.connecting if t == token}
+        for local in sorted(self.locals - there):
+            kernel.connecting.append((token, (local, next(kernel.ports), REMOTE, REMOTE_PORT, 9)))
+
+    def on_closed(self, token: int) -> None:
+        self.retries[token] += 1
+        if self.retries[token] <= 3:
+            self.on_established(token)
 
 
 class Selector:
@@ -231,15 +282,17 @@ class Selector:
 class World:
     """A reconciler on a model kernel, with a clock that only tests move."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, chosen: Policy) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, chosen: Policy, *, programs: bool = False) -> None:
         self.clock = Clock()
         self.loop = Loop(self.clock)
-        for module in (agenda, executor, reconciler):
+        for module in (agenda, executor, reconciler, repair):
             monkeypatch.setattr(module, "time", self.clock)
-        for module in (executor, reconciler):
+        for module in (executor, reconciler, repair):
             monkeypatch.setattr(module, "log", structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
         monkeypatch.setattr(asyncio, "get_running_loop", lambda: self.loop)
         self.kernel = Kernel()
+        if programs:
+            self.kernel.program = Program(self.kernel)
         self.selector = Selector()
         self.selector.policy = chosen
         self.counters: Counter[str] = Counter()
@@ -252,11 +305,14 @@ class World:
             publish=lambda *args: None,
             counters=self.counters,
             observe_join=lambda seconds: None,
+            programs=self.kernel.program,
         )
         self.tokens = itertools.count(1)
 
     def addresses(self, ips: set[str]) -> None:
         self.reconciler.addresses_changed([address(ip, int(ip.split(".")[2])) for ip in sorted(ips)])
+        if self.kernel.program:
+            self.kernel.program.locals = set(ips)
         self.sweep()
 
     def sweep(self) -> None:
@@ -269,6 +325,8 @@ class World:
         self.kernel.sessions[token] = [flow]
         self.kernel.tell(EventType.CREATED, token, flow)
         self.kernel.tell(EventType.ESTABLISHED, token, flow)
+        if self.kernel.program:
+            self.kernel.program.on_established(token)
         return token
 
     def settle(self) -> None:
@@ -286,11 +344,12 @@ class Convergence(RuleBasedStateMachine):
     """fullmesh with every event of a life: after it all, kernel, table and wanted set agree."""
 
     chosen: ClassVar[Policy] = policy("fullmesh", {"max_subflows": 8})
+    programs: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.world = World(self.patch, self.chosen)
+        self.world = World(self.patch, self.chosen, programs=self.programs)
         self.up = set(ADDRESSES[:2])
         self.world.addresses(self.up)
 
@@ -320,7 +379,7 @@ class Convergence(RuleBasedStateMachine):
         kernel = self.world.kernel
         token = data.draw(st.sampled_from(sorted(t for t, flows in kernel.sessions.items() if flows)))
         flow = kernel.sessions[token].pop()
-        kernel.tell(EventType.SUB_CLOSED, token, flow, error=errno.ETIMEDOUT)
+        kernel.broke(token, flow, errno.ETIMEDOUT)
 
     @rule(ip=st.sampled_from(ADDRESSES))
     def path_breaks_or_heals(self, ip: str) -> None:
@@ -369,6 +428,22 @@ class ConvergenceAtTheEnd(Convergence):
         finally:
             super().teardown()
 
+
+class ConvergenceBehindPrograms(ConvergenceAtTheEnd):
+    """The same end; and what a program opens in the kernel, the service does not open too."""
+
+    programs = True
+
+    @invariant()
+    def nothing_is_opened_twice(self) -> None:
+        kernel = self.world.kernel
+        there = Counter((token, flow[0]) for token, flows in kernel.sessions.items() for flow in flows)
+        there.update((token, flow[0]) for token, flow in kernel.connecting)
+        assert all(number == 1 for number in there.values()), there
+
+
+TestConvergenceBehindPrograms = ConvergenceBehindPrograms.TestCase
+TestConvergenceBehindPrograms.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 TestConvergence = ConvergenceAtTheEnd.TestCase
 TestConvergence.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
