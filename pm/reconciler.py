@@ -20,8 +20,8 @@ import structlog
 from pm.address_ids import AddressIds
 from pm.agenda import BATCH, Agenda
 from pm.arrivals import Arrivals, Expected
+from pm.by_hand import ByHand
 from pm.config.model import Policy
-from pm.errors import NotFound
 from pm.executor import Executor, Publish
 from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType, Message
 from pm.model import (
@@ -30,11 +30,9 @@ from pm.model import (
     LocalAddress,
     Open,
     Origin,
-    Pair,
     RemoteAddress,
     Session,
     SessionState,
-    SetBackup,
     Subflow,
     SubflowState,
 )
@@ -90,6 +88,7 @@ class Reconciler:
         self._path_managers = path_managers
         self._publish = publish
         self._executor = Executor(table=table, commands=commands, publish=publish, counters=counters)
+        self.by_hand = ByHand(table=table, executor=self._executor, local_id=self._local_id)
         self._arrivals = Arrivals(
             commands=commands, executor=self._executor, selector=selector, admit=self._admit
         )
@@ -409,49 +408,8 @@ class Reconciler:
         session.history.add(time.time(), "start_reached")
         return True
 
-    # By hand
-
-    def open_subflow(self, token: int, pair: Pair, *, backup: bool) -> Subflow:
-        """Raises NotFound, KernelRefused."""
-        session = self._session(token)
-        local_id = self.locals.id_of(session, pair.local)
+    def _local_id(self, session: Session, ip: str) -> int:
+        local_id = self.locals.id_of(session, ip)
         if local_id is None:  # an address that the rules exclude: the kernel judges it
-            local_id = self._ids.allocate(pair.local, frozenset(a.ip for a in self.locals.usable)) or 0
-        refused = self._executor.perform(session, Open(pair, local_id, backup, "by hand"), Origin.OPERATOR)
-        if refused:
-            raise refused
-        return session.subflows[-1]
-
-    def close_subflow(self, token: int, subflow_id: str) -> None:
-        """Raises NotFound, KernelRefused. The path manager does not open it again until a reload."""
-        session = self._session(token)
-        subflow = self._subflow(session, subflow_id)
-        refused = self._executor.perform(session, Close(subflow, "by hand"))
-        if refused:
-            raise refused
-        if subflow.origin in (Origin.POLICY, Origin.INITIAL):
-            session.held = {**(session.held or {})}
-            session.held[subflow.pair] = session.held.get(subflow.pair, 0) + 1
-
-    def set_backup(self, token: int, subflow_id: str, *, backup: bool) -> None:
-        """Raises NotFound, KernelRefused. The path manager leaves the flag alone from now on."""
-        session = self._session(token)
-        subflow = self._subflow(session, subflow_id)
-        refused = self._executor.perform(session, SetBackup(subflow, backup, "by hand"))
-        if refused:
-            raise refused
-        subflow.backup_by_hand = True
-
-    def _session(self, token: int) -> Session:
-        if session := self.table.get(token):
-            return session
-        raise NotFound(f"no session {token:#010x}", "list them with `mptcp-pm sessions`")
-
-    def _subflow(self, session: Session, subflow_id: str) -> Subflow:
-        for subflow in session.subflows:
-            if subflow.id == subflow_id:
-                return subflow
-        raise NotFound(
-            f"session {session.token:#010x} has no subflow {subflow_id}",
-            f"list them with `mptcp-pm session {session.token:#010x}`",
-        )
+            local_id = self._ids.allocate(ip, frozenset(a.ip for a in self.locals.usable)) or 0
+        return local_id

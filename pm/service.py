@@ -376,13 +376,13 @@ class Service:
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool
     ) -> Subflow:
-        return self._reconciler.open_subflow(token, Pair(local, remote, remote_port), backup=backup)
+        return self._reconciler.by_hand.open_subflow(token, Pair(local, remote, remote_port), backup=backup)
 
     async def close_subflow(self, token: int, subflow_id: str) -> None:
-        self._reconciler.close_subflow(token, subflow_id)
+        self._reconciler.by_hand.close_subflow(token, subflow_id)
 
     async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
-        self._reconciler.set_backup(token, subflow_id, backup=backup)
+        self._reconciler.by_hand.set_backup(token, subflow_id, backup=backup)
 
     def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
         return self._broadcast.subscribe(after)

@@ -32,10 +32,12 @@ ALLOWED = {
     "agenda": set(),
     "arrivals": {"config", "executor", "kernel", "model"},
     "executor": {"errors", "kernel", "model", "sessions"},
+    "by_hand": {"errors", "executor", "model", "sessions"},
     "reconciler": {
         "address_ids",
         "agenda",
         "arrivals",
+        "by_hand",
         "config",
         "errors",
         "executor",

@@ -568,11 +568,11 @@ def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.Monk
 def test_by_hand_on_what_is_not_there(world: World) -> None:
     """Unknown sessions and subflows are NotFound, with the command that lists them."""
     with pytest.raises(NotFound, match="mptcp-pm sessions"):
-        world.reconciler.open_subflow(99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False)
+        world.reconciler.by_hand.open_subflow(99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False)
     world.connect(ADDRESSES[0])
     world.reconciler._on_readable()
     with pytest.raises(NotFound, match="mptcp-pm session 0x"):
-        world.reconciler.close_subflow(only(world).token, "nothing")
+        world.reconciler.by_hand.close_subflow(only(world).token, "nothing")
 
 
 def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
