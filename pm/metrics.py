@@ -31,6 +31,9 @@ _TOTALS = {
     "subflows_lost": ("subflows_lost", "Subflows that ended without this end closing them."),
     "path_manager_errors": ("path_manager_errors", "Exceptions that path managers raised."),
     "classified": ("classified", "Connections whose policy a classifier recorded."),
+    "claimed": ("claimed", "Sessions that programs of the bpf datapath claimed."),
+    "claim_failed": ("claim_failures", "Sessions for which such a program had no room."),
+    "repairs": ("repairs", "Actions of the service where a program should have acted."),
     "failed": ("classification_failures", "Connections whose policy a classifier could not record."),
 }
 
