@@ -1,195 +1,175 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What path managers for the patched kernel share (docs/kernel-abi.md). Loaded once per policy: the
- * loader replaces the placeholders. Addresses are IPv6 throughout, IPv4 as ::ffff:a.b.c.d: the
- * helpers take them as they are.
+ * What a path manager for the patched kernel sees: bpf_pm/path_managers/NAME.c includes this file and
+ * defines
+ *
+ *	void NAME_manage(skops, claim, p)	open what the session lacks
+ *
+ * static __always_inline. It is called for a session of its policy that may have more subflows,
+ * whenever something changed: at first, when the peer announced or withdrew an address, when a subflow
+ * came or went. It needs no memory of what it did: `claim` knows which subflows were asked for and
+ * which are there. One that failed too often, or was closed on command, is left to the service: it
+ * counts as asked for.
+ *
+ * Remotes and local addresses go by number: place in `remotes`, and slot of local_addr_map, a bit
+ * in sets of them. Addresses are IPv6 throughout, IPv4 as ::ffff:a.b.c.d.
  */
 #ifndef MPTCP_PM_PATH_MANAGER_H
 #define MPTCP_PM_PATH_MANAGER_H
 
 #include "bpf_mptcp.h"
-#include "placeholder.h"
 
-#define AF_INET 2
-#define AF_INET6 10
-#define LOCALS 16 /* slots of local_addr_map */
-#define REMOTES 8 /* per session; on the client, the first one is that of the initial subflow */
-#define RETRIES \
-	3 /* of a session, for subflows that failed: the rest is the service's, with backoff */
-/*
- * Room for sessions; without, a session stays with the kernel's path manager. Preallocated: in softirq a
- * burst of new sessions finds the allocator empty.
- */
-#define SESSIONS 16384
-#define NO_PREALLOC 1
+#define LOCALS 16 /* slots of local addresses; their order is the order of opening */
+#define REMOTES 8 /* of a session */
+#define INITIAL 0 /* of the initial subflow: its remote address, and its pair of addresses */
 
-/* The context: each field is loaded by itself, see bpf_mptcp.h. */
-#define CONTEXT volatile struct bpf_sock_ops_mptcp
-
-struct remotes {
-	struct bpf_mptcp_addr local; /* of the initial subflow */
-	struct bpf_mptcp_addr initial;
-	struct bpf_mptcp_addr known[REMOTES]; /* that subflows can be opened to; family 0: free */
+/* Of a policy. Written by the service, read here; pm/linux/path_programs.py has the same. */
+struct path_parameters {
+	u64 start_after_ns;
+	u64 start_after_bytes; /* on the initial subflow, both ways */
+	u32 accept_max_subflows; /* established ones, the initial included; 0: no limit */
+	u32 accept_listed; /* 1: from peers in accepted_peers only */
+	u32 value[8]; /* the path manager's own */
 };
 
-static __always_inline bool is_server(CONTEXT *ctx)
-{
-	return ctx->mptcp_flags & BPF_MPTCP_F_SERVER;
-}
+_Static_assert(sizeof(struct path_parameters) == 56, "pm/linux/path_programs.py");
 
-/* Whether a NEW_SESSION is for us: programs of inner cgroups run first and may have claimed it. */
-static __always_inline bool may_claim(struct bpf_sock_ops *skops)
-{
-	CONTEXT *ctx = (void *)skops;
+/* A third party's parameter: PARAMETER(p, mesh_limit) is `limit` of the path manager `mesh`. */
+#define PARAMETER(p, name) ((p)->value[PARAMETER_##name])
 
-	return ctx->base.reply != BPF_MPTCP_CLAIM && bpf_get_netns_cookie(skops) == NETNS_COOKIE;
-}
+/* Subflows between two addresses. */
+struct pair {
+	u8 asked; /* for, and not there: on the way, or left to the service */
+	u8 there;
+};
 
-static __always_inline void set_ip4(struct bpf_mptcp_addr *address, u32 ip4)
-{
-	address->ip6[0] = 0;
-	address->ip6[1] = 0;
-	address->ip6[2] = bpf_htonl(0xffff);
-	address->ip6[3] = ip4;
-	/* Or both families share a load from a computed offset of the context, refused. */
-	asm volatile("" ::: "memory");
-}
+struct remote {
+	struct bpf_mptcp_addr address; /* family 0: none, nor behind it */
+	struct pair
+		pairs[1 + LOCALS]; /* with the initial local address, and with that in slot n - 1 */
+	u8 pad[6];
+};
 
-static __always_inline void read_local(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	if (ctx->base.family == AF_INET) {
-		set_ip4(address, ctx->base.local_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->base.local_ip6[0];
-	address->ip6[1] = ctx->base.local_ip6[1];
-	address->ip6[2] = ctx->base.local_ip6[2];
-	address->ip6[3] = ctx->base.local_ip6[3];
-	asm volatile("" ::: "memory");
-}
+/* A session of ours. Written by the programs; the service reads the policy. */
+struct claim {
+	u64 policy;
+	u64 established_ns; /* 0: not yet */
+	u32 started; /* subflows may be opened */
+	u32 parsing; /* we asked for each packet, to see when that is */
+	u32 unreachable; /* remotes before this one: only the peer can connect */
+	u32 total; /* subflows of all pairs, asked for or there */
+	u32 established; /* subflows of either end */
+	u32 retries;
+	u32 private[2]; /* for the path manager; 0 at first */
+	struct bpf_mptcp_addr local; /* of the initial subflow */
+	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */
+	/* As of this callback: sets of slots, and the slot of `local`, LOCALS where it is not usable */
+	u32 usable_ip4;
+	u32 usable_ip6;
+	u32 backups; /* marked as such */
+	u32 near; /* on the interface of `local` */
+	u32 initial_slot;
+	u32 pad;
+};
 
-static __always_inline void read_remote(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	address->port = bpf_htons(bpf_ntohl(ctx->base.remote_port));
-	if (ctx->base.family == AF_INET) {
-		set_ip4(address, ctx->base.remote_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->base.remote_ip6[0];
-	address->ip6[1] = ctx->base.remote_ip6[1];
-	address->ip6[2] = ctx->base.remote_ip6[2];
-	address->ip6[3] = ctx->base.remote_ip6[3];
-	asm volatile("" ::: "memory");
-}
+/* The usable address in a slot, or 0. Defined in path_manager.c: BCC knows of maps only there. */
+static __always_inline struct bpf_mptcp_addr *local_at(u32 slot);
 
-/* The address that ADD_RADDR is about, or SUBFLOW_CLOSED with BPF_MPTCP_SF_REQUEST. */
-static __always_inline void read_raddr(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	address->port = ctx->mptcp_raddr_port;
-	address->id = ctx->mptcp_raddr_id;
-	if (ctx->mptcp_raddr_family == AF_INET) {
-		set_ip4(address, ctx->mptcp_raddr_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->mptcp_raddr_ip6[0];
-	address->ip6[1] = ctx->mptcp_raddr_ip6[1];
-	address->ip6[2] = ctx->mptcp_raddr_ip6[2];
-	address->ip6[3] = ctx->mptcp_raddr_ip6[3];
-	asm volatile("" ::: "memory");
-}
-
-/* Where the subflow of SUBFLOW_CLOSED or SUBFLOW_ESTABLISHED leads. */
-static __always_inline void read_destination(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	if (ctx->base.args[3] & BPF_MPTCP_SF_REQUEST)
-		read_raddr(ctx, address);
-	else
-		read_remote(ctx, address);
-}
-
+/* Without branches: the verifier would follow each of them in every iteration of a loop. */
 static __always_inline bool same_ip(const struct bpf_mptcp_addr *a, const struct bpf_mptcp_addr *b)
 {
-	return a->ip6[0] == b->ip6[0] && a->ip6[1] == b->ip6[1] && a->ip6[2] == b->ip6[2] &&
-	       a->ip6[3] == b->ip6[3];
+	return !((a->ip6[0] ^ b->ip6[0]) | (a->ip6[1] ^ b->ip6[1]) | (a->ip6[2] ^ b->ip6[2]) |
+		 (a->ip6[3] ^ b->ip6[3]));
 }
 
 static __always_inline bool is_ip4(const struct bpf_mptcp_addr *address)
 {
-	return !address->ip6[0] && !address->ip6[1] && address->ip6[2] == bpf_htonl(0xffff);
+	return !(address->ip6[0] | address->ip6[1] | (address->ip6[2] ^ bpf_htonl(0xffff)));
 }
 
-/* The slot of an address that subflows can be opened to, REMOTES where it is none. */
-static __always_inline u32 find_remote(struct remotes *remotes, const struct bpf_mptcp_addr *remote)
+static __always_inline struct remote *remote_at(struct claim *claim, u32 remote)
 {
-	u32 r;
-
-	for (r = 0; r < REMOTES; r++) {
-		if (remotes->known[r].family && remotes->known[r].port == remote->port &&
-		    same_ip(&remotes->known[r], remote))
-			break;
-	}
-	return r;
+	return &claim->remotes[remote & (REMOTES - 1)];
 }
 
-/* The slot of an announced address, REMOTES where there is none. */
-static __always_inline u32 find_announced(struct remotes *remotes, u32 id)
+/* The slots from which a remote can be reached. */
+static __always_inline u32 slots_to(struct claim *claim, u32 remote)
 {
-	u32 r;
+	struct remote *to = remote_at(claim, remote);
 
-	for (r = 0; r < REMOTES; r++) {
-		if (remotes->known[r].family && id && remotes->known[r].id == id)
-			break;
-	}
-	return r;
+	if (remote < claim->unreachable || !to->address.family)
+		return 0;
+	return is_ip4(&to->address) ? claim->usable_ip4 : claim->usable_ip6;
 }
 
-/* At NEW_SESSION. A server has nobody to connect to: the client's port is ephemeral. */
-static __always_inline void remember_initial(CONTEXT *ctx, struct remotes *remotes)
+static __always_inline struct pair *pair_at(struct claim *claim, u32 remote, u32 slot)
 {
-	read_local(ctx, &remotes->local);
-	read_remote(ctx, &remotes->initial);
-	if (!is_server(ctx))
-		read_remote(ctx, &remotes->known[0]);
+	u32 pair = slot == claim->initial_slot ? INITIAL : 1 + (slot & (LOCALS - 1));
+
+	return &remote_at(claim, remote)->pairs[pair];
 }
 
-/*
- * At ADD_RADDR. A client knows the server's port where none was announced (RFC 8684, section
- * 3.4.1), a server reaches only those with a port.
- */
-static __always_inline void remember_announced(CONTEXT *ctx, struct remotes *remotes)
+static __always_inline struct pair *initial_pair(struct claim *claim)
 {
-	struct bpf_mptcp_addr remote = {};
-
-	read_raddr(ctx, &remote);
-	if (!remote.port && is_server(ctx))
-		return;
-	if (!remote.port)
-		remote.port = remotes->initial.port;
-	if (find_remote(remotes, &remote) < REMOTES)
-		return;
-	for (u32 r = 0; r < REMOTES; r++) {
-		if (!remotes->known[r].family) {
-			remotes->known[r] = remote;
-			return;
-		}
-	}
+	return &claim->remotes[INITIAL].pairs[INITIAL];
 }
 
-/* Open a subflow from a local_addr_map entry; the initial address has no id of its own. */
-static __always_inline long open_pair(struct bpf_sock_ops *skops, struct remotes *remotes,
-				      const struct bpf_mptcp_addr *local,
-				      const struct bpf_mptcp_addr *remote, u32 flags)
+/* How many there are, or will be. */
+static __always_inline u32 subflows(const struct pair *pair)
 {
-	struct bpf_mptcp_addr src = *local;
+	return pair->asked + pair->there;
+}
 
+static __always_inline bool count_asked(struct claim *claim, struct pair *pair, long error)
+{
+	if (error)
+		return false;
+	pair->asked++;
+	claim->total++;
+	return true;
+}
+
+/* Open one more subflow like the initial one; false where the kernel refuses. */
+static __always_inline bool open_initial(struct bpf_sock_ops *skops, struct claim *claim)
+{
+	return !claim->unreachable &&
+	       count_asked(claim, initial_pair(claim), bpf_open_subflow(skops, 0, 0, 0, 0));
+}
+
+/* Open one more subflow, as a backup or not; false where the kernel refuses. */
+static __always_inline bool open_subflow(struct bpf_sock_ops *skops, struct claim *claim,
+					 u32 remote, u32 slot, bool backup)
+{
+	struct bpf_mptcp_addr *local = local_at(slot), src;
+	struct remote *to = remote_at(claim, remote);
+
+	if (!local)
+		return false;
+	src = *local;
 	src.ifindex = 0; /* routing is the host's business */
-	src.flags = flags;
-	if (same_ip(&src, &remotes->local))
-		src.id = 0;
-	return bpf_open_subflow(skops, &src, sizeof(src), remote, sizeof(*remote));
+	src.flags = backup ? BPF_MPTCP_ADDR_BACKUP : 0;
+	if (slot == claim->initial_slot)
+		src.id = 0; /* it has no other */
+	return count_asked(
+		claim, pair_at(claim, remote, slot),
+		bpf_open_subflow(skops, &src, sizeof(src), &to->address, sizeof(to->address)));
+}
+
+/* Make the subflows between two addresses backups, or no more; false where the kernel refuses. */
+static __always_inline bool set_backup(struct bpf_sock_ops *skops, struct claim *claim, u32 remote,
+				       u32 slot, bool backup)
+{
+	struct bpf_mptcp_addr *local = local_at(slot), src, dst = remote_at(claim, remote)->address;
+
+	if (!local)
+		return false;
+	src = *local;
+	src.flags = BPF_MPTCP_ADDR_PRIO | (backup ? BPF_MPTCP_ADDR_BACKUP : 0);
+	src.ifindex = 0;
+	/* The addresses say it; the peer's id for its own can differ from what we know. */
+	src.id = 0;
+	dst.id = 0;
+	return !bpf_open_subflow(skops, &src, sizeof(src), &dst, sizeof(dst));
 }
 
 #endif

@@ -39,6 +39,7 @@ class Flag(IntEnum):
     FALLBACK = 16
     CLAIMED = 32
     BACKUP = 64
+    DENY_JOIN_ID0 = 128
 
 
 class Event(NamedTuple):
@@ -80,7 +81,7 @@ def compile_program(path: Path, cflags: tuple[str, ...] = ()) -> Any:
 
     return bcc.BPF(
         src_file=str(path).encode(),
-        cflags=[f"-I{REPOSITORY / 'kernel' / 'include'}", "-Wno-unused-value", *cflags],
+        cflags=[f"-I{REPOSITORY / 'bpf_pm' / 'include'}", "-Wno-unused-value", *cflags],
     )
 
 

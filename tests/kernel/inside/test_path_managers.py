@@ -22,25 +22,22 @@ import pytest
 from pm.history import History
 from pm.linux import bpf
 from pm.linux.attachments import netns_cookie
-from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
+from pm.linux.bpf_object import BpfObject, compile_object
 from pm.linux.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
+from pm.linux.path_programs import LOCALS, SOURCE, compiler_flags, local_entry
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Session, Subflow, SubflowState, Wanted
 from pm.path_managers import registry
 from tests.kernel.lab import CGROUPS, Host, Lab, exchange, run, wait_for
-from tests.kernel.programs import REPOSITORY, address
 
-LOCALS = 16
 POLICY = 0x1122334455667788
 LOG = Path("/dev/stderr")
+PARAMETERS = struct.Struct("=QQII8I")  # struct path_parameters
 Pairs = Counter[Pair]
 
 
 @cache
-def compiled(name: str) -> BpfObject:
-    source = SOURCES / "path_managers" / f"{name}.c"
-    return asyncio.run(
-        compile_object(source, log_file=LOG, cflags=[f"-I{REPOSITORY / 'kernel' / 'include'}"])
-    )
+def compiled() -> BpfObject:
+    return asyncio.run(compile_object(SOURCE, log_file=LOG, cflags=compiler_flags([])))
 
 
 class Program:
@@ -49,40 +46,35 @@ class Program:
     def __init__(
         self, host: Host, name: str, parameters: Sequence[int] = (), *, locals_: Sequence[LocalAddress] = ()
     ) -> None:
-        program = compiled(name)
+        program = compiled()
         self.maps = {n: bpf.create_map(n, spec) for n, (_, spec) in program.maps.items()}
         self.configure(parameters, locals_)
         with host.inside():
             constants = {NETNS_COOKIE_PLACEHOLDER: netns_cookie(), POLICY_ID_PLACEHOLDER: POLICY}
-        self._program = program.load("path_manager", maps=self.maps, constants=constants, log_file=LOG)
+        self._program = program.load(
+            f"path_manager_{name}", maps=self.maps, constants=constants, log_file=LOG
+        )
         directory = os.open(host.cgroup, os.O_RDONLY)
         self._link = bpf.link_cgroup(self._program, directory)
         os.close(directory)
 
     def configure(self, parameters: Sequence[int], locals_: Sequence[LocalAddress] = ()) -> None:
-        if "parameters" in self.maps:
-            bpf.update(
-                self.maps["parameters"],
-                struct.pack("=Q", POLICY),
-                struct.pack(f"={len(parameters)}I", *parameters),
+        values = [*parameters, *[0] * (8 - len(parameters))]
+        bpf.update(
+            self.maps["path_parameters"], struct.pack("=Q", POLICY), PARAMETERS.pack(0, 0, 0, 0, *values)
+        )
+        for slot in range(LOCALS):
+            value = (
+                local_entry(locals_[slot].ip, slot + 1, locals_[slot]) if slot < len(locals_) else bytes(40)
             )
-        if "local_addr_map" in self.maps:
-            for slot in range(LOCALS):
-                value = entry(locals_[slot], slot + 1) if slot < len(locals_) else bytes(40)
-                bpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
+            bpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
 
     def sessions(self) -> int:
-        return len(list(bpf.keys(self.maps["sessions"], 4)))
+        return len(list(bpf.keys(self.maps["claims"], 4)))
 
     def close(self) -> None:
         for fd in (self._link, self._program, *self.maps.values()):
             os.close(fd)
-
-
-def entry(local: LocalAddress, number: int) -> bytes:
-    """Of local_addr_map: IPv4 is v4-mapped there."""
-    ip = local.ip if ":" in local.ip else f"::ffff:{local.ip}"
-    return address(ip, id=number, ifindex=local.ifindex, flags=int(local.backup))
 
 
 def local_address(ip: str, *, backup: bool = False) -> LocalAddress:
