@@ -233,7 +233,7 @@ class Reconciler:
         if kind == EventType.SUB_ESTABLISHED:
             subflow = table.joined(session, event, now)
             if self._repair and subflow.origin is Origin.PEER:
-                table.identify(subflow, self._diagnosis.find_subflow(subflow))
+                table.identify(session, subflow, self._diagnosis.find_subflow(subflow), now)
             detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
             self._publish(now, "subflow", "established", session, detail)
             if subflow.origin is Origin.PEER and self._refuse(session, subflow):

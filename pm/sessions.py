@@ -181,11 +181,21 @@ class SessionTable:
         session.history.add(now, "subflow_established", subflow.pair)
         return subflow
 
-    def identify(self, subflow: Subflow, found: Found | None) -> None:
+    def identify(self, session: Session, subflow: Subflow, found: Found | None, now: float) -> None:
         """Say whose a subflow is that an event told of, by what sock_diag knows; None where it is gone."""
         if found:
             subflow.origin = _origin(found)
             subflow.backup = found.backup
+            self._learn_remote(session, found, now)
+
+    def _learn_remote(self, session: Session, record: Found, now: float) -> None:
+        """Where this end opened a subflow to, the peer announced before the service watched."""
+        known = any(remote.address_id == record.remote_id for remote in session.remotes)
+        if known or not record.remote_id or not record.opened_here or record.is_initial:
+            return
+        usual = session.role is Role.CLIENT and record.remote_port == session.remote_port
+        port = 0 if usual else record.remote_port
+        self.announced(session, RemoteAddress(record.remote, port, record.remote_id), now)
 
     def parted(self, session: Session, event: Event, now: float, now_monotonic: float) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
@@ -314,6 +324,7 @@ class SessionTable:
                 )
                 session.subflows.append(subflow)
                 session.history.add(now, "subflow_found", subflow.pair)
+                self._learn_remote(session, record, now)
                 changed = True
             else:
                 unmatched = [s for s in unmatched if s is not subflow]

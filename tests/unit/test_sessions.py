@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pm.kernel import EventType
 from pm.model import Open, Origin, Pair, RemoteAddress, Role, SessionState, SubflowState
@@ -119,6 +119,24 @@ def test_merge_adopts_older_sessions():
     )
     assert [s.origin for s in session.subflows] == [Origin.POLICY, Origin.INITIAL, Origin.PEER]
     assert session.local_ids == {B: 2}
+
+
+def test_merge_learns_what_the_peer_announced():
+    """An older session's joins tell the addresses that were announced, with a port where it is another."""
+    table = SessionTable()
+    join = Record(is_initial=False, local_port=41000)
+    merged = table.merge(
+        [
+            Record(),
+            replace(join, remote="10.0.2.2", remote_id=1),
+            replace(join, remote="10.0.2.2", remote_id=1, local=B, local_id=2),
+            replace(join, remote="10.0.3.2", remote_id=3, remote_port=5055),
+            replace(join, remote="10.0.4.2", remote_id=4, opened_here=False),
+        ],
+        5.0,
+    )
+    (session,) = merged.changed
+    assert session.remotes == (RemoteAddress("10.0.2.2", 0, 1), RemoteAddress("10.0.3.2", 5055, 3))
 
 
 def test_merge_repairs_after_lost_events():
