@@ -10,11 +10,10 @@
  * Callbacks of two subflows of a session may run at once, on two processors: a count may be off by
  * one then, and the service mends what comes of it.
  */
+#include "context.h"
 #include "path_manager.h"
 #include "placeholder.h"
 
-#define AF_INET 2
-#define AF_INET6 10
 #define NO_PREALLOC 1
 /*
  * Room for sessions; without, a session stays with the kernel's path manager. Preallocated: in softirq a
@@ -22,9 +21,6 @@
  */
 #define CLAIMS 16384
 #define RETRIES 3 /* of a session, at once: the rest is the service's, with backoff */
-
-/* The context: each field is loaded by itself, see bpf_mptcp.h. */
-#define CONTEXT volatile struct bpf_sock_ops_mptcp
 
 struct accepted_peer {
 	u32 length; /* bits from `policy` on */
@@ -119,62 +115,6 @@ static __always_inline void look_at_locals(struct claim *claim)
 	asm volatile("" ::: "memory");
 }
 
-static __always_inline void set_ip4(struct bpf_mptcp_addr *address, u32 ip4)
-{
-	address->ip6[0] = 0;
-	address->ip6[1] = 0;
-	address->ip6[2] = bpf_htonl(0xffff);
-	address->ip6[3] = ip4;
-	/* Or both families share a load from a computed offset of the context, refused. */
-	asm volatile("" ::: "memory");
-}
-
-static __always_inline void read_local(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	if (ctx->base.family == AF_INET) {
-		set_ip4(address, ctx->base.local_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->base.local_ip6[0];
-	address->ip6[1] = ctx->base.local_ip6[1];
-	address->ip6[2] = ctx->base.local_ip6[2];
-	address->ip6[3] = ctx->base.local_ip6[3];
-	asm volatile("" ::: "memory");
-}
-
-static __always_inline void read_remote(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	address->port = bpf_htons(bpf_ntohl(ctx->base.remote_port));
-	if (ctx->base.family == AF_INET) {
-		set_ip4(address, ctx->base.remote_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->base.remote_ip6[0];
-	address->ip6[1] = ctx->base.remote_ip6[1];
-	address->ip6[2] = ctx->base.remote_ip6[2];
-	address->ip6[3] = ctx->base.remote_ip6[3];
-	asm volatile("" ::: "memory");
-}
-
-/* The address that ADD_RADDR is about, or SUBFLOW_CLOSED with BPF_MPTCP_SF_REQUEST. */
-static __always_inline void read_raddr(CONTEXT *ctx, struct bpf_mptcp_addr *address)
-{
-	address->family = AF_INET6;
-	address->port = ctx->mptcp_raddr_port;
-	address->id = ctx->mptcp_raddr_id;
-	if (ctx->mptcp_raddr_family == AF_INET) {
-		set_ip4(address, ctx->mptcp_raddr_ip4);
-		return;
-	}
-	address->ip6[0] = ctx->mptcp_raddr_ip6[0];
-	address->ip6[1] = ctx->mptcp_raddr_ip6[1];
-	address->ip6[2] = ctx->mptcp_raddr_ip6[2];
-	address->ip6[3] = ctx->mptcp_raddr_ip6[3];
-	asm volatile("" ::: "memory");
-}
-
 /* At NEW_SESSION: programs of inner cgroups run first and may have claimed it. */
 static __always_inline void take(struct bpf_sock_ops *skops, u32 token)
 {
@@ -265,13 +205,15 @@ static __always_inline void remember_remote(CONTEXT *ctx, struct claim *claim)
 	}
 }
 
-/* The pair of the subflow that the callback is about, 0 for one of the peer's. Whether the local address is gone. */
+/*
+ * The pair of addresses of the subflow that the callback is about, 0 for one of the peer's; and whether
+ * its local address is gone.
+ */
 static __always_inline struct pair *find_pair(CONTEXT *ctx, struct claim *claim, bool *gone)
 {
 	u32 id = ctx->base.args[1], request = ctx->base.args[3] & BPF_MPTCP_SF_REQUEST, r, i;
 	struct bpf_mptcp_addr address = {}, *local;
 
-	*gone = false;
 	if (!request && ctx->mptcp_flags & BPF_MPTCP_F_MASTER)
 		return initial_pair(claim);
 	if (request)
@@ -293,14 +235,10 @@ static __always_inline struct pair *find_pair(CONTEXT *ctx, struct claim *claim,
 	return 0;
 }
 
-/* At SUBFLOW_ESTABLISHED, also of one that the service opened or the peer. */
-static __always_inline void gain_subflow(CONTEXT *ctx, struct claim *claim)
+/* A subflow came, perhaps one that the service opened or the peer. */
+static __always_inline void gain(struct claim *claim, struct pair *pair)
 {
-	struct pair *pair;
-	bool gone;
-
 	__sync_fetch_and_add(&claim->established, 1);
-	pair = find_pair(ctx, claim, &gone);
 	if (!pair)
 		return;
 	if (pair->asked)
@@ -310,21 +248,20 @@ static __always_inline void gain_subflow(CONTEXT *ctx, struct claim *claim)
 	pair->there++;
 }
 
-/* At SUBFLOW_CLOSED. One that counts no more is opened again. */
-static __always_inline void lose_subflow(CONTEXT *ctx, struct claim *claim)
+/* A subflow went. One that counts no more is opened again. */
+static __always_inline void lose(CONTEXT *ctx, struct claim *claim, struct pair *pair, bool gone)
 {
 	u32 error = ctx->base.args[0];
 	/* A SYN that nobody answered has no sequence number of the peer's. */
 	bool was_there = !(ctx->base.args[3] & BPF_MPTCP_SF_REQUEST) && ctx->base.rcv_nxt;
-	struct pair *pair;
-	bool gone;
 
+	if (pair && !pair->there)
+		was_there = false; /* the peer's answer was wrong */
 	if (was_there)
 		__sync_fetch_and_add(&claim->established, -1);
-	pair = find_pair(ctx, claim, &gone);
-	if (!pair || !subflows(pair))
+	if (!pair || !(was_there || pair->asked))
 		return;
-	if (!pair->asked || (was_there && pair->there))
+	if (was_there)
 		pair->there--;
 	else
 		pair->asked--;
@@ -336,6 +273,17 @@ static __always_inline void lose_subflow(CONTEXT *ctx, struct claim *claim)
 	} else {
 		pair->asked++;
 	}
+}
+
+static __always_inline void count_subflow(CONTEXT *ctx, struct claim *claim, u32 op)
+{
+	bool gone = false;
+	struct pair *pair = find_pair(ctx, claim, &gone);
+
+	if (op == BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED)
+		gain(claim, pair);
+	else
+		lose(ctx, claim, pair, gone);
 }
 
 /* Once the policy's start conditions hold. Until then each packet asks: that serves receivers, too. */
@@ -422,10 +370,8 @@ static __always_inline struct claim *follow(struct bpf_sock_ops *skops, struct p
 		forget_remote(claim, ctx->base.args[0]);
 		break;
 	case BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED:
-		gain_subflow(ctx, claim);
-		break;
 	case BPF_SOCK_OPS_MPTCP_SUBFLOW_CLOSED:
-		lose_subflow(ctx, claim);
+		count_subflow(ctx, claim, op);
 		break;
 	case BPF_SOCK_OPS_MPTCP_JOIN_REQUEST:
 		if (*p && !accepts(ctx, claim, *p)) {

@@ -6,11 +6,13 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from tests.kernel.lab import Lab
+from tests.kernel.path_managers import Load, Program
 from tests.kernel.programs import Recorder
 
 # A report of the kernel about itself
@@ -73,3 +75,10 @@ def server(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
     recorder.reply()
     recorder.attach(lab.server.cgroup)
     return recorder
+
+
+@pytest.fixture
+def load() -> Iterator[Load]:
+    """Attach a path manager's program, for the time of the test."""
+    with ExitStack() as stack:
+        yield lambda *args, **kw: stack.enter_context(closing(Program(*args, **kw)))

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs in bpf_pm/path_managers without the service, and what the pure functions say."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import re
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from pm.config.model import Policy
+from pm.history import History
+from pm.linux import bpf
+from pm.linux.attachments import netns_cookie
+from pm.linux.bpf_object import BpfObject, compile_object
+from pm.linux.classifier import policy_id
+from pm.linux.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
+from pm.linux.mptcp_genl import PathManagerSocket
+from pm.linux.path_programs import (
+    LOCALS,
+    SOURCE,
+    ThirdParty,
+    compiler_flags,
+    local_entry,
+    policy_entries,
+    third_parties,
+)
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Session, Subflow, SubflowState, Wanted
+from pm.path_managers import registry
+from tests.kernel.lab import Host, Lab, wait_for
+
+LOG = Path("/dev/stderr")
+Pairs = Counter[Pair]
+Load = Callable[..., "Program"]
+"""The fixture ``load``: arguments of Program."""
+
+
+@cache
+def compiled(others: tuple[ThirdParty, ...] = ()) -> BpfObject:
+    return asyncio.run(compile_object(SOURCE, log_file=LOG, cflags=compiler_flags(others)))
+
+
+class Program:
+    """The program of a policy, attached to a host's cgroup; closing it detaches it.
+
+    ``room``: sessions that it can claim. Address ids are slots, from 1.
+    """
+
+    def __init__(
+        self, host: Host, policy: Policy, locals_: Sequence[LocalAddress] = (), *, room: int = 0
+    ) -> None:
+        self._host = host
+        self._others = tuple(third_parties([policy]))
+        self._object = compiled(self._others)
+        self.maps = {}
+        for name, (_, spec) in self._object.maps.items():
+            limited = spec._replace(max_entries=room) if room and name == "claims" else spec
+            self.maps[name] = bpf.create_map(name, limited)
+        self.configure(policy, locals_)
+        self._program = self._load(policy)
+        directory = os.open(host.cgroup, os.O_RDONLY)
+        self._link = bpf.link_cgroup(self._program, directory)
+        os.close(directory)
+
+    def configure(self, policy: Policy, locals_: Sequence[LocalAddress]) -> None:
+        entries = policy_entries(policy, self._others)
+        for name, wanted in (("path_parameters", entries.parameters), ("accepted_peers", entries.accepted)):
+            for key, value in wanted.items():
+                bpf.update(self.maps[name], key, value)
+        for slot in range(LOCALS):
+            self.set_local(slot, locals_[slot] if slot < len(locals_) else None)
+
+    def set_local(self, slot: int, local: LocalAddress | None, *, usable: bool = True) -> None:
+        value = local_entry(local.ip, slot + 1, local if usable else None) if local else bytes(40)
+        bpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
+
+    def replace(self, policy: Policy) -> None:
+        """By the program of another policy, as after a reload."""
+        program = self._load(policy)
+        bpf.update_link(self._link, program)
+        os.close(self._program)
+        self._program = program
+
+    def tokens(self) -> list[int]:
+        """Of the sessions claimed."""
+        return [int(*struct.unpack("=I", key)) for key in bpf.keys(self.maps["claims"], 4)]
+
+    def sessions(self) -> int:
+        return len(self.tokens())
+
+    def count(self, counter: int) -> int:
+        values = (ctypes.c_uint64 * bpf.possible_cpus())()
+        bpf.lookup(self.maps["claim_counters"], ctypes.c_uint32(counter), values)
+        return sum(values)
+
+    def close(self) -> None:
+        if self.maps:
+            for fd in (self._link, self._program, *self.maps.values()):
+                os.close(fd)
+        self.maps.clear()
+
+    def _load(self, policy: Policy) -> int:
+        with self._host.inside():
+            cookie = netns_cookie()
+        return self._object.load(
+            f"path_manager_{policy_entries(policy, self._others).program}",
+            maps=self.maps,
+            constants={NETNS_COOKIE_PLACEHOLDER: cookie, POLICY_ID_PLACEHOLDER: policy_id(policy.name)},
+            log_file=LOG,
+        )
+
+
+@contextmanager
+def netlink(host: Host) -> Iterator[PathManagerSocket]:
+    """The service's way to a session."""
+    with host.inside():
+        genl = PathManagerSocket()
+    with genl:
+        yield genl
+
+
+def local_address(ip: str, *, backup: bool = False) -> LocalAddress:
+    """Of either host, where link N has addresses 10.N... and fd00:N..."""
+    link = int(re.split("[.:]+", ip)[1])
+    return LocalAddress(ip, 24, link + 1, f"eth{link}", True, backup, "")
+
+
+class Announced(NamedTuple):
+    ip: str
+    port: int = 0
+
+
+class Topology(NamedTuple):
+    locals: tuple[str, ...]  # a "!" at the end: backup
+    server: str = "10.1.0.2"
+    announced: tuple[Announced, ...] = ()
+    family: int = 0
+
+    @property
+    def addresses(self) -> list[LocalAddress]:
+        return [local_address(ip.rstrip("!"), backup=ip.endswith("!")) for ip in self.locals]
+
+
+def v4(ip: str) -> str:
+    return ip.removeprefix("::ffff:")
+
+
+def wanted(
+    policy: Policy,
+    topology: Topology,
+    end: socket.socket,
+    remotes: Sequence[Announced] = (),
+    *,
+    role: Role = Role.CLIENT,
+) -> Wanted:
+    """What the pure function says of the session of ``end``."""
+    (local, local_port), (remote, remote_port) = end.getsockname()[:2], end.getpeername()[:2]
+    session = Session(
+        token=1,
+        number=1,
+        role=role,
+        socket_family=6 if end.family == socket.AF_INET6 else 4,
+        local=v4(local),
+        local_port=local_port,
+        remote=v4(remote),
+        remote_port=remote_port,
+        created=0.0,
+        history=History(),
+        subflows=[
+            Subflow(v4(local), local_port, v4(remote), remote_port, Origin.INITIAL, SubflowState.ESTABLISHED)
+        ],
+        remotes=tuple(RemoteAddress(a.ip, a.port, i) for i, a in enumerate(remotes, 1)),
+    )
+    usable = [a for a in topology.addresses if session.socket_family == 6 or a.family == 4]
+    manager = registry()[policy.path_manager.name]
+    result: Wanted = manager.wanted(session, usable, policy.path_manager.parameters)
+    return result
+
+
+def initial_pair(end: socket.socket) -> Pair:
+    return Pair(v4(end.getsockname()[0]), v4(end.getpeername()[0]), end.getpeername()[1])
+
+
+def count(result: Wanted) -> Pairs:
+    return Counter({pair: want.subflows for pair, want in result.items()})
+
+
+def endpoint(text: str) -> tuple[str, int]:
+    """ "ip:port" of ss."""
+    ip, port = text.rsplit(":", 1)
+    return v4(ip.split("%")[0].strip("[]")), int(port)
+
+
+def pairs(host: Host) -> Pairs:
+    """The established subflows of a host."""
+    return Counter(Pair(endpoint(local)[0], *endpoint(remote)) for local, remote in host.subflows())
+
+
+def has(host: Host, expected: Pairs) -> bool:
+    return pairs(host) == expected
+
+
+def settled(lab: Lab, client: socket.socket, result: Wanted) -> None:
+    """The client has the subflows, with their backup flags, and asked the kernel for no others."""
+    expected = count(result)
+    try:
+        wait_for("wanted subflows", lambda: pairs(lab.client) == expected)
+    except AssertionError:
+        assert pairs(lab.client) == expected
+        raise
+    opened = expected - Counter([initial_pair(client)])
+    initial_changed = result[initial_pair(client)].backup
+    assert lab.client.counter("BPFReq") == opened.total() + initial_changed
+    assert lab.client.counter("BPFReqRefused") == lab.client.counter("BPFReqFailed") == 0
+    assert lab.server.counter("MPJoinSynBackupRx") == sum(n for p, n in opened.items() if result[p].backup)
+    wait_for("flag of the initial subflow", lambda: lab.server.counter("MPPrioRx") == initial_changed)
+
+
+def announce(host: Host, announced: Sequence[Announced], *, first: int = 1) -> None:
+    """By the host's own path manager, with ids from ``first`` on."""
+    for number, a in enumerate(announced, first):
+        port = ("port", str(a.port)) if a.port else ()
+        host.mptcp("endpoint", "add", a.ip, "id", str(number), "signal", *port)
+
+
+def accept_joins(lab: Lab) -> None:
+    """The server's own path manager takes what the client opens; the client has a third address."""
+    lab.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    lab.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")
