@@ -44,6 +44,17 @@ def test_tokens_are_those_of_the_keys(lab: Lab, client: Recorder, server: Record
     assert here.tokens == (token_of(here.keys[0]), token_of(here.keys[1]))
 
 
+def test_c_flag_of_the_peer(lab: Lab, client: Recorder, server: Recorder) -> None:
+    """A peer that wants no join to its initial address shows in mptcp_flags, from NEW_SESSION on."""
+    listener = lab.listen()
+    for host, denied, allowed in ((lab.server, client, server), (lab.client, server, client)):
+        host.sysctl("net.mptcp.allow_join_initial_addr_port", 0)
+        lab.connect(listener)
+        assert [bool(e.flags & Flag.DENY_JOIN_ID0) for e in denied.events()[-2:]] == [True, True]
+        assert not any(e.flags & Flag.DENY_JOIN_ID0 for e in allowed.events()[-2:])
+        host.sysctl("net.mptcp.allow_join_initial_addr_port", 1)
+
+
 def test_no_callback_without_mptcp(lab: Lab, client: Recorder, server: Recorder) -> None:
     """Plain TCP sockets make no MPTCP callback."""
     lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)

@@ -206,6 +206,18 @@ def test_close_own_subflow(lab: Lab, client: Recorder) -> None:
     exchange(*ends)
 
 
+def test_close_before_the_answer(lab: Lab, client: Recorder) -> None:
+    """A subflow that the program closes while it connects ends without an error, too."""
+    lab.client.ip("neigh", "add", "10.2.0.9", "lladdr", "02:00:00:00:00:09", "dev", "eth2")  # nobody
+    client.act(0, ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.9"))
+    client.act(1, Op.ADD_RADDR, "close", address("10.2.0.1"))
+    lab.connect(lab.listen())
+    wait_for("SYN", lambda: lab.client.counter("MPJoinSynTx") == 1)
+    lab.server.mptcp("endpoint", "add", "10.9.0.2", "signal")
+    wait_for("closed", lambda: client.count(Op.SUBFLOW_CLOSED) == 1)
+    assert client.events(Op.SUBFLOW_CLOSED)[0].args[0] == 0
+
+
 def test_local_ids_are_freed(lab: Lab, client: Recorder) -> None:
     """The address entry goes with its last subflow: id 1 is free again for another address."""
     accept_joins(lab)
