@@ -312,6 +312,8 @@ class SessionTable:
                     ),
                     None,
                 )
+            if subflow is None and record.is_closing:
+                continue  # closed on command, and forgotten
             if subflow is None:
                 subflow = Subflow(
                     record.local,

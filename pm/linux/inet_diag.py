@@ -42,6 +42,9 @@ class TcpState(IntEnum):
     NEW_SYN_RECV = 12
 
 
+CLOSING = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.LAST_ACK, TcpState.CLOSING)
+
+
 class UlpFlag(IntFlag):
     """MPTCP_SUBFLOW_FLAG_*: REM is what the peer did, LOC what this end did.
 
@@ -91,6 +94,11 @@ class SubflowRecord(NamedTuple):
     def is_established(self) -> bool:
         """The TCP handshake is over; the subflow may be closing already."""
         return self.state not in (TcpState.SYN_SENT, TcpState.SYN_RECV)
+
+    @property
+    def is_closing(self) -> bool:
+        """This end has closed it; its FIN may be on the way for minutes where a link is down."""
+        return self.state in CLOSING
 
     @property
     def is_fully_established(self) -> bool:
@@ -188,8 +196,7 @@ _INFO_FALLBACK = 1  # MPTCP_INFO_FLAG_FALLBACK
 _STATES = sum(
     1 << state
     for state in (
-        TcpState.ESTABLISHED, TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.FIN_WAIT1, TcpState.FIN_WAIT2,
-        TcpState.CLOSE_WAIT, TcpState.LAST_ACK, TcpState.CLOSING,
+        TcpState.ESTABLISHED, TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.CLOSE_WAIT, *CLOSING,
     )
 )  # fmt: skip
 

@@ -28,6 +28,7 @@ class Record:
     cgroup_id: int = 77
     is_initial: bool = True
     is_established: bool = True
+    is_closing: bool = False
     is_fully_established: bool = True
     opened_here: bool = True
     backup: bool = False
@@ -137,6 +138,14 @@ def test_merge_learns_what_the_peer_announced():
     )
     (session,) = merged.changed
     assert session.remotes == (RemoteAddress("10.0.2.2", 0, 1), RemoteAddress("10.0.3.2", 5055, 3))
+
+
+def test_merge_does_not_find_what_was_closed():
+    """A subflow closed on command stays in dumps until the peer has its FIN: it is not there any more."""
+    table, session = established()
+    table.forget(session, session.subflows[0])
+    table.merge([replace(Record(), is_closing=True)], 5.0)
+    assert session.subflows == []
 
 
 def test_merge_repairs_after_lost_events():
