@@ -160,6 +160,7 @@ def wanted(
     remotes: Sequence[Announced] = (),
     *,
     role: Role = Role.CLIENT,
+    deny_join_id0: bool = False,
 ) -> Wanted:
     """What the pure function says of the session of ``end``."""
     (local, local_port), (remote, remote_port) = end.getsockname()[:2], end.getpeername()[:2]
@@ -167,6 +168,7 @@ def wanted(
         token=1,
         number=1,
         role=role,
+        deny_join_id0=deny_join_id0,
         socket_family=6 if end.family == socket.AF_INET6 else 4,
         local=v4(local),
         local_port=local_port,

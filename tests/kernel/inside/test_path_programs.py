@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the path managers' programs share: counts of subflows, start conditions, accept rules, claims.
+
+No service runs: where a test needs its hand, it sends the netlink command itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from ipaddress import ip_network
+from socket import AF_INET6
+
+import pytest
+
+from pm.config.model import Accept, Start
+from pm.linux.path_programs import ClaimCounter
+from pm.model import Pair
+from tests.kernel.lab import Host, Lab, exchange, run, wait_for
+from tests.kernel.path_managers import (
+    Announced,
+    Load,
+    Program,
+    Topology,
+    accept_joins,
+    announce,
+    count,
+    endpoint,
+    has,
+    local_address,
+    netlink,
+    pairs,
+    settled,
+    wanted,
+)
+from tests.kernel.programs import REPOSITORY
+from tests.kernel.programs import Program as PlainProgram
+from tests.unit.builders import policy
+
+FULLMESH = policy("fullmesh")
+ONE, TWO = Topology(("10.1.0.1",)), Topology(("10.1.0.1", "10.2.0.1"))
+THREE = Topology(("10.1.0.1", "10.2.0.1", "10.1.0.9"))
+IP6 = Topology(("fd00:1::1", "fd00:2::1"), "fd00:1::2")
+INITIAL, OTHER = Pair("10.1.0.1", "10.1.0.2", 5000), Pair("10.2.0.1", "10.1.0.2", 5000)
+SECOND_INTERFACE = REPOSITORY / "tests" / "data" / "path_managers" / "second_interface.c"
+
+
+@pytest.fixture(autouse=True)
+def joins_accepted(lab: Lab) -> None:
+    accept_joins(lab)
+
+
+def open_by_hand(host: Host, program: Program, pair: Pair, local_id: int) -> None:
+    (token,) = program.tokens()
+    with netlink(host) as genl:
+        prepared = genl.prepare_subflow(pair.local, local_id, pair.remote, pair.remote_port, backup=False)
+        genl.create_subflow(token, prepared)
+
+
+def close_by_hand(host: Host, program: Program, pair: Pair, *, but: int = 0) -> None:
+    """One of the pair's subflows, not that from the port ``but``."""
+    ports = [
+        port
+        for (ip, port), to in ((endpoint(local), endpoint(remote)) for local, remote in host.subflows())
+        if Pair(ip, *to) == pair and port != but
+    ]
+    (token,) = program.tokens()
+    with netlink(host) as genl:
+        genl.destroy_subflow(token, pair.local, ports[0], pair.remote, pair.remote_port, socket_family=4)
+
+
+def counted(host: Host, name: str, number: int) -> bool:
+    return host.counter(name) == number
+
+
+# Counts
+
+
+@pytest.mark.parametrize("most", [8, 3])
+def test_subflows_of_the_service_count(lab: Lab, load: Load, most: int) -> None:
+    """What somebody else opened is not opened again, and counts for the cap."""
+    chosen = policy("fullmesh", {"max_subflows": most})
+    program = load(lab.client, chosen, ONE.addresses)
+    client, _ = lab.connect(lab.listen("::"))
+    program.configure(chosen, TWO.addresses)
+    open_by_hand(lab.client, program, OTHER, 2)
+    wait_for("the service's", partial(has, lab.client, Counter([INITIAL, OTHER])))
+    remotes = (Announced("10.2.0.2"),)
+    announce(lab.server, remotes)
+    expected = count(wanted(chosen, TWO, client, remotes))
+    wait_for("the program's", partial(has, lab.client, expected))
+    assert lab.client.counter("BPFReq") == expected.total() - 2
+
+
+def test_subflow_of_an_address_that_went(lab: Lab, load: Load) -> None:
+    """One that ends after its address left makes room below the cap, and is not tried again."""
+    chosen = policy("fullmesh", {"max_subflows": 2})
+    program = load(lab.client, chosen, TWO.addresses)
+    client, _ = lab.connect(lab.listen("::"))
+    settled(lab, client, wanted(chosen, TWO, client))
+    program.set_local(1, TWO.addresses[1], usable=False)
+    close_by_hand(lab.client, program, OTHER)
+    wait_for("its end", partial(has, lab.client, Counter([INITIAL])))
+    assert lab.client.counter("BPFReq") == 1
+    program.set_local(2, local_address("10.1.0.9"))
+    announce(lab.server, [Announced("10.2.0.2")])
+    expected = count(wanted(chosen, Topology(("10.1.0.1", "10.1.0.9")), client))
+    wait_for("another", partial(has, lab.client, expected))
+    assert lab.client.counter("BPFReq") == 2
+
+
+def test_closed_on_command_stays_closed(lab: Lab, load: Load) -> None:
+    """The service or the operator closed it; one that fails later is replaced, the former still is not."""
+    program = load(lab.client, policy("ndiffports", {"subflows": 3}))
+    client, server = lab.connect(lab.listen("::"))
+    wait_for("subflows", partial(has, lab.client, Counter({INITIAL: 3})))
+    first = client.getsockname()[1]
+    close_by_hand(lab.client, program, INITIAL, but=first)
+    wait_for("its end", partial(has, lab.client, Counter({INITIAL: 2})))
+    exchange(client, server)
+    assert lab.client.counter("BPFReq") == 2
+    with lab.client.inside():
+        run("ss", "-K", "src", "10.1.0.1", "dport", "=", "5000", "and", "sport", "!=", str(first))
+    wait_for("a third request", partial(counted, lab.client, "BPFReq", 3))
+    wait_for("replacement", partial(has, lab.client, Counter({INITIAL: 2})))
+    exchange(client, server)
+    assert lab.client.counter("BPFReq") == 3
+
+
+# Start conditions
+
+
+@pytest.mark.parametrize("name", ["ndiffports", "fullmesh", "backup"])
+def test_start_after(lab: Lab, load: Load, name: str) -> None:
+    """No subflow before the session has its age, then all, with the next packet."""
+    chosen = policy(name, start=Start(after=0.3))
+    load(lab.client, chosen, THREE.addresses)
+    before = time.monotonic()
+    client, server = lab.connect(lab.listen("::"))
+
+    def started() -> bool:
+        exchange(client, server)
+        return lab.client.counter("BPFReq") > 0
+
+    wait_for("start", started)
+    assert time.monotonic() - before >= 0.3
+    settled(lab, client, wanted(chosen, THREE, client))
+
+
+@pytest.mark.parametrize("sender", ["client", "server", "both"])
+def test_start_after_bytes(lab: Lab, load: Load, sender: str) -> None:
+    """No subflow before the session moved its bytes, whoever sent them; then packets are not looked at."""
+    parse = PlainProgram("parse", function="parse")
+    parse.attach(lab.client.cgroup)
+    chosen = policy("fullmesh", start=Start(after_bytes=65536))
+    load(lab.client, chosen, THREE.addresses)
+    client, server = lab.connect(lab.listen("::"))
+
+    def move(size: int) -> None:
+        for name, one, other in (("client", client, server), ("server", server, client)):
+            if sender in (name, "both"):
+                one.sendall(bytes(size))
+                received = 0
+                while received < size:
+                    received += len(other.recv(size - received))
+
+    def parsed() -> int:
+        return int(parse.module[b"parsed"][0].value)
+
+    move(20_000)
+    assert parsed() > 0
+    assert lab.client.counter("BPFReq") == 0
+    move(100_000)
+    settled(lab, client, wanted(chosen, THREE, client))
+    until_here = parsed()
+    move(20_000)
+    assert parsed() == until_here
+    parse.detach(lab.client.cgroup)
+
+
+# Accept rules
+
+
+def test_accept_max_subflows(lab: Lab, load: Load) -> None:
+    """The peer's joins are let in up to the limit, and again when there is room."""
+    program = load(lab.server, policy("none", accept=Accept(max_subflows=2)))
+    opener = load(lab.client, FULLMESH, THREE.addresses)
+    client, server = lab.connect(lab.listen("::"))
+    # Two are asked for, one is refused and tried again three times.
+    wait_for("refusals", partial(counted, lab.server, "BPFJoinRefused", 4))
+    wait_for("the one let in", lambda: pairs(lab.client).total() == len(lab.server.subflows()) == 2)
+    assert program.count(ClaimCounter.JOINS_REFUSED) == 4
+    (accepted,) = pairs(lab.client) - Counter([INITIAL])
+    close_by_hand(lab.client, opener, accepted)
+    wait_for("room", lambda: len(lab.server.subflows()) == 1)
+    open_by_hand(lab.client, opener, accepted, THREE.locals.index(accepted.local) + 1)
+    wait_for("another", lambda: pairs(lab.client).total() == len(lab.server.subflows()) == 2)
+    exchange(client, server)
+    assert lab.server.counter("BPFJoinRefused") == 4
+
+
+@pytest.mark.parametrize(
+    ("topology", "prefixes", "expected"),
+    [
+        (THREE, ["10.1.0.0/24"], ["10.1.0.1", "10.1.0.9"]),
+        (THREE, ["10.3.0.0/16", "10.2.0.1/32"], ["10.1.0.1", "10.2.0.1"]),
+        (
+            THREE._replace(server="::ffff:10.1.0.2", family=AF_INET6),
+            ["10.2.0.0/16"],
+            ["10.1.0.1", "10.2.0.1"],
+        ),
+        (IP6, ["10.0.0.0/8", "fd00:2::/64"], ["fd00:1::1", "fd00:2::1"]),
+        (IP6, ["10.0.0.0/8", "fd00:1::/64"], ["fd00:1::1"]),
+    ],
+    ids=["prefix", "host", "v4-mapped", "IPv6", "IPv6 refused"],
+)
+def test_accept_from(
+    lab: Lab, load: Load, topology: Topology, prefixes: list[str], expected: list[str]
+) -> None:
+    """The peer's joins are let in from the listed prefixes only."""
+    networks = tuple(ip_network(p) for p in prefixes)
+    load(lab.server, policy("none", accept=Accept(from_=networks)))
+    load(lab.client, FULLMESH, topology.addresses)
+    ends = lab.connect(lab.listen("::"), topology.server, family=topology.family)
+    refused = 4 * (len(topology.locals) - len(expected))  # each is tried again three times
+    wait_for("refusals", partial(counted, lab.server, "BPFJoinRefused", refused))
+    wait_for("the others", lambda: sorted(p.local for p in pairs(lab.client).elements()) == expected)
+    exchange(*ends)
+
+
+def test_peer_that_wants_no_joins_to_its_initial_address(lab: Lab, load: Load) -> None:
+    """The C flag of MP_CAPABLE: subflows go to announced addresses only."""
+    lab.server.sysctl("net.mptcp.allow_join_initial_addr_port", 0)
+    listener, remotes = lab.listen("::"), (Announced("10.2.0.2"),)
+    program = load(lab.client, policy("ndiffports", {"subflows": 3}))
+    for end in lab.connect(listener):
+        end.close()
+    wait_for("close", lambda: not program.sessions())
+    program.close()
+    assert lab.client.counter("BPFReq") == 0
+    load(lab.client, FULLMESH, TWO.addresses)
+    client, _ = lab.connect(listener)
+    settled(lab, client, wanted(FULLMESH, TWO, client, deny_join_id0=True))
+    announce(lab.server, remotes)
+    settled(lab, client, wanted(FULLMESH, TWO, client, remotes, deny_join_id0=True))
+
+
+# Claims
+
+
+def test_no_room_for_another_session(lab: Lab, load: Load) -> None:
+    """A session beyond the map's room stays with the kernel's path manager, and is counted."""
+    program = load(lab.client, policy("ndiffports"), room=1)
+    listener = lab.listen("::")
+    ends = [lab.connect(listener) for _ in range(2)]
+    wait_for("the first one's", partial(has, lab.client, Counter({INITIAL: 3})))
+    for pair in ends:
+        exchange(*pair)
+    assert lab.client.counter("BPFClaimed") == program.sessions() == 1
+    assert program.count(ClaimCounter.CLAIMED) == program.count(ClaimCounter.CLAIM_FAILED) == 1
+
+
+def test_session_of_another_policy(lab: Lab, load: Load) -> None:
+    """After a reload the new policy's program lets a former one's session be, and forgets it when it ends."""
+    program = load(lab.client, FULLMESH, TWO.addresses)
+    listener = lab.listen("::")
+    client, server = lab.connect(listener)
+    settled(lab, client, wanted(FULLMESH, TWO, client))
+    other = replace(FULLMESH, name="other")
+    program.configure(other, TWO.addresses)
+    program.replace(other)
+    remotes = (Announced("10.2.0.2"),)
+    announce(lab.server, remotes)
+    second, _ = lab.connect(listener)
+    expected = count(wanted(FULLMESH, TWO, client)) + count(wanted(other, TWO, second, remotes))
+    wait_for("the new session's", partial(has, lab.client, expected))
+    exchange(client, server)
+    assert has(lab.client, expected)
+    client.close()
+    wait_for("the end of the old one", lambda: program.sessions() == 1)
+
+
+# Third parties
+
+
+@pytest.mark.parametrize("subflows", [1, 2, 5])
+def test_third_party(lab: Lab, load: Load, subflows: int) -> None:
+    """A file that the policy names is a program like ours, with its parameters."""
+    parameters = {
+        "name": "second_interface",
+        "source": str(SECOND_INTERFACE),
+        "parameters": {"subflows": subflows},
+    }
+    lab.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
+    topology = Topology(("10.1.0.1", "10.2.0.1", "10.1.0.9", "10.2.0.9"))
+    load(lab.client, policy("program", parameters), topology.addresses)
+    lab.connect(lab.listen("::"))
+    others = [Pair(ip, "10.1.0.2", 5000) for ip in ("10.2.0.1", "10.2.0.9")][:subflows]
+    wait_for("subflows", partial(has, lab.client, Counter([INITIAL, *others])))
+    assert lab.client.counter("BPFReq") == len(others)
