@@ -20,11 +20,6 @@
 #define PLUGINS \
 	placeholder(0x6d707463705f706c) /* a bit per slot; 0: only keep outer policies away */
 
-struct parameter_key {
-	u64 policy;
-	u64 slot;
-};
-
 struct prefix_key {
 	u32 length; /* bits from `kind` on */
 	u32 kind;
@@ -37,9 +32,8 @@ struct prefix_key {
 /* Of each socket in a policy with options, or below one: the first, innermost, to see it has it. */
 BPF_SK_STORAGE(states, struct option_state);
 
-/* key: policy and plugin. Written by the service. */
-BPF_F_TABLE("hash", struct parameter_key, struct option_parameters, parameters, 4096,
-	    1 /* NO_PREALLOC */);
+/* key: policy. Written by the service. */
+BPF_F_TABLE("hash", u64, struct policy_parameters, parameters, 1024, 1 /* NO_PREALLOC */);
 
 /* key: kind, policy and prefix; value: segments. Written by the service. */
 BPF_F_TABLE("lpm_trie", struct prefix_key, u32, prefixes, 65536, 1 /* NO_PREALLOC */);
@@ -71,9 +65,9 @@ static __always_inline struct option_state *state_of(struct bpf_sock_ops *skops,
 
 static __always_inline bool find_parameters(struct option *o)
 {
-	struct parameter_key key = { .policy = POLICY_ID, .slot = o->slot };
+	u64 policy = POLICY_ID;
 
-	o->parameters = parameters.lookup(&key);
+	o->parameters = parameters.lookup(&policy);
 	return o->parameters;
 }
 
@@ -130,8 +124,7 @@ static __always_inline void publish(struct option *o)
 {
 	u64 cookie = get_socket_cookie(o->skops);
 
-	if (o->news)
-		records.update(&cookie, &o->state->record);
+	records.update(&cookie, &o->state->record);
 }
 
 /* Ask for the callbacks that the plugins still need; give back only those that we asked for. */
@@ -158,7 +151,7 @@ static __always_inline bool load(struct option *o, u8 *wire, u32 length)
 {
 	long found;
 
-	*(u32 *)wire = *(u32 *)o->parameters->search;
+	*(u32 *)wire = *(u32 *)option_settings(o)->search;
 	found = bpf_load_hdr_opt(o->skops, wire, length, 0);
 	if (found == length) {
 		report(o, OPTION_RECEIVED);
@@ -172,15 +165,15 @@ static __always_inline bool load(struct option *o, u8 *wire, u32 length)
 
 /* The macros below run for each plugin; `o` is the option at hand, the rest is as they find it. */
 
-#define RECEIVE(number, name)                                                                   \
-	o->slot = number;                                                                       \
-	if (PLUGINS & 1 << number && o->state->listening & 1 << number && find_parameters(o)) { \
-		u8 wire[OPTION_MAX] = {};                                                       \
-                                                                                                \
-		if (load(o, wire, name##_LENGTH)) {                                             \
-			seen = true;                                                            \
-			report(o, name##_receive(o, wire + name##_HEADER));                     \
-		}                                                                               \
+#define RECEIVE(number, name)                                               \
+	o->slot = number;                                                   \
+	if (PLUGINS & 1 << number && o->state->listening & 1 << number) {   \
+		u8 wire[OPTION_MAX] = {};                                   \
+                                                                            \
+		if (load(o, wire, name##_LENGTH)) {                         \
+			seen = true;                                        \
+			report(o, name##_receive(o, wire + name##_HEADER)); \
+		}                                                           \
 	}
 
 static __always_inline bool receive(struct option *o)
@@ -191,12 +184,12 @@ static __always_inline bool receive(struct option *o)
 	return seen;
 }
 
-#define START(number, name)                                                      \
-	o->slot = number;                                                        \
-	if (PLUGINS & 1 << number && find_parameters(o)) {                       \
-		o->state->sending |= o->parameters->sends ? 1 << number : 0;     \
-		o->state->listening |= o->parameters->listens ? 1 << number : 0; \
-		report(o, name##_start(o));                                      \
+#define START(number, name)                                                           \
+	o->slot = number;                                                             \
+	if (PLUGINS & 1 << number) {                                                  \
+		o->state->sending |= option_settings(o)->sends ? 1 << number : 0;     \
+		o->state->listening |= option_settings(o)->listens ? 1 << number : 0; \
+		report(o, name##_start(o));                                           \
 	}
 
 /* The handshake is over; its last packet may have options already. */
@@ -208,30 +201,34 @@ static __always_inline void establish(struct option *o)
 	if (!o->state)
 		return;
 	o->state->record.policy = POLICY_ID;
-	if (!PLUGINS)
+	if (!PLUGINS || !find_parameters(o))
 		return;
 	EACH_PLUGIN(START)
 	receive(o);
 	settle(o);
-	publish(o);
 }
-
-/* An option is done with once a packet that carried it, with data, is acknowledged. */
-static __always_inline void confirm(struct option *o, u32 slot)
-{
-	struct option_state *state = o->state;
-
-	if (state->acknowledgeable & 1 << slot &&
-	    (s32)(FIELD(o, snd_una) - state->sequence[slot]) > 0)
-		state->sending &= ~(1 << slot);
-}
-
-#define CONFIRM(number, name) confirm(o, number);
 
 #define GIVE_UP(number, name)                \
 	o->slot = number;                    \
 	if (o->state->sending & 1 << number) \
 		report(o, OPTION_UNCONFIRMED);
+
+/* Before a packet is built: options that the peer has are done with, and those sent too often. */
+static __always_inline void confirm(struct option *o)
+{
+	struct option_state *state = o->state;
+
+	if (state->outstanding && (s32)(FIELD(o, snd_una) - state->sequence) > 0) {
+		state->sending &= ~state->outstanding;
+		state->outstanding = 0;
+	}
+	if (state->packets++ >= SILENT_AFTER_PACKETS || state->copies >= SILENT_AFTER_COPIES) {
+		EACH_PLUGIN(GIVE_UP)
+		state->sending = 0;
+	}
+	if (!state->sending)
+		settle(o);
+}
 
 #define RESERVE(number, name)                                         \
 	o->slot = number;                                             \
@@ -249,75 +246,85 @@ static __always_inline void reserve(struct option *o)
 	bool is_packet = FIELD(o, args[0]) != BPF_WRITE_HDR_TCP_CURRENT_MSS;
 	u32 candidates;
 
-	state->sending &= PLUGINS;
 	state->reserved = 0;
 	if (is_packet) {
-		EACH_PLUGIN(CONFIRM)
 		state->with_data = FIELD(o, skb_len) > 0;
-		if (state->packets++ >= SILENT_AFTER_PACKETS ||
-		    state->copies >= SILENT_AFTER_COPIES) {
-			EACH_PLUGIN(GIVE_UP)
-			state->sending = 0;
-		}
+		confirm(o);
 	}
 	/* Where not all fit, those that were never sent go first. */
 	candidates = state->sending & ~state->record.sent;
 	EACH_PLUGIN(RESERVE)
 	candidates = state->sending & state->record.sent;
 	EACH_PLUGIN(RESERVE)
-	if (!state->sending)
-		settle(o);
 }
 
-static __always_inline void store(struct option *o, const u8 *wire, u32 length)
-{
-	struct option_state *state = o->state;
-	u32 slot = o->slot & (OPTION_SLOTS - 1);
-
-	if (bpf_store_hdr_opt(o->skops, wire, length, 0))
-		return;
-	if (state->with_data && !(state->acknowledgeable & 1 << slot)) {
-		state->acknowledgeable |= 1 << slot;
-		state->sequence[slot] = FIELD(o, snd_nxt);
-	}
-	report(o, OPTION_SENT);
-}
-
-#define WRITE(number, name)                                                                    \
-	o->slot = number;                                                                      \
-	if (PLUGINS & 1 << number && o->state->reserved & 1 << number && find_parameters(o)) { \
-		u8 wire[OPTION_MAX] = {};                                                      \
-                                                                                               \
-		*(u32 *)wire = *(u32 *)o->parameters->search;                                  \
-		wire[1] = name##_LENGTH;                                                       \
-		name##_compose(o, wire + name##_HEADER);                                       \
-		store(o, wire, name##_LENGTH);                                                 \
+#define WRITE(number, name)                                                 \
+	o->slot = number;                                                   \
+	if (PLUGINS & 1 << number && o->state->reserved & 1 << number) {    \
+		u8 wire[OPTION_MAX] = {};                                   \
+                                                                            \
+		*(u32 *)wire = *(u32 *)option_settings(o)->search;          \
+		wire[1] = name##_LENGTH;                                    \
+		name##_compose(o, wire + name##_HEADER);                    \
+		if (!bpf_store_hdr_opt(o->skops, wire, name##_LENGTH, 0)) { \
+			written |= 1 << number;                             \
+			report(o, OPTION_SENT);                             \
+		}                                                           \
 	}
 
 static __always_inline void write(struct option *o)
 {
+	struct option_state *state = o->state;
+	u32 written = 0;
+
 	EACH_PLUGIN(WRITE)
-	o->state->copies++;
+	state->copies++;
+	if (state->with_data && !state->outstanding) {
+		state->outstanding = written;
+		state->sequence = FIELD(o, snd_nxt);
+	}
 }
 
 static __always_inline void parse(struct option *o)
 {
-	o->state->listening &= PLUGINS;
 	if (!receive(o) && FIELD(o, segs_in) > DEAF_AFTER_SEGMENTS)
 		o->state->listening = 0;
 	settle(o);
 }
 
-#define RTT(number, name)                                                                  \
-	o->slot = number;                                                                  \
-	if (PLUGINS & 1 << number && o->state->timing & 1 << number && find_parameters(o)) \
+#define RTT(number, name)                                            \
+	o->slot = number;                                            \
+	if (PLUGINS & 1 << number && o->state->timing & 1 << number) \
 		report(o, name##_rtt(o));
 
 static __always_inline void rtt(struct option *o)
 {
-	o->state->timing &= PLUGINS;
 	TIMED_PLUGINS(RTT)
 	settle(o);
+}
+
+/* Of a socket that had its handshake in this policy. */
+static __always_inline void attend(struct option *o)
+{
+	struct option_state *state = state_of(o->skops, 0);
+
+	if (!state || state->record.policy != POLICY_ID)
+		return;
+	o->state = state;
+	/* Plugins may have gone with a reload. */
+	state->sending &= PLUGINS;
+	state->listening &= PLUGINS;
+	state->timing &= PLUGINS;
+	if (o->skops->op == BPF_SOCK_OPS_HDR_OPT_LEN_CB)
+		reserve(o);
+	else if (!find_parameters(o))
+		return;
+	else if (o->skops->op == BPF_SOCK_OPS_WRITE_HDR_OPT_CB)
+		write(o);
+	else if (o->skops->op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
+		parse(o);
+	else
+		rtt(o);
 }
 
 int options(struct bpf_sock_ops *skops)
@@ -328,34 +335,16 @@ int options(struct bpf_sock_ops *skops)
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		establish(&o);
-		return 1;
+		break;
 	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
 	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
 	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
 	case BPF_SOCK_OPS_RTT_CB:
-		break;
-	default:
-		return 1;
-	}
-	if (!PLUGINS)
-		return 1;
-	o.state = state_of(skops, 0);
-	if (!o.state || o.state->record.policy != POLICY_ID)
-		return 1;
-	switch (skops->op) {
-	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
-		reserve(&o);
-		break;
-	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
-		write(&o);
-		break;
-	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-		parse(&o);
-		break;
-	case BPF_SOCK_OPS_RTT_CB:
-		rtt(&o);
+		if (PLUGINS)
+			attend(&o);
 		break;
 	}
-	publish(&o);
+	if (o.news)
+		publish(&o);
 	return 1;
 }

@@ -44,7 +44,7 @@ enum option_event {
 	OPTION_EVENTS = 16,
 };
 
-/* Parameters of one plugin in one policy. Written by the service, read here. */
+/* Settings of one plugin in one policy, all zero where the policy does not use it. */
 struct option_parameters {
 	u8 search[4]; /* as bpf_load_hdr_opt wants it: kind, 0 or 4, ExID in network order */
 	u8 sends; /* whether this end writes the option */
@@ -52,6 +52,11 @@ struct option_parameters {
 	u8 pad[2];
 	u8 plugin
 		[OPTION_PARAMETER_BYTES]; /* struct NAME_parameters, or u64 values of a third party's */
+};
+
+/* Written by the service, read here. */
+struct policy_parameters {
+	struct option_parameters slots[OPTION_SLOTS];
 };
 
 /* What happened on one socket: masks have a bit per slot. Read by the service. */
@@ -71,8 +76,8 @@ struct option_state {
 	u32 listening; /* slots that still heed the peer's */
 	u32 timing; /* slots that still want to hear of the RTT */
 	u32 reserved; /* slots with room in the packet that is being built */
-	u32 acknowledgeable; /* slots written to a packet with data, ... */
-	u32 sequence[OPTION_SLOTS]; /* ... which is acknowledged once snd_una is beyond this */
+	u32 outstanding; /* slots written to a packet with data, ... */
+	u32 sequence; /* ... which is acknowledged once snd_una is beyond this */
 	u32 own_flags; /* callback flags that nobody had set before us */
 	u16 packets; /* built while sending */
 	u8 copies; /* of them, those with an option */
@@ -84,7 +89,7 @@ struct option_state {
 struct option {
 	struct bpf_sock_ops *skops;
 	struct option_state *state;
-	struct option_parameters *parameters;
+	struct policy_parameters *parameters;
 	u32 slot;
 	bool news; /* the record has changed */
 };
@@ -103,13 +108,18 @@ enum prefix_kind {
  */
 static __always_inline u32 option_prefix(struct option *o, enum prefix_kind kind);
 
+static __always_inline struct option_parameters *option_settings(struct option *o)
+{
+	return &o->parameters->slots[o->slot & (OPTION_SLOTS - 1)];
+}
+
 static __always_inline void *option_parameters_of(struct option *o)
 {
-	return o->parameters->plugin;
+	return option_settings(o)->plugin;
 }
 
 /* A third party's parameter, u64: PARAMETER(o, level_threshold) is `threshold` of the plugin `level`. */
-#define PARAMETER(o, name) (((u64 *)(o)->parameters->plugin)[PARAMETER_##name])
+#define PARAMETER(o, name) (((u64 *)option_parameters_of(o))[PARAMETER_##name])
 
 static __always_inline u32 *option_private(struct option *o)
 {

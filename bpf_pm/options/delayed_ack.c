@@ -20,7 +20,7 @@ struct delayed_ack_parameters {
 	u8 segments; /* asked of the peer, 0: as the kernel does */
 	u8 counts_segments; /* whether this kernel has TCP_BPF_DELACK_SEGS */
 	u8 pad;
-	u32 jiffies_us[3]; /* two jiffies, for every HZ there is, ascending */
+	u32 least_us; /* the kernel's: two jiffies */
 };
 
 /* The private state: the fraction that the peer asked for << 8 | samples without a change, and the timeout. */
@@ -34,6 +34,8 @@ static __always_inline enum option_event delayed_ack_apply(struct option *o)
 	if (rtt_us == RTT_UNKNOWN)
 		return OPTION_NOTHING;
 	timeout_us = (u64)rtt_us * (private[0] >> 8) / FRACTION_ONE;
+	if (timeout_us < p->least_us)
+		timeout_us = p->least_us;
 	if (timeout_us > TIMEOUT_MAX_US)
 		timeout_us = TIMEOUT_MAX_US;
 	if (timeout_us == private[1]) {
@@ -42,16 +44,8 @@ static __always_inline enum option_event delayed_ack_apply(struct option *o)
 	}
 	private[0] &= ~0xff;
 	private[1] = timeout_us;
-	if (!option_set(o, TCP_BPF_DELACK_MAX, timeout_us))
-		return option_applied(o, timeout_us);
-		/* Less than the kernel's least: that, then. */
-#pragma unroll
-	for (int i = 0; i < 3; i++) {
-		if (p->jiffies_us[i] > timeout_us &&
-		    !option_set(o, TCP_BPF_DELACK_MAX, p->jiffies_us[i]))
-			return option_applied(o, p->jiffies_us[i]);
-	}
-	return OPTION_KERNEL;
+	return option_set(o, TCP_BPF_DELACK_MAX, timeout_us) ? OPTION_KERNEL :
+							       option_applied(o, timeout_us);
 }
 
 static __always_inline enum option_event delayed_ack_start(struct option *o)

@@ -56,6 +56,12 @@ class OptionParameters(ctypes.Structure):
     ]
 
 
+class PolicyParameters(ctypes.Structure):
+    """``struct policy_parameters``."""
+
+    _fields_ = [("slots", OptionParameters * SLOTS)]
+
+
 class OptionRecord(ctypes.Structure):
     """``struct option_record``: masks have a bit per slot."""
 
@@ -68,12 +74,6 @@ class OptionRecord(ctypes.Structure):
         ("value", _u32 * SLOTS),
         ("reason", _u8 * SLOTS),
     ]
-
-
-class ParameterKey(ctypes.Structure):
-    """``struct parameter_key``."""
-
-    _fields_ = [("policy", _u64), ("slot", _u64)]
 
 
 class PrefixKey(ctypes.Structure):
@@ -113,5 +113,5 @@ class DelayedAckParameters(ctypes.Structure):
         ("segments", _u8),
         ("counts_segments", _u8),
         ("pad", _u8),
-        ("jiffies_us", _u32 * 3),
+        ("least_us", _u32),
     ]

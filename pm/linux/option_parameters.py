@@ -21,7 +21,7 @@ from pm.linux.option_layouts import (
     DelayedAckParameters,
     InitialWindowParameters,
     OptionParameters,
-    ParameterKey,
+    PolicyParameters,
     PrefixKey,
     PrefixKind,
     UserTimeoutParameters,
@@ -31,7 +31,6 @@ KIND_USER_TIMEOUT = 28  # RFC 5482
 KIND_EXPERIMENT = 253  # RFC 6994
 EXID_LENGTH = 4  # kind, length and ExID: what bpf_load_hdr_opt is to compare
 FRACTION_ONE = 64
-TWO_JIFFIES_US = (2_000, 8_000, 20_000)  # HZ of 1000, 250 and 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,8 @@ class Kernel:
     congestion_controls: frozenset[str]
     counts_segments: bool
     """TCP_BPF_DELACK_SEGS."""
+    delayed_ack_least_us: int
+    """The shortest that a delayed-ACK timer can be."""
 
 
 class PolicyEntries(NamedTuple):
@@ -120,7 +121,7 @@ def policy_entries(
             round(request.fraction * FRACTION_ONE) if request else 0,
             request.segments if request else 0,
             kernel.counts_segments,
-            jiffies_us=TWO_JIFFIES_US,
+            least_us=kernel.delayed_ack_least_us,
         )
         blocks["delayed_ack"] = _block(parameters_, exids.delayed_ack, request is not None, ack.accept)
     known = {other.name: other for other in others}
@@ -128,9 +129,12 @@ def policy_entries(
         blocks[plugin.name] = _third_party_block(plugin, known[plugin.name])
     number = policy_id(policy.name)
     slots = {name: slot for slot, name in enumerate([*BUILT_IN, *known])}
+    everything = PolicyParameters()
+    for name, block in blocks.items():
+        everything.slots[slots[name]] = block
     return PolicyEntries(
         plugins=sum(1 << slots[name] for name in blocks),
-        parameters={bytes(ParameterKey(number, slots[name])): bytes(block) for name, block in blocks.items()},
+        parameters={bytes(ctypes.c_uint64(number)): bytes(everything)} if blocks else {},
         prefixes=prefixes,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,9 @@ from pm.linux.option_layouts import (
 )
 from pm.linux.option_parameters import Kernel, PolicyEntries, ThirdParty
 
+CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: its resolution is a jiffy
 SYSCTLS = Path("/proc/sys/net/ipv4")
+JIFFY_NS = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
 TIMED = ("delayed_ack",)  # plugins with a function for the RTT callback
 
 
@@ -127,4 +130,5 @@ def read_kernel(*, counts_segments: bool) -> Kernel:
         congestion_control=(SYSCTLS / "tcp_congestion_control").read_text().strip(),
         congestion_controls=frozenset((SYSCTLS / "tcp_available_congestion_control").read_text().split()),
         counts_segments=counts_segments,
+        delayed_ack_least_us=2 * JIFFY_NS // 1000,
     )

@@ -40,6 +40,7 @@ from pm.linux.option_layouts import (
     OptionEvent,
     OptionParameters,
     OptionRecord,
+    PolicyParameters,
     PrefixKey,
     UserTimeoutParameters,
 )
@@ -58,7 +59,10 @@ from tests.unit.api_plane import CGROUP, Plane, Report, make_session
 
 BPF = Path(__file__).resolve().parents[2] / "bpf_pm"
 KERNEL = Kernel(
-    congestion_control="cubic", congestion_controls=frozenset({"cubic", "reno"}), counts_segments=False
+    congestion_control="cubic",
+    congestion_controls=frozenset({"cubic", "reno"}),
+    counts_segments=False,
+    delayed_ack_least_us=8000,
 )
 
 
@@ -70,10 +74,9 @@ def blocks(options: Options) -> dict[int, OptionParameters]:
     """What the program gets, by slot."""
     some = policy(options)
     entries = policy_entries(some, TcpOptions(), third_parties([some]), KERNEL)
-    found = {
-        struct.unpack("=QQ", key)[1]: OptionParameters.from_buffer_copy(value)
-        for key, value in entries.parameters.items()
-    }
+    (value,) = entries.parameters.values()
+    slots = PolicyParameters.from_buffer_copy(value).slots
+    found = {slot: block for slot, block in enumerate(slots) if block.search[0]}
     assert entries.plugins == sum(1 << slot for slot in found)
     return found
 
@@ -130,6 +133,7 @@ def test_delayed_ack_entry() -> None:
     block = blocks(Options(delayed_ack=DelayedAck(request=request)))[3]
     parameters = DelayedAckParameters.from_buffer_copy(bytes(block.plugin))
     assert (parameters.fraction, parameters.segments, parameters.counts_segments) == (16, 4, 0)
+    assert parameters.least_us == 8000
     assert (block.sends, block.listens) == (1, 0)
 
 
@@ -150,8 +154,8 @@ def test_third_party_parameters(tmp_path: Path) -> None:
     assert "X(4,level)" in flags[0]
     values = []
     for some in policies:
-        (block,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
-        values.append(struct.unpack_from("=QQ", OptionParameters.from_buffer_copy(block).plugin))
+        (value,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
+        values.append(struct.unpack_from("=QQ", PolicyParameters.from_buffer_copy(value).slots[4].plugin))
     assert values == [(0, 5), (7, 0)]
 
 
@@ -247,6 +251,7 @@ int bpf_getsockopt(void *s, int l, int n, void *v, int z);
 """
 SHARED = {
     "option_parameters": option_layouts.OptionParameters,
+    "policy_parameters": option_layouts.PolicyParameters,
     "option_record": option_layouts.OptionRecord,
     "user_timeout_parameters": option_layouts.UserTimeoutParameters,
     "congestion_control_parameters": option_layouts.CongestionControlParameters,
