@@ -8,8 +8,10 @@ KernelRefused with the errno.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
+import time
 from collections.abc import Iterator
 from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
@@ -21,6 +23,8 @@ from pm.errors import KernelRefused, SystemUnfit
 PROG_TYPE_SOCK_OPS = 13
 MAP_TYPE_SK_STORAGE = 24
 ATTACH_CGROUP_SOCK_OPS = 3
+STOCK_TRIES = 20
+STOCK_INTERVAL_S = 0.005
 _LOG_SIZE = 1 << 20
 _BTF_KEY, _BTF_VALUE = 1, 2  # type ids of what _describe_storage() describes
 
@@ -198,8 +202,17 @@ def lookup(fd: int, key: Any, value: Any) -> bool:
 
 
 def update(fd: int, key: bytes, value: bytes) -> None:
-    """Add or replace an entry; sizes are the map's."""
-    _checked(library().bpf_map_update_elem(fd, key, value, 0), "write BPF map")
+    """Add or replace an entry; sizes are the map's.
+
+    Maps that are not preallocated have a small stock of entries, which the kernel fills up from an
+    interrupt. Where that comes with the next tick (User Mode Linux), several entries in a row need patience.
+    """
+    for _ in range(STOCK_TRIES):
+        result = library().bpf_map_update_elem(fd, key, value, 0)
+        if result != -errno.ENOMEM:
+            break
+        time.sleep(STOCK_INTERVAL_S)
+    _checked(result, "write BPF map")
 
 
 def delete(fd: int, key: bytes) -> None:
