@@ -17,6 +17,8 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = shlex.split(os.environ.get("KERNEL_RUN_OPTIONS", ""))
 RUN = REPOSITORY / "kernel" / "run"
+# The size of the table of MPTCP tokens follows from it; where a row is full, connections are plain TCP.
+MEMORY = "4G"
 
 
 def kernel_run(
@@ -24,7 +26,7 @@ def kernel_run(
 ) -> subprocess.CompletedProcess[bytes]:
     share = ("--share", sys.prefix) if sys.prefix.startswith(("/tmp/", "/run/")) else ()
     return subprocess.run(
-        [RUN, *share, "--timeout", "900", *OPTIONS, *options, "--", *command],
+        [RUN, *share, "--timeout", "900", "--mem", MEMORY, *OPTIONS, *options, "--", *command],
         cwd=REPOSITORY,
         input=stdin,
         capture_output=True,

@@ -2,15 +2,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.net.lab import Lab, leftovers
+from tests.net.oracle import Flow
 
 HERE = Path(__file__).parent
+# A file, to which each test adds a line with the subflows that it saw in the end.
+RECORD = os.environ.get("MPTCP_PM_TEST_RECORD", "")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -31,10 +37,29 @@ def no_leftovers() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_lab() -> Iterator[Callable[..., Lab]]:
+def make_lab(request: pytest.FixtureRequest) -> Iterator[Callable[..., Lab]]:
     """``make_lab(client=3, server=1)``: labs that end with the test."""
+    labs: list[Lab] = []
     with contextlib.ExitStack() as stack:
-        yield lambda **kw: stack.enter_context(Lab(**kw))
+
+        def enter(**arguments: Any) -> Lab:
+            labs.append(stack.enter_context(Lab(**arguments)))
+            return labs[-1]
+
+        yield enter
+    if RECORD:
+        seen = [{ns: summary(sessions) for ns, sessions in lab.seen.items()} for lab in labs]
+        with Path(RECORD).open("a") as file:
+            file.write(json.dumps({"test": request.node.nodeid, "seen": seen}) + "\n")
+
+
+def summary(sessions: list[list[Flow]]) -> Counter[str]:
+    """How many sessions have which established subflows, in words."""
+
+    def words(flow: Flow) -> str:
+        return f"{flow.local} - {flow.remote}{' backup' if flow.backup else ''}"
+
+    return Counter(", ".join(sorted(words(f) for f in flows if f.state == "ESTAB")) for flows in sessions)
 
 
 @pytest.fixture

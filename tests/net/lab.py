@@ -49,6 +49,8 @@ SYSCTLS = {
     "net.ipv4.conf.default.rp_filter": 0,
     "net.ipv4.ip_forward": 0,
     "net.ipv4.ip_local_port_range": "10000 65000",
+    # The default depends on the memory: a burst of joins must fit.
+    "net.ipv4.tcp_max_syn_backlog": 8192,
     "net.ipv6.conf.all.disable_ipv6": 0,
     "net.ipv6.conf.default.disable_ipv6": 0,
     # No waiting for link-local addresses either.
@@ -90,6 +92,7 @@ class Lab:
         self.bpffs = bpffs
         self.name = f"{NAME}-{next(_serial)}"
         self.cgroup_root = cgroup2_root()
+        self.seen: dict[str, list[list[Flow]]] = {}
         self._processes: list[subprocess.Popen[Any]] = []
         self._stack = contextlib.ExitStack()
 
@@ -214,8 +217,10 @@ class Lab:
         run(*self._enter(ns), "sysctl", "-qw", *(f"{key}={value}" for key, value in values.items()))
 
     def subflows(self, ns: str = "client") -> dict[int, list[Flow]]:
-        """Subflows by local token as ``ss`` shows them: the kernel's truth."""
-        return parse_subflows(run(*self._enter(ns), "ss", "-tnaiOH"))
+        """Subflows by local token as ``ss`` shows them: the kernel's truth. ``seen`` keeps the last look."""
+        found = parse_subflows(run(*self._enter(ns), "ss", "-tnaiOH"))
+        self.seen[ns] = list(found.values())
+        return found
 
     def wait_subflows(
         self, count: int, sessions: int = 1, ns: str = "client", deadline_s: float = 10.0

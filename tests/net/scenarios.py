@@ -74,8 +74,15 @@ def wait_reported(
     )
 
 
-def attached_programs(lab: Lab, cgroup: str) -> list[dict[str, Any]]:
-    """The sock_ops programs on a cgroup of the lab, as bpftool lists them."""
+def attached_programs(lab: Lab, cgroup: str, *, path_managers: bool = False) -> list[dict[str, Any]]:
+    """The sock_ops programs on a cgroup of the lab, as bpftool lists them: path managers, or all others."""
     path = f"{cgroup2_root()}{lab.cgroup_path(cgroup)}"
     listed = json.loads(run("bpftool", "-j", "cgroup", "show", path).strip() or "[]")
-    return [p for p in listed if p["attach_type"] in ("sock_ops", "cgroup_sock_ops")]
+    programs = [p for p in listed if p["attach_type"] in ("sock_ops", "cgroup_sock_ops")]
+    return [p for p in programs if p["name"].startswith("path_manager") is path_managers]
+
+
+def count_programs(lab: Lab, cgroup: str) -> tuple[int, int]:
+    """(classifiers and options, path managers) on a cgroup of the lab."""
+    others, path_managers = (attached_programs(lab, cgroup, path_managers=which) for which in (False, True))
+    return len(others), len(path_managers)

@@ -22,6 +22,8 @@ from tests.net.waiting import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any] | str
+# netlink or bpf: what the tests are run on. Empty: what the service finds.
+DATAPATH = os.environ.get("MPTCP_PM_TEST_DATAPATH", "")
 
 
 class ApiError(AssertionError):
@@ -70,12 +72,15 @@ class Service:
         self.configure(config)
 
     def configure(self, config: Config) -> None:
-        """Replace the configuration file atomically. Adds ``api.unix`` where ``config`` has no ``api``."""
-        api = {"api": {"unix": str(self.socket_path)}}
+        """Replace the configuration file atomically. Adds ``api`` and ``datapath`` where they are missing."""
+        usual: dict[str, Any] = {"api": {"unix": str(self.socket_path)}}
+        if DATAPATH:
+            usual["datapath"] = DATAPATH
         if isinstance(config, str):
-            text = config if "\napi:" in f"\n{config}" else f"{config}\n{yaml.safe_dump(api)}"
+            missing = {key: value for key, value in usual.items() if f"\n{key}:" not in f"\n{config}"}
+            text = f"{config}\n{yaml.safe_dump(missing)}" if missing else config
         else:
-            text = yaml.safe_dump({**api, **config}, sort_keys=False)
+            text = yaml.safe_dump({**usual, **config}, sort_keys=False)
         new = self.config_path.with_suffix(".new")
         new.write_text(text)
         new.replace(self.config_path)
@@ -151,6 +156,10 @@ class Service:
 
     def reload(self) -> Any:
         return self.post("/v1/reload")
+
+    def datapath(self) -> str:
+        """``netlink`` or ``bpf``: what it runs on."""
+        return str(self.get("/v1/status")["datapath"])
 
     # Process
 

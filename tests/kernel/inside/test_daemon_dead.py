@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The bpf datapath without its service: programs decide in the kernel, and the next service takes over."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from tests.net.lab import Lab, Traffic
+from tests.net.scenarios import config, mesh, pairs_of, policy, ports_of
+from tests.net.service import Service
+from tests.net.waiting import wait_for
+
+CONNECTIONS = 250  # of each policy
+RATE = 100  # per second, while the service starts
+
+
+@pytest.fixture
+def hosts() -> Iterator[Lab]:
+    with Lab() as lab:
+        lab.ip("server", "mptcp", "endpoint", "add", lab.address("server", 2), "dev", "eth1", "signal")
+        lab.server()
+        yield lab
+
+
+def start(lab: Lab) -> Service:
+    policies = (policy(lab, "mesh"), policy(lab, "ports", {"ndiffports": {"subflows": 3}}))
+    for name in ("mesh", "ports"):
+        lab.cgroup(name)
+    return lab.service(config(*policies, datapath="bpf"))
+
+
+def wait_for_subflows(lab: Lab, meshes: Traffic, ports: Traffic, sessions: int) -> None:
+    """Exactly those that the policies ask for, on ``sessions`` sessions of each."""
+    first = (lab.address("client", 1), lab.address("server", 1))
+    for client, pairs in ((meshes, mesh(lab, 4, 2)), (ports, [first] * 3)):
+        local_ports, want = ports_of(client), {tuple(sorted(pairs)): sessions}
+        wait_for(
+            lambda p=local_ports: Counter(tuple(sorted(found.elements())) for found in pairs_of(lab, p)),
+            30,
+            until=lambda got, want=want: got == want,
+        )
+
+
+def test_connections_after_sigkill(hosts: Lab) -> None:
+    """500 connections are opened with the service dead: all get their subflows.
+
+    The next service takes over while more are opened: each session stays with its program, none is
+    without, and nothing is opened twice.
+    """
+    service = start(hosts)
+    pins = set(hosts.pins())
+    meshes, ports = hosts.client(cgroup="mesh"), hosts.client(cgroup="ports")
+    service.kill()
+    meshes.open(CONNECTIONS)
+    ports.open(CONNECTIONS)
+    wait_for_subflows(hosts, meshes, ports, CONNECTIONS)
+
+    meshes.begin("open", count=CONNECTIONS, rate=RATE)
+    service.start()
+    meshes.finish()
+    ports.open(CONNECTIONS)
+    wait_for_subflows(hosts, meshes, ports, 2 * CONNECTIONS)
+    total = 4 * CONNECTIONS
+    sessions = wait_for(
+        lambda: service.sessions(limit=1000),
+        30,
+        until=lambda found: sum(len(s["subflows"]) for s in found) == 7 * total // 2,
+    )
+    assert {(s["policy"], s["program"]) for s in sessions} == {("mesh", "fullmesh"), ("ports", "ndiffports")}
+    counters = service.get("/v1/status")["counters"]
+    assert (counters["claimed"], counters.get("open", 0), counters.get("repairs", 0)) == (total, 0, 0)
+    assert set(hosts.pins()) == pins
+    wait_for_subflows(hosts, meshes, ports, 2 * CONNECTIONS)
