@@ -1,132 +1,100 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The paper's Table 2 and figures 3 and 4: what option programs cost, and how long ours are.
 
-Each variant has the baseline beside it in every round, before and after it by turns; ratios are within such
-a pair. Time per byte and per round trip instead of their inverses: a ratio above 1 is a cost.
+Short measurements, each variant next to one without any program, first and second by turns; a ratio is
+within such a pair. Time per byte and per round trip instead of their inverses: a ratio above 1 is a cost.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
+from math import comb
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from pm.linux import bpf
-from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
-from pm.linux.cgroups import directory_of, find_cgroup_root
+from pm.linux.bpf_object import SOURCES
+from tests.bench.option_programs import Programs, Variant
 from tests.bench.rows import Row
 from tests.net.lab import Lab, Side, run
-from tests.net.options import ACCEPT, SEND, with_options
 
 HERE = Path(__file__).parent
-ROUNDS, SECONDS, CONNECTIONS = 5, 1, 50
+ROUNDS, SECONDS, CONNECTIONS = 15, 0.25, 50
 BULK_PORT, SMALL_PORT = 5201, 5202
-BASELINE = "no program"
 BPF_STATS_RUN_TIME = 0
-# As Cost has them: unit, and whether the limits are for it: what else runs on the machine moves the elapsed
-# time more than the CPU time. Where nothing else runs, both have the same ratios.
-MEASURES = {
-    "bulk, elapsed": ("ms/GB", False),
-    "bulk, CPU": ("ms/GB", True),
-    "small, elapsed": ("µs", False),
-    "small, CPU": ("µs", True),
-}
-# Lines of C in the paper's Table 2.
-PAPER_LINES = {"user_timeout": 76, "congestion_control": 92, "initial_window": 76, "delayed_ack": 77}
-
-
-class Variant(NamedTuple):
-    """``programs`` of every_packet.c by side, or ``policies``: cgroup -> options, by side."""
-
-    name: str
-    bulk_limit: float | None
-    small_limit: float | None
-    programs: dict[Side, str] = {}  # noqa: RUF012
-    policies: dict[Side, dict[str, Any]] = {}  # noqa: RUF012
-
-
+# Name -> where the processes talk, and on how many processors they are.
+TRACKS = {"loopback": ("loopback", 1), "veth": ("veth", 1), "loopback, 2 CPUs": ("loopback", 2)}
+BASELINE = Variant("no program")
 VARIANTS = (
-    Variant(BASELINE, None, None),
     Variant("insert", 1.03, 1.03, {"client": "insert"}),
     Variant("insert, parse", 1.04, 1.03, {"client": "insert", "server": "parse"}),
     Variant("insert, parse, set", 1.04, 1.03, {"client": "insert", "server": "parse_and_set"}),
-    Variant("shipped", 1.01, 1.03, policies={"client": {"client": SEND}, "server": {"server": ACCEPT}}),
-    Variant(
-        "shipped, not used",
-        1.01,
-        1.01,
-        policies={"client": {"elsewhere": SEND}, "server": {"elsewhere": ACCEPT}},
-    ),
+    Variant("shipped", 1.01, 1.03, shipped_to={"client": "client", "server": "server"}),
+    Variant("shipped, not used", 1.01, 1.01, shipped_to={"client": "elsewhere", "server": "elsewhere"}),
+    Variant("delayed ACKs alone", None, None, {"server": "delay_acks"}),
+)
+# Lines of C in the paper's Table 2.
+SIDES: tuple[Side, ...] = ("client", "server")
+PAPER_LINES = {"user_timeout": 76, "congestion_control": 92, "initial_window": 76, "delayed_ack": 77}
+
+
+class Measure(NamedTuple):
+    """``limited``: whether the limits are for it. What else runs moves CPU time least."""
+
+    name: str
+    unit: str
+    limited: bool
+
+
+# As Track.values has them.
+MEASURES = (
+    Measure("bulk, CPU", "ms/GB", True),
+    Measure("bulk, elapsed", "ms/GB", False),
+    Measure("bulk, RTT", "µs", False),
+    Measure("small, CPU", "µs", True),
+    Measure("small, elapsed", "µs", False),
 )
 
 
-class Cost(NamedTuple):
-    """Of one byte or message: time that passed, and CPU time of both processes, the kernel's included."""
-
-    wall: float
-    cpu: float
-
-
 class Track:
-    """Two cgroups, ``client`` and ``server``, whose processes talk over loopback or over veth."""
+    """Two cgroups, ``client`` and ``server``, whose processes talk over loopback or over veth.
 
-    def __init__(self, lab: Lab, transport: str, programs: BpfObject, tool: Path) -> None:
-        self.lab, self.transport, self.programs, self.tool = lab, transport, programs, tool
-        self.loopback = transport == "loopback"
+    Each process has its processor: left to the scheduler they are now on one, now on two, where a byte
+    costs several times as much.
+    """
+
+    def __init__(self, lab: Lab, transport: str, processors: int) -> None:
+        self.lab, self.loopback = lab, transport == "loopback"
+        usable = sorted(os.sched_getaffinity(0))
+        assert processors <= len(usable), f"{processors} processors are needed"
+        self.processor: dict[Side, int] = {"client": usable[-1], "server": usable[-processors]}
         self.address = "127.0.0.1" if self.loopback else lab.address("server", 1)
+        self.tool = lab.directory / "small_messages"
+        run("gcc", "-O2", "-Wall", "-Werror", "-o", str(self.tool), str(HERE / "small_messages.c"))
         for cgroup in ("client", "server", "elsewhere"):
             lab.cgroup(cgroup)
+        self.programs = Programs(lab, {side: self.ns(side) for side in SIDES})
+        self._bytes = 1 << 28
+        self._bytes = round(self._bytes * SECONDS / self._bulk()[3])
+
+    def close(self) -> None:
+        self.programs.close()
 
     def ns(self, side: Side) -> Side:
         return "client" if self.loopback else side
 
-    @contextmanager
-    def in_force(self, variant: Variant) -> Iterator[None]:
-        with ExitStack() as stack:
-            for side, program in variant.programs.items():
-                stack.enter_context(self._attached(side, program))
-            policies: dict[Side, dict[str, Any]] = {}
-            for side, options in variant.policies.items():
-                # Over loopback one service has both ends; both name `elsewhere`: the server's options count.
-                policies.setdefault(self.ns(side), {}).update(options)
-            for ns, options in policies.items():
-                stack.callback(self.lab.service(with_options(self.lab, options), ns=ns).terminate)
-            yield
-
-    @contextmanager
-    def _attached(self, side: Side, name: str) -> Iterator[None]:
-        log_file = self.lab.directory / "verifier.log"
-        program = self.programs.load(name, maps={}, constants={}, log_file=log_file)
-        with self._cgroup(side) as cgroup:
-            link = bpf.link_cgroup(program, cgroup)
-        try:
-            yield
-        finally:
-            os.close(link)
-            os.close(program)
-
-    @contextmanager
-    def _cgroup(self, side: Side) -> Iterator[int]:
-        path = directory_of(find_cgroup_root(), self.lab.cgroup_path(side))
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
     def _talk(self, server: list[str], ready: str, client: list[str]) -> tuple[str, float]:
         """The client's output, and the CPU seconds of both; the server is ready once it says ``ready``."""
-        answering = self.lab.popen(server, self.ns("server"), "server", stdout=subprocess.PIPE, text=True)
+        answering = self._start(server, "server")
         assert answering.stdout is not None
         assert any(ready in line for line in answering.stdout), f"{server[0]} is not ready"
-        asking = self.lab.popen(client, "client", "client", stdout=subprocess.PIPE, text=True)
+        asking = self._start(client, "client")
         assert asking.stdout is not None
         output = asking.stdout.read()
         used_s = cpu_seconds(asking)
@@ -134,20 +102,29 @@ class Track:
         answering.kill()
         return output, used_s + cpu_seconds(answering)
 
-    def bulk(self) -> Cost:
-        """Milliseconds per gigabyte."""
+    def _start(self, command: list[str], side: Side) -> subprocess.Popen[str]:
+        pinned = ["taskset", "--cpu-list", str(self.processor[side]), *command]
+        process: subprocess.Popen[str] = self.lab.popen(
+            pinned, self.ns(side), side, stdout=subprocess.PIPE, text=True
+        )
+        return process
+
+    def _bulk(self) -> tuple[float, float, float, float]:
+        """Per gigabyte: CPU time of both processes and time, ms; mean RTT in µs; seconds in all."""
         port = str(BULK_PORT)
         output, used_s = self._talk(
             ["iperf3", "-s", "-p", port, "--forceflush"],
             "listening",
-            ["iperf3", "-c", self.address, "-p", port, "-t", str(SECONDS), "-J"],
+            ["iperf3", "-c", self.address, "-p", port, "-n", str(self._bytes), "-J"],
         )
-        received = json.loads(output)["end"]["sum_received"]
-        gigabytes = received["bytes"] / 1e9
-        return Cost(received["seconds"] * 1e3 / gigabytes, used_s * 1e3 / gigabytes)
+        end = json.loads(output)["end"]
+        received = end["sum_received"]
+        gigabytes, seconds = received["bytes"] / 1e9, received["seconds"]
+        rtt_us = end["streams"][0]["sender"]["mean_rtt"]
+        return used_s * 1e3 / gigabytes, seconds * 1e3 / gigabytes, rtt_us, seconds
 
-    def small(self) -> Cost:
-        """Microseconds per round trip."""
+    def _small(self) -> tuple[float, float]:
+        """Per round trip, µs: CPU time of both processes, and time."""
         port, tool = str(SMALL_PORT), str(self.tool)
         output, used_s = self._talk(
             [tool, "server", port],
@@ -155,66 +132,125 @@ class Track:
             [tool, "client", self.address, port, str(CONNECTIONS), str(SECONDS)],
         )
         rate = float(output)
-        return Cost(1e6 / rate, used_s * 1e6 / (rate * SECONDS))
+        return used_s * 1e6 / (rate * SECONDS), 1e6 / rate
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Of every program on the two cgroups: its name, times run and nanoseconds, in small messages."""
-        statistics = bpf.library().bpf_enable_stats(BPF_STATS_RUN_TIME)  # until it is closed
-        assert statistics >= 0
-        try:
-            round_trips = SECONDS * 1e6 / self.small().wall
-        finally:
-            os.close(statistics)
-        found = []
-        sides: tuple[Side, ...] = ("client", "server")
-        for side in sides:
-            with self._cgroup(side) as cgroup:
-                for number in bpf.attached_programs(cgroup):
-                    info = json.loads(run("bpftool", "-j", "prog", "show", "id", str(number)))
-                    count = info.get("run_cnt", 0)
-                    found.append(
-                        {
-                            "side": side,
-                            "program": info["name"],
-                            "ns_per_run": info["run_time_ns"] / count if count else 0.0,
-                            "runs_per_round_trip": count / round_trips,
-                        }
-                    )
-        return found
+    def values(self, variant: Variant) -> tuple[float, ...]:
+        """One of each of MEASURES."""
+        with self.programs.in_force(variant):
+            return (*self._bulk()[:3], *self._small())
+
+    def runs(self, variant: Variant) -> list[dict[str, Any]]:
+        """Of every program in force: name, nanoseconds per run, and how often it ran, in small messages."""
+        with self.programs.in_force(variant):
+            before = {number: program_info(number) for number in self.programs.attached()}
+            statistics = bpf.library().bpf_enable_stats(BPF_STATS_RUN_TIME)  # until it is closed
+            assert statistics >= 0
+            try:
+                round_trips = SECONDS * 1e6 / self._small()[1]
+            finally:
+                os.close(statistics)
+            found = []
+            for number, former in before.items():
+                info = program_info(number)
+                runs = info.get("run_cnt", 0) - former.get("run_cnt", 0)
+                time_ns = info.get("run_time_ns", 0) - former.get("run_time_ns", 0)
+                found.append(
+                    {
+                        "program": info["name"],
+                        "ns_per_run": time_ns / runs if runs else 0.0,
+                        "runs_per_connection": runs / CONNECTIONS,
+                        "runs_per_round_trip": runs / round_trips,
+                    }
+                )
+        return sorted(found, key=lambda program: str(program["program"]))
+
+
+def program_info(number: int) -> dict[str, Any]:
+    info: dict[str, Any] = json.loads(run("bpftool", "-j", "prog", "show", "id", str(number)))
+    return info
 
 
 class Rounds(NamedTuple):
-    """Values of a variant and of the baseline beside it, one each per round."""
+    """Values of a variant and of the baseline next to it, one each per round."""
 
     ours: list[float]
     baseline: list[float]
 
+    def ratios(self) -> list[float]:
+        return sorted(a / b for a, b in zip(self.ours, self.baseline, strict=True))
+
 
 def measure(track: Track) -> dict[str, dict[str, Rounds]]:
     """Measure (``MEASURES``) -> variant -> rounds."""
-    found = {what: {variant.name: Rounds([], []) for variant in VARIANTS[1:]} for what in MEASURES}
+    found = {m.name: {variant.name: Rounds([], []) for variant in VARIANTS} for m in MEASURES}
+
+    def add(variant: Variant, ours: Sequence[float], baseline: Sequence[float]) -> None:
+        for m, a, b in zip(MEASURES, ours, baseline, strict=True):
+            found[m.name][variant.name].ours.append(a)
+            found[m.name][variant.name].baseline.append(b)
+
     for turn in range(ROUNDS):
-        for variant in VARIANTS[1:]:
-            pair = (VARIANTS[0], variant) if turn % 2 else (variant, VARIANTS[0])
-            for one in pair:
-                with track.in_force(one):
-                    values = (*track.bulk(), *track.small())
-                for what, value in zip(MEASURES, values, strict=True):
-                    rounds = found[what][variant.name]
-                    (rounds.ours if one is variant else rounds.baseline).append(value)
+        # Every other round runs backwards: what was first in its pair is second.
+        ordered = VARIANTS if turn % 2 else VARIANTS[::-1]
+        for first, second in zip(ordered[::2], ordered[1::2], strict=True):
+            values = track.values(first)
+            baseline = track.values(BASELINE)
+            add(first, values, baseline)
+            add(second, track.values(second), baseline)
     return found
 
 
-def compare(transport: str, found: dict[str, dict[str, Rounds]]) -> list[Row]:
-    rows = []
-    for what, (unit, limited) in MEASURES.items():
-        for variant in VARIANTS[1:]:
-            limit = variant.bulk_limit if what.startswith("bulk") else variant.small_limit
-            rounds = found[what][variant.name]
-            rows.append(
-                Row.of(f"{transport}, {what}: {variant.name}", unit, *rounds, limit if limited else None)
-            )
-    return rows
+def limit_of(measure: Measure, variant: Variant) -> float | None:
+    if not measure.limited:
+        return None
+    return variant.bulk_limit if measure.name.startswith("bulk") else variant.small_limit
+
+
+def compare(track: str, found: dict[str, dict[str, Rounds]]) -> list[Row]:
+    return [
+        Row.of(f"{track}, {m.name}: {v.name}", m.unit, *found[m.name][v.name], limit_of(m, v))
+        for m in MEASURES
+        for v in VARIANTS
+    ]
+
+
+def markdown(found: dict[str, dict[str, dict[str, Rounds]]], runs: list[Row]) -> str:
+    """The tables of docs/benchmarks-options.md; ``found`` by track."""
+    tables = []
+    for m in MEASURES:
+        usual = [
+            median(value for rounds in of_track[m.name].values() for value in rounds.baseline)
+            for of_track in found.values()
+        ]
+        rows = [[f"no program, {m.unit}", *(f"{value:.3g}" for value in usual), ""]]
+        for v in VARIANTS:
+            limit = limit_of(m, v)
+            cells = [cell(of_track[m.name][v.name], limit) for of_track in found.values()]
+            rows.append([v.name, *cells, str(limit or "")])
+        tables.append(table([m.name, *found, "limit"], rows))
+    tables.append(table(["", "", "unit"], [[row.what, f"{row.ours:.3g}", row.unit] for row in runs]))
+    return "\n".join(tables)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, ["---"] * len(head), *rows))
+
+
+def cell(rounds: Rounds, limit: float | None) -> str:
+    """A ratio's median and its interval, bold where the median is above the limit."""
+    low, middle, high = interval(rounds.ratios())
+    text = f"{middle:.3f} ({low:.3f} - {high:.3f})"
+    return f"**{text}**" if limit and middle > limit else text
+
+
+def interval(ordered: Sequence[float]) -> tuple[float, float, float]:
+    """Lower end, median, upper end: the median of all such pairs is between them with 95 % (sign test)."""
+    n, rank, tail = len(ordered), 0, 0.5 ** len(ordered)
+    while tail <= 0.025:
+        rank += 1
+        tail += comb(n, rank) * 0.5**n
+    rank = max(rank - 1, 0)
+    return ordered[rank], median(ordered), ordered[n - 1 - rank]
 
 
 def cpu_seconds(process: subprocess.Popen[str]) -> float:
@@ -239,36 +275,26 @@ def table_2() -> list[Row]:
     return [*rows, Row.value("C, shared by all plugins", "lines", shared)]
 
 
-def per_run(track: Track) -> tuple[list[Row], dict[str, Any]]:
+def per_run(track: Track) -> tuple[list[Row], Any]:
     rows, raw = [], {}
-    for variant in VARIANTS[1:]:
-        with track.in_force(variant):
-            raw[variant.name] = track.runs()
-        for program in raw[variant.name]:
-            who = f"{variant.name}: {program['program']}, {program['side']}"
-            rows.append(Row.value(f"a run of {who}", "ns", program["ns_per_run"]))
-            rows.append(Row.value(f"runs of {who}", "per round trip", program["runs_per_round_trip"]))
+    for variant in VARIANTS:
+        raw[variant.name] = found = track.runs(variant)
+        for program in found:
+            if program["runs_per_connection"]:
+                who = f"{variant.name}: {program['program']}"
+                rows.append(Row.value(f"{who}, a run", "ns", program["ns_per_run"]))
+                rows.append(Row.value(f"{who}, runs", "per connection", program["runs_per_connection"]))
+                rows.append(Row.value(f"{who}, runs", "per round trip", program["runs_per_round_trip"]))
     return rows, raw
 
 
-def compile_programs(directory: Path) -> BpfObject:
-    """BCC looks for its stub of the kernel's headers beside the source."""
-    source = directory / "every_packet.c"
-    shutil.copy(HERE / "bpf/every_packet.c", source)
-    shutil.copytree(SOURCES / "stub", directory / "stub")
-    return asyncio.run(compile_object(source, log_file=directory / "compiler.log"))
-
-
-def bench(transports: Sequence[str] = ("loopback", "veth")) -> tuple[list[Row], Any]:
-    rows, raw = table_2(), {}
-    for transport in transports:
-        with Lab(client=1, server=1) as lab:
-            tool = lab.directory / "small_messages"
-            run("gcc", "-O2", "-Wall", "-Werror", "-o", str(tool), str(HERE / "small_messages.c"))
-            track = Track(lab, transport, compile_programs(lab.directory), tool)
-            raw[transport] = measure(track)
-            rows += compare(transport, raw[transport])
-            if transport == transports[-1]:
-                found, raw["runs"] = per_run(track)
-                rows += found
-    return rows, raw
+def bench() -> tuple[list[Row], Any]:
+    raw: dict[str, Any] = {}
+    compared: list[Row] = []
+    for name, (transport, processors) in TRACKS.items():
+        with Lab(client=1, server=1) as lab, closing(Track(lab, transport, processors)) as track:
+            raw[name] = measure(track)
+            compared += compare(name, raw[name])
+            runs, raw_runs = per_run(track)
+    print(markdown(raw, runs))
+    return [*table_2(), *compared, *runs], {**raw, "runs": raw_runs}

@@ -10,6 +10,7 @@
 #define SOL_TCP 6
 #define TCP_USER_TIMEOUT 18
 #define TIMEOUT_MS 30000
+#define TWO_JIFFIES_US 20000 /* with HZ=100; no shorter with more */
 
 int insert(struct bpf_sock_ops *skops)
 {
@@ -61,5 +62,15 @@ int parse_and_set(struct bpf_sock_ops *skops)
 	bpf_getsockopt(skops, SOL_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 	timeout_ms = TIMEOUT_MS;
 	bpf_setsockopt(skops, SOL_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
+	return 1;
+}
+
+/* The effect of delayed_ack by itself: the cap that its receiver sets on a short path. */
+int delay_acks(struct bpf_sock_ops *skops)
+{
+	u32 timeout_us = TWO_JIFFIES_US;
+
+	if (skops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		bpf_setsockopt(skops, SOL_TCP, TCP_BPF_DELACK_MAX, &timeout_us, sizeof(timeout_us));
 	return 1;
 }
