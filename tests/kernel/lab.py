@@ -3,6 +3,7 @@
 namespace and the cgroup in which it was made, so each host makes its own and threads are not needed.
 
 Link N (1 or 2): 10.N.0.1 and fd00:N::1 at the client, 10.N.0.2 and fd00:N::2 at the server.
+KERNEL_TEST_PATIENCE: what deadlines are multiplied by, on a slow machine.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Self, TypeVar
 CLONE_NEWNET = 0x40000000
 IPPROTO_MPTCP = 262
 CGROUPS = Path("/sys/fs/cgroup")
+PATIENCE = float(os.environ.get("KERNEL_TEST_PATIENCE", "1"))
 T = TypeVar("T")
 Socket = socket.socket  # Host.socket() hides the module in its class
 
 
 def wait_for(what: str, condition: Callable[[], T], timeout_s: float = 5.0) -> T:
-    """The first true value of ``condition()``; fails after ``timeout_s``."""
+    """The first true value of ``condition()``; fails after ``timeout_s``, times PATIENCE."""
+    timeout_s *= PATIENCE
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
         assert time.monotonic() < deadline, f"no {what} within {timeout_s} s; last: {value!r}"
@@ -80,7 +83,7 @@ class Host:
     def socket(self, family: int = socket.AF_INET, protocol: int = IPPROTO_MPTCP) -> Socket:
         with self.inside():
             sock = socket.socket(family, socket.SOCK_STREAM, protocol)
-        sock.settimeout(5)
+        sock.settimeout(5 * PATIENCE)
         return sock
 
     def listen(self, ip: str, port: int = 0, *, protocol: int = IPPROTO_MPTCP) -> Socket:
@@ -159,7 +162,7 @@ class Lab:
         )
         client.connect((ip, listener.getsockname()[1]))
         server = self.keep(listener.accept()[0])
-        server.settimeout(5)
+        server.settimeout(5 * PATIENCE)
         exchange(client, server)
         return client, server
 
