@@ -1,93 +1,145 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packets of a living connection forged with options of one's own choice."""
+"""Packets of one's own making: forged in a living connection's name, or of a client made of nothing else."""
 
 from __future__ import annotations
 
+import ctypes
+import ipaddress
 import socket
 import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from contextlib import ExitStack
+from typing import Self
 
 from tests.net.inside import inside
+from tests.net.waiting import wait_for
+from tests.net.wire import ACK, SYN, Capture, Segment
 
-ETH_P_ALL, ETH_HEADER, IP_HEADER = 3, 14, 20
-
-
-class Template(NamedTuple):
-    """The last IPv4 packet from a client: Ethernet and IP header, ports, the sequence numbers that follow."""
-
-    ethernet: bytes
-    source: bytes
-    destination: bytes
-    ports: bytes
-    sequence: int
-    acknowledgement: int
+SO_ATTACH_FILTER = 26
+WINDOW = 512
+MSS = bytes((2, 4, 1000 >> 8, 1000 & 0xFF))
 
 
-def observe(netns: str, ports: list[int], act: Callable[[], object]) -> Template:
+def observe(netns: str, ports: list[int], act: Callable[[], object]) -> Segment:
     """What the namespace's eth0 sent from ports[0] to ports[1], last, while ``act()`` ran."""
-
-    def opened() -> socket.socket:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        sock.bind(("eth0", ETH_P_ALL))
-        sock.settimeout(0.2)
-        return sock
-
-    with inside(netns, opened) as sock:
+    with Capture(netns) as capture:
         act()
-        template = None
-        while True:
-            try:
-                frame = sock.recv(1 << 16)
-            except TimeoutError:
-                assert template, "no packet seen"
-                return template
-            ip = frame[ETH_HEADER:]
-            if frame[12:14] != b"\x08\x00" or ip[9] != socket.IPPROTO_TCP:
-                continue
-            tcp = ip[IP_HEADER : struct.unpack_from("!H", ip, 2)[0]]
-            if list(struct.unpack_from("!HH", tcp)) != ports:
-                continue
-            sequence, acknowledgement = struct.unpack_from("!II", tcp, 4)
-            payload = len(tcp) - (tcp[12] >> 4) * 4
-            template = Template(
-                frame[:ETH_HEADER], ip[12:16], ip[16:20], tcp[:4], sequence + payload, acknowledgement
-            )
+        return [s for s in capture.segments() if [s.source[1], s.destination[1]] == ports][-1]
 
 
-def inject(netns: str, template: Template, options: bytes) -> None:
-    """Send an acknowledgement without data that has these options (at most 40 bytes, padded with NOPs)."""
+def inject(netns: str, last: Segment, options: bytes) -> None:
+    """Send an acknowledgement without data that follows ``last`` and has these options (at most 40 bytes)."""
+    sequence = last.sequence + last.payload
+    send(netns, build(last.source, last.destination, sequence, last.acknowledgement, options=options))
+
+
+def build(
+    source: tuple[str, int],
+    destination: tuple[str, int],
+    sequence: int,
+    acknowledgement: int,
+    *,
+    flags: int = ACK,
+    options: bytes = b"",
+    data: bytes = b"",
+) -> bytes:
+    """An IP packet; ``options`` are padded with NOPs."""
     options += b"\x01" * (-len(options) % 4)
+    words = 5 + len(options) // 4
     tcp = bytearray(
-        template.ports
-        + struct.pack(
-            "!IIBBHHH",
-            template.sequence & 0xFFFFFFFF,
-            template.acknowledgement,
-            (5 + len(options) // 4) << 4,
-            0x10,
-            512,
-            0,
-            0,
+        struct.pack(
+            "!HHIIBBHHH",
+            *(source[1], destination[1], sequence & 0xFFFFFFFF, acknowledgement & 0xFFFFFFFF),
+            *(words << 4, flags, WINDOW, 0, 0),
         )
         + options
+        + data
     )
-    pseudo = template.source + template.destination + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
+    ends = [ipaddress.ip_address(ip) for ip, _ in (source, destination)]
+    addresses = b"".join(end.packed for end in ends)
+    pseudo = addresses + struct.pack("!II", len(tcp), socket.IPPROTO_TCP)
     struct.pack_into("!H", tcp, 16, _checksum(pseudo + tcp))
-    ip = bytearray(struct.pack("!BBHHHBBH", 0x45, 0, IP_HEADER + len(tcp), 0, 0, 64, socket.IPPROTO_TCP, 0))
-    ip += template.source + template.destination
-    struct.pack_into("!H", ip, 10, _checksum(ip))
+    if ends[0].version == 6:
+        return struct.pack("!IHBB", 6 << 28, len(tcp), socket.IPPROTO_TCP, 64) + addresses + tcp
+    ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, socket.IPPROTO_TCP, 0)
+    return ip + addresses + tcp  # the kernel fills in the checksum
 
-    def send() -> None:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
-            sock.bind(("eth0", 0))
-            sock.send(template.ethernet + ip + tcp)
 
-    inside(netns, send)
+def send(netns: str, packet: bytes) -> None:
+    """From inside the namespace, as if its kernel had made it."""
+    six = packet[0] >> 4 == 6
+    destination = str(ipaddress.ip_address(packet[24:40] if six else packet[16:20]))
+
+    def write() -> None:
+        family = socket.AF_INET6 if six else socket.AF_INET
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
+            sock.sendto(packet, (destination, 0))
+
+    inside(netns, write)
+
+
+class Puppet:
+    """A TCP client that sends what it is told to and nothing else; the namespace's kernel keeps out of it.
+
+    ``with Puppet(NETNS, LOCAL, (REMOTE, PORT)) as puppet:``
+    """
+
+    def __init__(self, netns: str, local: str, remote: tuple[str, int], interface: str = "eth0") -> None:
+        self.netns, self.remote, self.interface = netns, remote, interface
+        self._muted = inside(netns, lambda: _muted(local))
+        self.local = (local, self._muted.getsockname()[1])
+        self.sequence, self.acknowledgement = 1_000_000, 0
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self._muted)
+        self._capture = self._stack.enter_context(Capture(self.netns, self.interface))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def connect(self, syn: bytes = b"", ack: bytes = b"") -> None:
+        """A handshake whose SYN and third packet have these options."""
+        self.send(flags=SYN, options=MSS + syn)
+        self.sequence += 1
+        answer = wait_for(self.answers)[0]
+        self.acknowledgement = answer.sequence + 1
+        self.send(options=ack)
+
+    def send(self, data: bytes = b"", *, flags: int = ACK, options: bytes = b"", ahead: int = 0) -> None:
+        """A packet; ``ahead``: that many bytes before it are missing, and the next one is not after it."""
+        packet = build(
+            self.local,
+            self.remote,
+            self.sequence + ahead,
+            self.acknowledgement,
+            flags=flags,
+            options=options,
+            data=data,
+        )
+        send(self.netns, packet)
+        if not ahead:
+            self.sequence += len(data)
+
+    def answers(self) -> list[Segment]:
+        """What the server has sent so far."""
+        return [s for s in self._capture.segments() if s.destination == self.local]
+
+
+def _muted(local: str) -> socket.socket:
+    """A port on which the kernel answers nothing: a listener whose filter drops every packet."""
+    sock = socket.socket(socket.AF_INET6 if ":" in local else socket.AF_INET)
+    drop = ctypes.create_string_buffer(struct.pack("=HBBI", 6, 0, 0, 0))
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(drop)))
+    sock.bind((local, 0))
+    sock.listen()
+    return sock
 
 
 def _checksum(data: bytes | bytearray) -> int:
-    """RFC 1071; of an even number of bytes."""
+    """RFC 1071."""
+    data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)

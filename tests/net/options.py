@@ -20,6 +20,7 @@ from tests.net.inside import inside
 from tests.net.lab import Lab, Side, Traffic
 from tests.net.scenarios import config, policy
 from tests.net.service import ROOT, Service
+from tests.net.wire import Option
 
 # A namespace starts with the host's; setting it inside takes privileges that a namespace does not give.
 USUAL = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
@@ -37,6 +38,13 @@ SEND: dict[str, Any] = {
     "congestion_control": {"request": ASKED},
     "initial_window": {"request": 20},
     "delayed_ack": {"request": {"fraction": 0.25}},
+}
+# What a client with SEND puts on the wire.
+WIRE = {
+    "user_timeout": Option(28, bytes.fromhex("001e")),
+    "initial_window": Option(253, bytes.fromhex("4d490014")),
+    "congestion_control": Option(253, bytes((0x4D, 0x43, ALGORITHMS[ASKED]))),
+    "delayed_ack": Option(253, bytes.fromhex("4d441000")),
 }
 
 

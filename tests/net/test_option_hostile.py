@@ -57,7 +57,8 @@ def lab() -> Iterator[Lab]:
     with Lab(client=1, server=1) as lab:
         for cgroup in ("server", "far"):
             lab.cgroup(cgroup)
-        far = {IW: {"accept": {"max": 40, "from": ["192.0.2.0/24", "10.77.0.0/24"]}}}
+        trusted = ["192.0.2.0/24", "10.77.0.0/24", "2001:db8::/32", "fd00:77:0::/48"]
+        far = {IW: {"accept": {"max": 40, "from": trusted}}}
         lab.service(with_options(lab, {"server": ACCEPT, "far": far}), ns="server")
         yield lab
 
@@ -78,11 +79,12 @@ def reported(connection: Connection, plugin: str) -> PluginReport:
     return wait_for(connection.server.reports, until=lambda reports: plugin in reports)[plugin]
 
 
+@pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("options", CASES)
-def test_option_from_the_wire(lab: Lab, options: str) -> None:
+def test_option_from_the_wire(lab: Lab, options: str, family: int) -> None:
     """Valid ones are cut to the policy's limits, others refused with the reason; the connection goes on."""
     plugin, applied, refused = CASES[options]
-    with Connection(lab) as connection:
+    with Connection(lab, family=family) as connection:
         forged(lab, connection, options)
         report = reported(connection, plugin)
         assert report.refused == refused
@@ -96,9 +98,10 @@ def test_option_from_the_wire(lab: Lab, options: str) -> None:
         connection.exchange()
 
 
-def test_what_is_no_option_of_ours(lab: Lab) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_is_no_option_of_ours(lab: Lab, family: int) -> None:
     """Truncated options, bad lengths and other experiments leave no trace, and no connection breaks."""
-    with Connection(lab) as connection:
+    with Connection(lab, family=family) as connection:
         for options in NOTHING:
             forged(lab, connection, options)
         connection.exchange()
@@ -114,9 +117,10 @@ def test_initial_window_too_late(lab: Lab) -> None:
         assert (report.applied, report.refused) == (None, "late")
 
 
-def test_initial_window_from_an_untrusted_prefix(lab: Lab) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_initial_window_from_an_untrusted_prefix(lab: Lab, family: int) -> None:
     """A peer outside of the trusted prefixes is refused, one bit of the prefix decides."""
-    with Connection(lab, server_cgroup="far") as connection:
+    with Connection(lab, server_cgroup="far", family=family) as connection:
         forged(lab, connection, "fd06 4d49 0014")
         report = reported(connection, IW)
         assert (report.applied, report.refused) == (None, "untrusted")

@@ -3,35 +3,19 @@
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import pytest
 
 from pm.linux.option_layouts import BUILT_IN
-from tests.net.inject import ETH_HEADER, ETH_P_ALL, IP_HEADER
-from tests.net.inside import inside
+from pm.linux.option_parameters import KIND_EXPERIMENT as EXPERIMENT
+from pm.linux.option_parameters import KIND_USER_TIMEOUT as USER_TIMEOUT
+from tests.net.inject import Puppet
 from tests.net.lab import Lab
-from tests.net.options import ACCEPT, ALGORITHMS, ASKED, SEND, Connection, start
+from tests.net.options import ACCEPT, ASKED, SEND, USUAL, WIRE, Connection, End, start
+from tests.net.wire import SYN, Capture, Option, Segment
 
-IPV6_HEADER = 40
-SYN = 2
-WIRE = {
-    "user_timeout": "1c04001e",
-    "initial_window": "fd064d490014",
-    "congestion_control": f"fd054d43{ALGORITHMS[ASKED]:02x}",
-    "delayed_ack": "fd064d441000",
-}
-
-
-class Packet(NamedTuple):
-    from_client: bool
-    flags: int
-    payload: int
-    options: list[str]
-    """Hex, without NOPs."""
+PORT = 5000
 
 
 @pytest.fixture(scope="module")
@@ -43,74 +27,47 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-def capture(lab: Lab, act: Callable[[], object]) -> list[Packet]:
-    """TCP packets to and from port 5000 on the client's interface while ``act()`` runs."""
-
-    def opened() -> socket.socket:
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        sock.bind(("eth0", ETH_P_ALL))
-        sock.settimeout(0.2)
-        return sock
-
-    packets: list[Packet] = []
-    with inside(lab.netns("client"), opened) as sock:
-        act()
-        while True:
-            try:
-                frame = sock.recv(1 << 16)
-            except TimeoutError:
-                return packets
-            version, ip = frame[12:14], frame[ETH_HEADER:]
-            if version == b"\x08\x00" and ip[9] == socket.IPPROTO_TCP:
-                tcp = ip[IP_HEADER : struct.unpack_from("!H", ip, 2)[0]]
-            elif version == b"\x86\xdd" and ip[6] == socket.IPPROTO_TCP:
-                tcp = ip[IPV6_HEADER : IPV6_HEADER + struct.unpack_from("!H", ip, 4)[0]]
-            else:
-                continue
-            header = (tcp[12] >> 4) * 4
-            packets.append(
-                Packet(
-                    from_client=struct.unpack_from("!H", tcp, 2)[0] == 5000,
-                    flags=tcp[13],
-                    payload=len(tcp) - header,
-                    options=list(options_of(tcp[20:header])),
-                )
-            )
-
-
-def options_of(data: bytes) -> Iterator[str]:
-    while data:
-        if data[0] == 1:
-            data = data[1:]
-            continue
-        length = data[1]
-        assert 2 <= length <= len(data)
-        yield data[:length].hex()
-        data = data[length:]
-
-
-def ours(packet: Packet) -> list[str]:
-    return [option for option in packet.options if option[:2] in ("1c", "fd")]
+def ours(segment: Segment) -> list[Option]:
+    return [option for option in segment.options if option.kind in (USER_TIMEOUT, EXPERIMENT)]
 
 
 @pytest.mark.parametrize("family", [4, 6])
 @pytest.mark.parametrize("mptcp", [False, True], ids=["tcp", "mptcp"])
 def test_packets(lab: Lab, family: int, mptcp: bool) -> None:
     """No SYN has an option; the third packet is the first; all follow, well-formed; then there is silence."""
-
-    def talk() -> None:
+    with Capture(lab.netns("client")) as capture:
         with Connection(lab, family=family, mptcp=mptcp) as connection:
             for _ in range(4):
                 connection.exchange(answer=20_000)
-
-    packets = capture(lab, talk)
-    syns = [p for p in packets if p.flags & SYN]
+        segments = capture.segments()
+    syns = [s for s in segments if s.flags & SYN]
     assert syns
-    assert all(ours(p) == [] for p in syns)
-    sent = [p for p in packets if p.from_client and not p.flags & SYN]
+    assert all(ours(s) == [] for s in syns)
+    sent = [s for s in segments if s.destination[1] == PORT and not s.flags & SYN]
     assert WIRE["initial_window"] in ours(sent[0])
-    assert {option for p in packets for option in ours(p)} == set(WIRE.values())
-    assert all(not ours(p) for p in packets if not p.from_client)
+    assert {option for s in segments for option in ours(s)} == set(WIRE.values())
+    assert all(not ours(s) for s in segments if s.source[1] == PORT)
     if not mptcp:
         assert ours(sent[0]) == [WIRE[name] for name in BUILT_IN]
-        assert not any(ours(p) for p in sent[len(sent) // 2 :])
+        assert not any(ours(s) for s in sent[len(sent) // 2 :])
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_syn_changes_nothing(lab: Lab, family: int) -> None:
+    """Every option in a peer's SYN is ignored; the same in the packet that ends the handshake are heeded."""
+    wire = b"".join(option.packed() for option in WIRE.values())
+    local, remote = lab.address("client", 1, family), lab.address("server", 1, family)
+    for where in ("syn", "ack"):
+        server = End(lab, "server", "server")
+        with Puppet(lab.netns("client"), local, (remote, PORT)) as puppet:
+            puppet.connect(**{where: wire})
+            puppet.send(bytes(100))
+            server.do("open")
+            server.do("receive", bytes=100)
+            got, reports = server.get(), server.reports()
+            server.close()
+        heeded = where == "ack"
+        assert set(reports) == (set(BUILT_IN) if heeded else set())
+        assert (got["user_timeout"], got["cwnd"]) == ((30_000, 20) if heeded else (0, 10))
+        assert got["congestion"] == (ASKED if heeded else USUAL)
+        assert (got["ato"] < 40_000) == heeded

@@ -11,16 +11,10 @@ import pytest
 
 from pm.linux.option_layouts import BUILT_IN
 from tests.net.lab import Lab, run
-from tests.net.options import ACCEPT, ALGORITHMS, ASKED, SEND, Connection, with_options
+from tests.net.options import ACCEPT, SEND, WIRE, Connection, with_options
 from tests.net.scenarios import config, policy
 from tests.net.wire import NOP, RST, SYN, Capture, Option, Segment, parse_options
 
-SENT = {
-    "user_timeout": Option(28, bytes.fromhex("001e")),
-    "congestion_control": Option(253, bytes((0x4D, 0x43, ALGORITHMS[ASKED]))),
-    "initial_window": Option(253, bytes.fromhex("4d490014")),
-    "delayed_ack": Option(253, bytes.fromhex("4d441000")),
-}
 FIELDS = ("tcp.srcport", "tcp.seq_raw", "tcp.len", "tcp.option_kind", "tcp.option_len")
 
 
@@ -36,7 +30,7 @@ def lab() -> Iterator[Lab]:
 
 
 def of_plugins(segment: Segment) -> list[Option]:
-    return [option for option in segment.options if option in SENT.values()]
+    return [option for option in segment.options if option in WIRE.values()]
 
 
 def numbers(text: str) -> list[int]:
@@ -109,7 +103,7 @@ def test_every_subflow_carries_options_and_falls_silent(lab: Lab, family: int) -
         assert not any(of_plugins(s) for s in segments if s.flags & (SYN | RST))
         assert not any(of_plugins(s) for s in segments if s.source[0] != own)
         sent = [s for s in segments if s.source[0] == own and not s.flags & SYN]
-        assert {o for s in sent for o in of_plugins(s)} == {SENT[name] for name in BUILT_IN}
+        assert {o for s in sent for o in of_plugins(s)} == {WIRE[name] for name in BUILT_IN}
         last = max(i for i, s in enumerate(sent) if of_plugins(s))
         assert last < 300  # SILENT_AFTER_PACKETS, and those the interface has merged
         assert len(sent) - last > 50

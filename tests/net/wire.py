@@ -15,7 +15,7 @@ from tests.net.inside import inside
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
 LINKTYPE_RAW = 101  # packets from the IP header on
-SYN, RST = 0x02, 0x04
+SYN, RST, ACK = 0x02, 0x04, 0x10
 END, NOP = 0, 1  # the kinds without a length (RFC 9293, 3.1)
 TCP_HEADER = 20
 
@@ -31,6 +31,9 @@ class Option(NamedTuple):
         """On the wire."""
         return 1 if self.kind == NOP else 2 + len(self.value)
 
+    def packed(self) -> bytes:
+        return bytes((self.kind, self.length)) + self.value
+
 
 class Segment(NamedTuple):
     """Addresses as (text, port); ``payload`` in bytes; sequence numbers as on the wire."""
@@ -38,6 +41,7 @@ class Segment(NamedTuple):
     source: tuple[str, int]
     destination: tuple[str, int]
     sequence: int
+    acknowledgement: int
     flags: int
     payload: int
     options: tuple[Option, ...]
@@ -97,13 +101,14 @@ def parse_segment(packet: bytes) -> Segment | None:
     if protocol != socket.IPPROTO_TCP:
         return None
     segment = packet[header:end]
-    source, destination, sequence = struct.unpack_from("!HHI", segment)
+    source, destination, sequence, acknowledgement = struct.unpack_from("!HHII", segment)
     data = (segment[12] >> 4) * 4
     texts = [str(ipaddress.ip_address(address)) for address in addresses]
     return Segment(
         source=(texts[0], source),
         destination=(texts[1], destination),
         sequence=sequence,
+        acknowledgement=acknowledgement,
         flags=segment[13],
         payload=len(segment) - data,
         options=tuple(parse_options(segment[TCP_HEADER:data])),
