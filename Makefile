@@ -2,7 +2,7 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench kernel test-kernel man clean packages bench-packages
+.PHONY: help setup test lint demo bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -15,11 +15,13 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mp
 # mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 
+SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables
+
 # By content, so that a changed file is installed again and a touched one is not.
 STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: packages $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
 
@@ -44,6 +46,13 @@ bench: setup bench-packages build/bench/second_path.so ## join delay, start, mem
 
 kernel: setup ## build the patched kernel as User Mode Linux (kept by content, outside the checkout)
 	@kernel/build uml
+
+kernel-deb: ## Debian packages of the patched kernel, for x86-64 servers and virtual machines
+	@kernel/build deb
+
+kernel-selftests: ## upstream's MPTCP selftests, patched and unpatched kernel compared (an hour)
+	$(call install_missing,$(SELFTESTS_PACKAGES))
+	@kernel/selftests --full
 
 test-kernel: setup ## tests under the patched kernel
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/kernel
