@@ -64,7 +64,7 @@ def parse_token(text: str) -> int | None:
 def reason(subflow: Subflow, policy: Policy | None) -> str:
     """Why a subflow was opened, in words."""
     if subflow.origin is Origin.POLICY:
-        name = policy.path_manager.name if policy else "a former policy"
+        name = policy.path_manager.name if policy else "the kernel, or a former policy"
         return f"{name}: {subflow.pair}"
     return _REASONS[subflow.origin]
 
