@@ -202,7 +202,7 @@ def phases(lab: Lab, family: int, option: bytes) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_usual_acks_where_the_sender_needs_them(lab: Lab, load: Load, family: int) -> None:
-    """At the start, out of order, when a hole is filled, for retransmissions: ACKs are as without the option."""
+    """At the start, out of order, when a hole is filled, for retransmissions: ACKs are the usual ones."""
     usual = phases(lab, family, b"")
     load(lab.server, DelayedAck(accept=True))
     asked = phases(lab, family, OPTION)
