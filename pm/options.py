@@ -129,9 +129,15 @@ class Options:
         flags = compiler_flags(others)
         sources = _digest(flags, others)
         program: BpfObject | None = None
-        if self._programs is None or sources != self._sources:
-            program = await compile_object(SOURCES / "options.c", log_file=self._log_file, cflags=flags)
-        await asyncio.to_thread(self._load, program, entries)
+        try:
+            if self._programs is None or sources != self._sources:
+                program = await compile_object(SOURCES / "options.c", log_file=self._log_file, cflags=flags)
+            await asyncio.to_thread(self._load, program, entries)
+        except PmError as e:
+            if not others:
+                raise
+            files = ", ".join(other.source for other in others)
+            raise type(e)(e.message, f"{e.remedy}; `options.plugins` adds {files} to it") from e
         self._sources = sources
 
     def _load(self, program: BpfObject | None, entries: Mapping[str, PolicyEntries]) -> None:
@@ -144,7 +150,7 @@ class Options:
             programs.change(program, (str(ProgramName(p, e.plugins, compiled)) for p, e in entries.items()))
         except PmError:
             if self._programs is None:
-                programs.close(keep=True)
+                programs.close(keep=bool(programs.attached))  # what an earlier service left
             raise
         self._programs, self._compiled = programs, compiled
 
