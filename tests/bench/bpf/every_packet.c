@@ -12,6 +12,15 @@
 #define TIMEOUT_MS 30000
 #define TWO_JIFFIES_US 20000 /* with HZ=100; no shorter with more */
 
+/* What the kernel's calls cost by themselves. */
+int callbacks(struct bpf_sock_ops *skops)
+{
+	if (skops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags |
+							 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	return 1;
+}
+
 int insert(struct bpf_sock_ops *skops)
 {
 	u8 option[LENGTH] = { KIND, LENGTH, 0, SEGMENTS };
