@@ -2,7 +2,7 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
+.PHONY: help setup test lint demo demo-kernel bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -40,6 +40,9 @@ lint: setup ## ruff, mypy, yamllint, clang-format, shellcheck
 
 demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 checks and prints once
 	@$(AS_ROOT) $(PYTHON) -m tests.demo
+
+demo-kernel: setup ## the same demo on the patched kernel (User Mode Linux), whose programs open the subflows
+	@MPTCP_PM_TEST_DATAPATH=bpf kernel/run --mem 1G --timeout 86400 -- $(PYTHON) -B -m tests.demo
 
 bench: setup bench-packages build/bench/second_path.so ## join delay, start, memory, API speed, against mptcpd and the kernel
 	@$(AS_ROOT) $(PYTHON) -m tests.bench

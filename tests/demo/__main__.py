@@ -38,13 +38,17 @@ class Application(NamedTuple):
     wanted: Pairs
 
 
-def applications(lab: Lab) -> list[Application]:
+def applications(lab: Lab, datapath: str) -> list[Application]:
     client, server = lab.addresses("client"), lab.addresses("server")
     initial = (client[0], server[0])
+    others = Counter({initial: 1})
+    if datapath == "bpf":
+        # Sessions of no policy keep the kernel's own path manager: it joins what the server announces.
+        others[client[1], server[1]] = 1
     return [
         Application("sync", 5201, "sync", Counter(itertools.product(client, server))),
         Application("shell", 5202, "shell", Counter({initial: 3})),
-        Application("other", 5203, None, Counter({initial: 1})),
+        Application("other", 5203, None, others),
     ]
 
 
@@ -73,11 +77,11 @@ def start(lab: Lab) -> Service:
         "stderr": subprocess.DEVNULL,
     }
     iperf3 = ["mptcpize", "run", "iperf3"]
-    for app in applications(lab):
+    for app in applications(lab, service.datapath()):
         lab.popen([*iperf3, "--server", "--port", str(app.port)], ns="server", **quiet)
     listening = ["nsenter", f"--net=/run/netns/{lab.netns('server')}", "ss", "-HtlnO"]
     wait_for(lambda: run(*listening).count("LISTEN"), until=lambda n: n == 3)
-    for app in applications(lab):
+    for app in applications(lab, service.datapath()):
         args = ["--client", lab.address("server", 1), "--port", str(app.port), "--time", "0"]
         lab.popen([*iperf3, *args], cgroup=app.cgroup, **quiet)
     return service
@@ -88,7 +92,7 @@ def differences(lab: Lab, service: Service) -> list[str]:
     found = []
     kernel = [flows for flows in lab.subflows().values() if any(f.state == "ESTAB" for f in flows)]
     reported = service.sessions()
-    for app in applications(lab):
+    for app in applications(lab, service.datapath()):
         ours: list[Pairs] = [
             Counter((f.local, f.remote) for f in flows)
             for flows in kernel
@@ -176,7 +180,9 @@ def main() -> int:
     # SIGTERM unwinds the stack as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     once = os.environ.get("DEMO_ONCE") == "1"
-    console = Console(width=None if sys.stdout.isatty() else 150)
+    # Under kernel/run standard output always is a terminal, if need be one without a size.
+    has_size = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns
+    console = Console(width=None if has_size else 150)
     try:
         with Lab() as lab:
             view = View(start(lab))

@@ -7,9 +7,11 @@ KERNEL_RUN_OPTIONS: more options of kernel/run, for example ``--debug --mem 2G``
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,27 @@ def test_exit_status_streams_and_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert result.returncode == 7
     assert result.stdout == f"with 'quotes' and\nlines|a \"b\" *|{REPOSITORY}|".encode() + data
     assert result.stderr.decode().splitlines()[-1] == "error"
+
+
+def test_terminal() -> None:
+    """On a terminal: the command sees its size, Ctrl-C interrupts it, and the terminal is as before."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (45, 150))
+    before = termios.tcgetattr(theirs)
+    script = "stty size; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done"
+    process = subprocess.Popen(
+        [RUN, "--timeout", "60", "--", "bash", "-c", script],
+        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
+    )  # fmt: skip
+    shown = b""
+    while b"ready" not in shown:
+        shown += os.read(ours, 4096)
+    os.write(ours, b"\x03")
+    assert process.wait() == 3
+    assert shown + os.read(ours, 4096) == b"45 150\r\nready\r\ninterrupted\r\n"
+    assert termios.tcgetattr(theirs) == before
+    os.close(ours)
+    os.close(theirs)
 
 
 def test_time_limit() -> None:
