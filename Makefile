@@ -15,7 +15,7 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mp
 # mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 
-SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables
+SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
 
 # By content, so that a changed file is installed again and a touched one is not.
 STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
