@@ -107,7 +107,7 @@ static __always_inline void look_at_locals(struct claim *claim)
 			near |= 1 << slot;
 	}
 	claim->usable_ip4 = ip4;
-	claim->usable_ip6 = ip6;
+	claim->usable_ip6 = claim->ip4_only ? 0 : ip6;
 	claim->backups = backups;
 	claim->near = near;
 	claim->initial_slot = initial;
@@ -130,6 +130,7 @@ static __always_inline void take(struct bpf_sock_ops *skops, u32 token)
 		return;
 	}
 	claim->policy = POLICY_ID;
+	claim->ip4_only = ctx->base.family == AF_INET;
 	read_local(ctx, &claim->local);
 	read_remote(ctx, &claim->remotes[INITIAL].address);
 	initial_pair(claim)->there = 1;

@@ -69,7 +69,7 @@ struct claim {
 	u32 backups; /* marked as such */
 	u32 near; /* on the interface of `local` */
 	u32 initial_slot;
-	u32 pad;
+	u32 ip4_only; /* an IPv4 socket of the application */
 };
 
 /* The usable address in a slot, or 0. Defined in path_manager.c: BCC knows of maps only there. */

@@ -2,11 +2,33 @@
 /*
  * fullmesh: subflows between every usable local address and every known remote one of its family
  * (paper, 4.4.2). What is lacking is opened by round, so that a cap that is too small for several
- * subflows per pair leaves every pair its first one.
+ * subflows per pair leaves every pair its first one: one round now, the next when they are there.
  */
 #include "path_manager.h"
 
-#define ROUNDS 8
+#define BEYOND 512 /* any count of subflows */
+
+/*
+ * How many subflows every pair has. Without branches, and what they leave behind read back from the map:
+ * the verifier would follow each of them in every iteration.
+ */
+static __always_inline u32 fullmesh_round(struct claim *claim)
+{
+	s32 round = BEYOND, more;
+	u32 unusable;
+
+	for (u32 remote = 0; remote < REMOTES; remote++) {
+		claim->private[1] = ~slots_to(claim, remote);
+		asm volatile("" ::: "memory");
+		unusable = claim->private[1];
+		for (u32 slot = 0; slot < LOCALS; slot++) {
+			more = subflows(pair_at(claim, remote, slot)) +
+			       (unusable >> slot & 1) * BEYOND - round;
+			round += more & more >> 31;
+		}
+	}
+	return round;
+}
 
 static __always_inline void fullmesh_open(struct bpf_sock_ops *skops, struct claim *claim,
 					  u32 remote, u32 slots, u32 round, u32 max_subflows)
@@ -22,15 +44,16 @@ static __always_inline void fullmesh_manage(struct bpf_sock_ops *skops, struct c
 					    const struct path_parameters *p)
 {
 	u32 initial = 1 << claim->initial_slot & slots_to(claim, INITIAL);
+	u32 round = fullmesh_round(claim);
 
 	/* What the application opened is no backup, whatever its address is. */
 	if (!claim->private[0] && initial & claim->backups)
 		set_backup(skops, claim, INITIAL, claim->initial_slot, true);
 	claim->private[0] = true;
 
-	for (u32 round = 0; round < ROUNDS && round < p->value[0]; round++) {
-		fullmesh_open(skops, claim, INITIAL, initial, round, p->value[1]);
-		for (u32 r = 0; r < REMOTES; r++)
-			fullmesh_open(skops, claim, r, slots_to(claim, r), round, p->value[1]);
-	}
+	if (round >= p->value[0])
+		return;
+	fullmesh_open(skops, claim, INITIAL, initial, round, p->value[1]);
+	for (u32 r = 0; r < REMOTES; r++)
+		fullmesh_open(skops, claim, r, slots_to(claim, r), round, p->value[1]);
 }
