@@ -138,6 +138,13 @@ class PathManagerPrograms:
             return None
         return entries.program if self._programs.claimed_by(token) == policy_id(policy.name) else None
 
+    def claimed(self) -> list[int]:
+        """Tokens of all claims, also of sessions that ended while no program was on their cgroup."""
+        return self._programs.claimed()
+
+    def release(self, token: int) -> None:
+        self._programs.release(token)
+
     def counters(self) -> dict[str, int]:
         """``claimed``, ``claim_failed``, ``joins_refused`` since the maps were made."""
         return self._programs.counters()

@@ -136,6 +136,8 @@ class Reconciler:
     def resync(self) -> None:
         """Compare the table with sock_diag: at start, and after the kernel dropped events."""
         self._merge_dump()
+        if self._repair:
+            self._close_gone(self._repair.unknown_claims(self.table.by_token), time.time())
         self._sweep.set()
 
     def _merge_dump(self) -> None:

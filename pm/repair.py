@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 import structlog
@@ -30,6 +30,12 @@ class Programs(Protocol):
 
     def program_of(self, token: int, policy: Policy) -> str | None:
         """The program that opens a session's subflows; None where the service has to."""
+
+    def claimed(self) -> Sequence[int]:
+        """Tokens of all claims."""
+
+    def release(self, token: int) -> None:
+        """Forget a claim whose session has ended: its program may have gone before."""
 
 
 class Repair:
@@ -59,7 +65,13 @@ class Repair:
         self._touched[token] = time.monotonic()
 
     def forget(self, token: int) -> None:
+        """The session has ended."""
         self._touched.pop(token, None)
+        self._programs.release(token)
+
+    def unknown_claims(self, known: Container[int]) -> list[int]:
+        """Tokens of claims that are not among those ``known``."""
+        return [token for token in self._programs.claimed() if token not in known]
 
     def cancel(self) -> None:
         if self._timer:

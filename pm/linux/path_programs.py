@@ -98,6 +98,14 @@ class PathPrograms(Attachments):
         found = bpf.lookup(self._maps["claims"], ctypes.c_uint32(token), value)
         return int(_POLICY.unpack_from(value)[0]) if found else None
 
+    def claimed(self) -> list[int]:
+        """Tokens of all claims."""
+        return [token for (token,) in map(_TOKEN.unpack, bpf.keys(self._maps["claims"], _TOKEN.size))]
+
+    def release(self, token: int) -> None:
+        """Forget a claim: where the program had gone when its session ended, nobody did."""
+        bpf.delete(self._maps["claims"], _TOKEN.pack(token))
+
     def counters(self) -> dict[str, int]:
         """By ``ClaimCounter``, since the maps were made."""
         values = (ctypes.c_uint64 * bpf.possible_cpus())()

@@ -253,11 +253,19 @@ class Program:
         self.kernel = kernel
         self.locals: set[str] = set()
         self.retries: Counter[int] = Counter()
+        self.claims: set[int] = set()
 
     def program_of(self, token: int, policy: Policy) -> str | None:
         return "fullmesh"
 
+    def claimed(self) -> list[int]:
+        return list(self.claims)
+
+    def release(self, token: int) -> None:
+        self.claims.discard(token)
+
     def on_established(self, token: int) -> None:
+        self.claims.add(token)
         kernel = self.kernel
         there = {f[0] for f in kernel.sessions[token]} | {f[0] for t, f in kernel.connecting if t == token}
         for local in sorted(self.locals - there):
@@ -409,6 +417,8 @@ class Convergence(RuleBasedStateMachine):
         self.world.addresses(self.up)
         self.world.settle()
         kernel, table = self.world.kernel, self.world.reconciler.table
+        if kernel.program:
+            assert kernel.program.claims <= kernel.sessions.keys()
         # Nobody can find a session that lost its only subflow while events were lost.
         findable = {t: flows for t, flows in kernel.sessions.items() if flows or t in table.by_token}
         assert set(table.by_token) == set(findable)
