@@ -12,6 +12,7 @@
 #define delayed_ack_LENGTH (delayed_ack_HEADER + 2)
 #define FRACTION_ONE 64
 #define TIMEOUT_MAX_US 200000
+#define SEGMENTS_MAX 64 /* the kernel's */
 #define RTT_UNKNOWN 0xffffffff
 #define SETTLED 8 /* samples without a change */
 
@@ -64,11 +65,12 @@ static __always_inline void delayed_ack_compose(struct option *o, u8 *value)
 static __always_inline enum option_event delayed_ack_receive(struct option *o, const u8 *value)
 {
 	struct delayed_ack_parameters *p = option_parameters_of(o);
+	u32 segments = value[1] < SEGMENTS_MAX ? value[1] : SEGMENTS_MAX;
 
 	if (!value[0])
 		return OPTION_MALFORMED;
 	option_stop_listening(o);
-	if (value[1] && p->counts_segments && option_set(o, TCP_BPF_DELACK_SEGS, value[1]))
+	if (segments && p->counts_segments && option_set(o, TCP_BPF_DELACK_SEGS, segments))
 		return OPTION_KERNEL;
 	option_private(o)[0] = value[0] << 8;
 	option_private(o)[1] = RTT_UNKNOWN; /* no timeout is that long */
