@@ -36,7 +36,7 @@ class ApiError(AssertionError):
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout_s: float = 10.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
         super().__init__("localhost", timeout=timeout_s)
         self.path = path
 

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.net.lab import Lab, run
 from tests.net.scenarios import config, policy, wait_pairs
-from tests.net.service import ROOT
+from tests.net.service import ROOT, ApiError
 
 
 def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
@@ -33,3 +35,16 @@ def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> Non
     lab.client(cgroup="a").open()
     remote = lab.address("server", 1)
     wait_pairs(lab, [(lab.address("client", 1), remote), (lab.address("client", 2), remote)])
+
+
+def test_program_needs_the_bpf_datapath(lab: Lab) -> None:
+    """A path manager in BPF C is refused where programs decide nothing; what was in force stays."""
+    service = lab.service(config(policy(lab, "a"), datapath="netlink"))
+    program = {"program": {"name": "second_interface", "source": "/nowhere.c"}}
+    service.configure(config(policy(lab, "a", program), datapath="netlink"))
+    with pytest.raises(ApiError) as refused:
+        service.reload()
+    (problem,) = refused.value.problem["problems"]
+    assert refused.value.status == 422
+    assert "needs the bpf datapath: boot the patched kernel" in problem["message"]
+    assert service.get("/v1/policies")["policies"][0]["path_manager"]["name"] == "fullmesh"

@@ -44,7 +44,7 @@ ONE, TWO = Topology(("10.1.0.1",)), Topology(("10.1.0.1", "10.2.0.1"))
 THREE = Topology(("10.1.0.1", "10.2.0.1", "10.1.0.9"))
 IP6 = Topology(("fd00:1::1", "fd00:2::1"), "fd00:1::2")
 INITIAL, OTHER = Pair("10.1.0.1", "10.1.0.2", 5000), Pair("10.2.0.1", "10.1.0.2", 5000)
-SECOND_INTERFACE = REPOSITORY / "tests" / "data" / "path_managers" / "second_interface.c"
+SECOND_INTERFACE = REPOSITORY / "docs/examples/second_interface/second_interface.c"
 
 
 @pytest.fixture(autouse=True)
