@@ -89,20 +89,15 @@ class Programs:
                 for attachments, program in self._shipped[side]:
                     attachments.attach(directory, number, program)
                     stack.callback(attachments.detach, number)
-            assert variant.programs or variant.shipped_to or not self.attached()
             yield
 
-    def attached(self) -> list[int]:
-        """Ids of all sock_ops programs on cgroups of this machine, anybody's."""
-        found: set[int] = set()
-        for path in (self._root, *self._root.rglob("*/")):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-            except FileNotFoundError:
-                continue
-            found.update(bpf.attached_programs(descriptor))
-            os.close(descriptor)
-        return sorted(found)
+    def attached(self, cgroup: str) -> tuple[int, ...]:
+        """Ids of the sock_ops programs on a cgroup of the laboratory's."""
+        return _attached(self._directory(cgroup))
+
+    def foreign(self) -> bool:
+        """Whether any cgroup of this machine has a sock_ops program: then no socket is without its costs."""
+        return any(_attached(path) for path in (self._root, *self._root.rglob("*/")))
 
     def _load(self, side: Side, classify: BpfObject, options: BpfObject) -> list[tuple[Attachments, str]]:
         file = self._lab.directory / f"{side}.yaml"
@@ -130,6 +125,17 @@ class Programs:
 
     def _directory(self, cgroup: str) -> Path:
         return directory_of(self._root, self._lab.cgroup_path(cgroup))
+
+
+def _attached(directory: Path) -> tuple[int, ...]:
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return ()
+    try:
+        return bpf.attached_programs(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _compile(lab: Lab, source: Path) -> BpfObject:
