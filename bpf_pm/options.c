@@ -208,11 +208,6 @@ static __always_inline void establish(struct option *o)
 	settle(o);
 }
 
-#define GIVE_UP(number, name)                \
-	o->slot = number;                    \
-	if (o->state->sending & 1 << number) \
-		report(o, OPTION_UNCONFIRMED);
-
 /* Before a packet is built: options that the peer has are done with, and those sent too often. */
 static __always_inline void confirm(struct option *o)
 {
@@ -223,7 +218,11 @@ static __always_inline void confirm(struct option *o)
 		state->outstanding = 0;
 	}
 	if (state->packets++ >= SILENT_AFTER_PACKETS || state->copies >= SILENT_AFTER_COPIES) {
-		EACH_PLUGIN(GIVE_UP)
+#pragma unroll
+		for (o->slot = 0; o->slot < OPTION_SLOTS; o->slot++) {
+			if (state->sending & 1 << o->slot)
+				report(o, OPTION_UNCONFIRMED);
+		}
 		state->sending = 0;
 	}
 	if (!state->sending)
