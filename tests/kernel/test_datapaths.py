@@ -18,7 +18,12 @@ import pytest
 from tests.kernel.test_kernel import kernel_run
 
 DATAPATHS = ("netlink", "bpf")
-SCENARIOS = ("policies", "path_changes", "rules", "lifecycle", "start", "third_party", "option_service")
+SCENARIOS = [
+    *(f"tests/net/test_{name}.py" for name in ("policies", "path_changes", "rules", "lifecycle", "start")),
+    "tests/net/test_third_party.py",
+    # Plugins have nothing to do with the datapath, but for subflows that a program opens.
+    "tests/net/test_option_service.py::test_every_subflow_is_changed",
+]
 
 
 class Run(NamedTuple):
@@ -35,7 +40,7 @@ def run_scenarios(datapath: str, directory: Path) -> Run:
         # The machine's files are read-only: modules are compiled once to memory, not by every service.
         *("--unset=PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX=/run/python"),
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"),
-        *(f"tests/net/test_{name}.py" for name in SCENARIOS),
+        *SCENARIOS,
         options=("--share", str(directory)),
     )
     lines = record.read_text().splitlines() if record.exists() else []

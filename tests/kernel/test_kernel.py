@@ -6,12 +6,14 @@ KERNEL_RUN_OPTIONS: more options of kernel/run, for example ``--debug --mem 2G``
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import shlex
 import subprocess
 import sys
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,32 @@ def test_time_limit() -> None:
     """A command that does not end is killed: exit status 124, and no process stays."""
     result = kernel_run("sleep", "1000", options=("--timeout", "2"))
     assert result.returncode == 124
+
+
+def test_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process stays of a kernel/run that is told to end."""
+    monkeypatch.setenv("KILLED_BY_TEST", mark := os.urandom(8).hex())
+    process = subprocess.Popen([RUN, "sh", "-c", "echo ready; sleep 1000"], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    assert len(processes(mark)) > 3
+    process.terminate()
+    assert process.wait() == 143
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while left := processes(mark):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
+
+
+def processes(mark: str) -> list[str]:
+    """Those with this in their environment."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if mark.encode() in environ.read_bytes():
+                found.append(environ.parent.name)
+    return found
 
 
 def test_files_are_read_only(tmp_path: Path) -> None:
