@@ -25,6 +25,9 @@ from pm.model import LocalAddress
 from pm.path_managers.program import BUILT_IN, Program
 
 SOURCE = SOURCES / "path_manager.c"
+MAPS = (
+    "local_addr_map", "path_parameters", "accepted_peers", "claims", "claim_counters", "blank_claim",
+)  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
 LOCALS = 16
 ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
@@ -235,10 +238,12 @@ def remove_left(bpffs: Path | None) -> bool:
     """Take programs off that an earlier service left in this network namespace; whether there were any."""
     if not bpffs:
         return False
-    left = list(pin_directory(bpffs, netns_cookie()).glob(f"{PathPrograms.link_prefix}*"))
-    for link in left:
-        link.unlink()
-    return bool(left)
+    directory = pin_directory(bpffs, netns_cookie())
+    left = [*directory.glob(f"{PathPrograms.link_prefix}*"), *(directory / name for name in MAPS)]
+    there = [pin for pin in left if pin.exists()]
+    for pin in there:
+        pin.unlink()
+    return bool(there)
 
 
 def _unpacked_ip(packed: bytes) -> str:

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From one datapath to the other on the same machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pm.linux.path_programs import MAPS, SOURCE
+from tests.net.lab import Lab
+from tests.net.scenarios import config, mesh, policy, wait_pairs
+
+
+def test_netlink_after_a_killed_bpf_service() -> None:
+    """Programs that were left would go on opening subflows: they are taken off, with their maps."""
+    with Lab() as lab:
+        lab.server()
+        lab.cgroup("a")
+        service = lab.service(config(policy(lab, "a"), datapath="bpf"))
+        pinned = {path.name for path in lab.pins()}
+        assert set(MAPS) <= pinned
+        service.kill()
+        assert {path.name for path in lab.pins()} == pinned
+        service = lab.service(config(policy(lab, "a", {"ndiffports": {"subflows": 2}}), datapath="netlink"))
+        assert not {path.name for path in lab.pins()} & set(MAPS)
+        lab.client(cgroup="a").open()
+        wait_pairs(lab, [mesh(lab)[0]] * 2)
+        (session,) = service.sessions()
+        assert session["managed"]
+        assert session["program"] is None
+        service.terminate()
+        assert not lab.pins()
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_every_map_is_known(name: str) -> None:
+    """What is taken away is what the programs have."""
+    assert name in Path(SOURCE).read_text()
