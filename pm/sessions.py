@@ -302,6 +302,8 @@ class SessionTable:
             subflow = find_subflow(
                 session, record.local, record.local_port, record.remote, record.remote_port
             )
+            if subflow is None and record.is_closing:
+                continue  # closed on command, and forgotten
             if subflow is None:
                 subflow = next(
                     (
@@ -312,8 +314,6 @@ class SessionTable:
                     ),
                     None,
                 )
-            if subflow is None and record.is_closing:
-                continue  # closed on command, and forgotten
             if subflow is None:
                 subflow = Subflow(
                     record.local,

@@ -146,6 +146,9 @@ def test_merge_does_not_find_what_was_closed():
     table.forget(session, session.subflows[0])
     table.merge([replace(Record(), is_closing=True)], 5.0)
     assert session.subflows == []
+    again = table.opening(session, Open(Pair(A, REMOTE, REMOTE_PORT), 0, False, ""), Origin.POLICY, 6.0)
+    table.merge([replace(Record(), is_closing=True)], 7.0)
+    assert (session.subflows, again.state, again.local_port) == ([again], SubflowState.OPENING, 0)
 
 
 def test_merge_repairs_after_lost_events():
