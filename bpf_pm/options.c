@@ -146,7 +146,7 @@ static __always_inline void settle(struct option *o)
 		bpf_sock_ops_cb_flags_set(o->skops, flags);
 }
 
-/* Look for the option in the packet that was received: its value, or 0. Counts what is no such option. */
+/* Look for the option in the packet that was received. Counts it, and what is no such option. */
 static __always_inline bool load(struct option *o, u8 *wire, u32 length)
 {
 	long found;
