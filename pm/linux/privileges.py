@@ -26,4 +26,7 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
 
 def in_user_namespace(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
     """True in a child user namespace, whose capabilities the kernel's BPF does not count."""
-    return uid_map.read_text().split() != ["0", "0", "4294967295"]
+    try:
+        return uid_map.read_text().split() != ["0", "0", "4294967295"]
+    except FileNotFoundError:  # a kernel without CONFIG_USER_NS
+        return False

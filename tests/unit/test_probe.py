@@ -98,3 +98,5 @@ def test_a_child_user_namespace_is_told_by_its_map(tmp_path: Path) -> None:
     assert not in_user_namespace(uid_map)
     uid_map.write_text("         0       1000          1\n")
     assert in_user_namespace(uid_map)
+    uid_map.unlink()
+    assert not in_user_namespace(uid_map), "a kernel without user namespaces has no such file"
