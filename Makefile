@@ -35,7 +35,7 @@ lint: setup ## ruff, mypy, yamllint, clang-format, shellcheck
 	@# Tests compare with pyroute2's own classes, which have no type information.
 	$(VENV)/bin/mypy --allow-untyped-calls tests/net/*.py tests/bench tests/demo
 	yamllint --strict .
-	find bpf_pm tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
+	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
 
 demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 checks and prints once
