@@ -26,12 +26,12 @@ MEMORY = "4G"
 
 
 def kernel_run(
-    *command: str, stdin: bytes = b"", options: tuple[str, ...] = ()
+    *command: str, stdin: bytes = b"", options: tuple[str, ...] = (), directory: Path = REPOSITORY
 ) -> subprocess.CompletedProcess[bytes]:
     share = ("--share", sys.prefix) if sys.prefix.startswith(("/tmp/", "/run/")) else ()
     return subprocess.run(
         [RUN, *share, "--timeout", "900", "--mem", MEMORY, *OPTIONS, *options, "--", *command],
-        cwd=REPOSITORY,
+        cwd=directory,
         input=stdin,
         capture_output=True,
     )
@@ -70,7 +70,7 @@ def test_terminal() -> None:
     script = "stty size; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done"
     process = subprocess.Popen(
         [RUN, "--timeout", "60", "--", "bash", "-c", script],
-        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
+        cwd=directory, stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     shown = b""
     while b"ready" not in shown:
@@ -123,3 +123,16 @@ def test_files_are_read_only(tmp_path: Path) -> None:
     result = kernel_run("sh", "-c", f"echo yes > {tmp_path}/written", options=("--share", str(tmp_path)))
     assert result.returncode == 0
     assert (tmp_path / "written").read_text() == "yes\n"
+
+
+def test_directory_that_tmp_hides(tmp_path: Path) -> None:
+    """A working directory below /tmp is seen, also where something below it is shared."""
+    (tmp_path / "seen").write_text("yes\n")
+    (tmp_path / "inner").mkdir()
+    result = kernel_run(
+        *("cp", "seen", "inner/written"),
+        options=("--share", str(tmp_path / "inner")),
+        directory=tmp_path,
+    )
+    assert result.returncode == 0
+    assert (tmp_path / "inner" / "written").read_text() == "yes\n"
