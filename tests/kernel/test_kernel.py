@@ -70,7 +70,7 @@ def test_terminal() -> None:
     script = "stty size; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done"
     process = subprocess.Popen(
         [RUN, "--timeout", "60", "--", "bash", "-c", script],
-        cwd=directory, stdin=theirs, stdout=theirs, stderr=theirs,
+        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     shown = b""
     while b"ready" not in shown:
