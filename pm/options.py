@@ -42,6 +42,10 @@ class Prepared(NamedTuple):
     plugins: tuple[str, ...]
     compiled: int
 
+    def program_names(self) -> dict[str, str]:
+        """By policy."""
+        return {name: str(ProgramName(name, e.plugins, self.compiled)) for name, e in self.policies.items()}
+
 
 class PluginReport(NamedTuple):
     """What happened to one plugin's option on one subflow; ``applied`` is in the plugin's own unit."""
@@ -107,7 +111,8 @@ class Options:
         programs = self._programs
         if programs is None:
             return
-        await settle(programs, wanted_programs(places, self._in_force), places)
+        wanted = wanted_programs(places, self._in_force)
+        await settle(programs, wanted, places, keep=self._in_force.program_names().values())
 
     async def close(self) -> None:
         if self._programs:

@@ -47,6 +47,10 @@ class Prepared(NamedTuple):
     policies: Mapping[str, PolicyEntries]
     compiled: int
 
+    def program_names(self) -> dict[str, str]:
+        """By policy."""
+        return {name: str(ProgramName(name, e.program, self.compiled)) for name, e in self.policies.items()}
+
 
 class PathManagerPrograms:
     """The programs of one service: ``prepare``, ``bring_in_force`` and ``settle`` in this order."""
@@ -74,20 +78,20 @@ class PathManagerPrograms:
         if sources != self._sources:
             program = await compile_object(SOURCE, log_file=self._log_file, cflags=flags)
         compiled = self._compiled + bool(program)
-        names = [str(ProgramName(policy, e.program, compiled)) for policy, e in entries.items()]
+        prepared = Prepared(entries, compiled)
         if program and not self._compiled:
             self._programs = await asyncio.to_thread(
                 PathPrograms.open, program, bpffs=self._bpffs, log_file=self._log_file
             )
             self._slots = self._programs.read_locals()
         try:
-            await asyncio.to_thread(self._programs.change, program, names)
+            await asyncio.to_thread(self._programs.change, program, prepared.program_names().values())
         except PmError:
             if not self._compiled:
                 self._programs.close(keep=True)
             raise
         self._sources, self._compiled = sources, compiled
-        return Prepared(entries, compiled)
+        return prepared
 
     async def bring_in_force(self, prepared: Prepared) -> None:
         """New parameters count at once, also for living sessions; programs change with ``settle``."""
@@ -96,13 +100,13 @@ class PathManagerPrograms:
 
     async def settle(self, places: Mapping[int, Place]) -> None:
         """Attach and detach: ``places`` are all cgroups (by id) that have a policy of their own."""
-        policies, compiled = self._in_force
+        names = self._in_force.program_names()
         wanted = {
-            cgroup_id: str(ProgramName(place.policy, policies[place.policy].program, compiled))
+            cgroup_id: names[place.policy]
             for cgroup_id, place in places.items()
-            if place.policy in policies  # a reload is on the way
+            if place.policy in names  # a reload is on the way
         }
-        await settle(self._programs, wanted, places)
+        await settle(self._programs, wanted, places, keep=names.values())
 
     async def close(self) -> None:
         await asyncio.to_thread(self._programs.close, keep=self._keep())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -110,10 +110,17 @@ def perform(
     return None
 
 
-async def settle(attachments: Attachments, wanted: Mapping[int, str], places: Mapping[int, Place]) -> None:
+async def settle(
+    attachments: Attachments,
+    wanted: Mapping[int, str],
+    places: Mapping[int, Place],
+    *,
+    keep: Collection[str],
+) -> None:
     """Make what is attached equal to ``wanted`` (cgroup id -> program) for programs beside the classifiers.
 
-    ``places`` are all cgroups, by id, that a policy's glob matches.
+    ``places`` are all cgroups, by id, that a policy's glob matches. The programs to ``keep`` stay
+    loaded: the next cgroup must not wait for the kernel's verifier.
     """
     actions = plan_attachments(wanted, attachments.attached, {*wanted, *attachments.attached})
     if not actions:
@@ -122,7 +129,7 @@ async def settle(attachments: Attachments, wanted: Mapping[int, str], places: Ma
     errors = await asyncio.to_thread(
         lambda: [perform(attachments, action, directories) for action in actions]
     )
-    attachments.unload_unused()
+    attachments.unload_unused(keep)
     for action, error in zip(actions, errors, strict=True):
         if error and error.errno != errno.ENOENT:  # its removal is on the way
             place = places.get(action.cgroup_id)

@@ -13,7 +13,7 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -133,19 +133,22 @@ class Attachments:
 
         Raises SystemUnfit where the kernel's verifier refuses one: then nothing has changed.
         """
-        former = self._program
+        former, before = self._program, set(self._programs)
         self._program = program or former
         try:
             for name in names:
                 self._load(name)
         except SystemUnfit:
             self._program = former
-            self.unload_unused()
+            self.unload(self._programs.keys() - before)
             raise
 
-    def unload_unused(self) -> None:
-        """Let go of programs that are attached nowhere."""
-        for name in self._programs.keys() - set(self.attached.values()):
+    def unload_unused(self, keep: Collection[str] = ()) -> None:
+        """Let go of programs that are attached nowhere, but for those to ``keep``: loading takes time."""
+        self.unload(self._programs.keys() - set(self.attached.values()) - set(keep))
+
+    def unload(self, names: Iterable[str]) -> None:
+        for name in names:
             os.close(self._programs.pop(name))
 
     # Opening and closing
