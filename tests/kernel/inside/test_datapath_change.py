@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pm.linux.path_programs import MAPS, SOURCE
-from tests.net.lab import Lab
+from tests.net.lab import Lab, run
 from tests.net.scenarios import config, mesh, policy, wait_pairs
+from tests.net.service import ApiError
+from tests.net.waiting import wait_for
 
 
 def test_netlink_after_a_killed_bpf_service() -> None:
@@ -37,3 +40,25 @@ def test_netlink_after_a_killed_bpf_service() -> None:
 def test_every_map_is_known(name: str) -> None:
     """What is taken away is what the programs have."""
     assert name in Path(SOURCE).read_text()
+
+
+def loaded() -> int:
+    """Path managers' programs in the kernel."""
+    listed = json.loads(run("bpftool", "-j", "prog", "show"))
+    return sum(program.get("name", "").startswith("path_manager_") for program in listed)
+
+
+def test_programs_wait_for_their_cgroups() -> None:
+    """Loaded at the start, they stay so: no first connection of a new cgroup waits for the verifier."""
+    with Lab() as lab:
+        policies = config(policy(lab, "a"), policy(lab, "b", {"ndiffports": {"subflows": 2}}), datapath="bpf")
+        service = lab.service(policies)
+        assert loaded() == 2
+        lab.cgroup("a")
+        wait_for(lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")))
+        assert loaded() == 2
+        missing = {"program": {"name": "x", "source": "/nowhere.c"}}
+        service.configure(config(policy(lab, "a"), policy(lab, "b", missing), datapath="bpf"))
+        with pytest.raises(ApiError):
+            service.reload()
+        assert loaded() == 2
