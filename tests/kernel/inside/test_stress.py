@@ -21,6 +21,10 @@ ROUNDS = int(os.environ.get("STRESS_ROUNDS", "40"))
 NO_LINGER = struct.pack("ii", 1, 0)
 
 
+# A socket whose peer went without a word may wait for the kernel's longest timer, of 60 s.
+GONE_S = 120
+
+
 def mptcp_sockets(host: Host) -> int:
     """MPTCP sockets of the namespace."""
     with host.inside():
@@ -87,6 +91,7 @@ def prepare(lab: Lab, client: Recorder, server: Recorder, *, loss: str) -> None:
         host.sysctl("net.mptcp.close_timeout", 1)
         host.sysctl("net.ipv4.tcp_orphan_retries", 1)
         host.sysctl("net.ipv4.tcp_retries2", 3)
+        host.sysctl("net.ipv4.tcp_fin_timeout", 5)  # where the peer's FIN is lost, and the peer gone
     if loss:
         for name in ("client", "server"):
             run(*f"ip netns exec {name} tc qdisc add dev eth1 root netem loss {loss}".split())
@@ -104,7 +109,7 @@ def test_every_new_session_closes(lab: Lab, client: Recorder, server: Recorder, 
     play(lab, ROUNDS)
     assert client.count(Op.NEW_SESSION) > ROUNDS
     wait_for("all closed", lambda: all_closed(client, server), 60)
-    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, GONE_S)
 
 
 def test_unthrottled(lab: Lab, client: Recorder, server: Recorder) -> None:
@@ -119,7 +124,7 @@ def test_unthrottled(lab: Lab, client: Recorder, server: Recorder) -> None:
         recorder.act(3, Op.SUBFLOW_ESTABLISHED, "close", remaining=1000)
     play(lab, max(ROUNDS // 4, 3))
     wait_for("all closed", lambda: all_closed(client, server), 60)
-    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, GONE_S)
 
 
 def test_programs_come_and_go(lab: Lab, client: Recorder, server: Recorder) -> None:
@@ -131,7 +136,7 @@ def test_programs_come_and_go(lab: Lab, client: Recorder, server: Recorder) -> N
             (recorder.detach if i % 2 == 0 else recorder.attach)(host.cgroup)
 
     play(lab, ROUNDS // 2 * 2, toggle)
-    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.client) == mptcp_sockets(lab.server) == 0, GONE_S)
 
 
 def test_namespace_goes_with_living_sessions(lab: Lab, client: Recorder, server: Recorder) -> None:
@@ -147,4 +152,4 @@ def test_namespace_goes_with_living_sessions(lab: Lab, client: Recorder, server:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
             sock.close()
     wait_for("all closed", lambda: all_closed(client, server), 60)
-    wait_for("no socket", lambda: mptcp_sockets(lab.server) == 0, 60)
+    wait_for("no socket", lambda: mptcp_sockets(lab.server) == 0, GONE_S)
