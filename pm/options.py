@@ -7,7 +7,6 @@ Where no policy has options nothing is compiled, loaded or attached.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,13 +19,13 @@ from pm.linux.mounts import find_mount
 from pm.linux.option_layouts import BUILT_IN, SLOTS, OptionEvent, OptionRecord
 from pm.linux.option_parameters import (
     PolicyEntries,
-    ThirdParty,
     has_options,
     policy_entries,
     third_parties,
     unavailable,
 )
 from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, left_pinned, read_kernel
+from pm.linux.third_party import ThirdParty, digest
 from pm.selection import Place, settle
 
 if TYPE_CHECKING:
@@ -132,7 +131,7 @@ class Options:
 
     async def _compile(self, others: Sequence[ThirdParty], entries: Mapping[str, PolicyEntries]) -> None:
         flags = compiler_flags(others)
-        sources = _digest(flags, others)
+        sources = digest(flags, others)
         program: BpfObject | None = None
         try:
             if self._programs is None or sources != self._sources:
@@ -195,11 +194,3 @@ def plugin_reports(record: OptionRecord, plugins: Sequence[str]) -> list[PluginR
                 )
             )
     return reports
-
-
-def _digest(flags: Sequence[str], others: Sequence[ThirdParty]) -> str:
-    """Of everything that the compiler's output depends on."""
-    digest = hashlib.sha256(repr(flags).encode())
-    for other in others:
-        digest.update(Path(other.source).read_bytes())
-    return digest.hexdigest()

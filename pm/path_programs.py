@@ -8,7 +8,6 @@ asleep or dead; it feeds them parameters and local addresses.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -32,6 +31,7 @@ from pm.linux.path_programs import (
     remove_left,
     third_parties,
 )
+from pm.linux.third_party import digest
 from pm.selection import Place, settle
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class PathManagerPrograms:
         """Compile and verify what the policies ask for. Nothing changes where it raises PmError."""
         others = third_parties(policies)
         flags = compiler_flags(others)
-        sources = _digest(flags, [other.source for other in others])
+        sources = digest(flags, others)
         entries = {policy.name: policy_entries(policy, others) for policy in policies}
         program = None
         if sources != self._sources:
@@ -176,11 +176,3 @@ def assign_slots(
             break
         assigned[free] = (ip, ids[ip])
     return assigned
-
-
-def _digest(flags: Sequence[str], sources: Sequence[str]) -> str:
-    """Of everything that the compiler's output depends on."""
-    digest = hashlib.sha256(repr(flags).encode())
-    for source in sources:
-        digest.update(Path(source).read_bytes())
-    return digest.hexdigest()

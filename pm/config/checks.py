@@ -124,21 +124,20 @@ def check_identifier(text: str) -> None:
 
 
 def check_parameters(parameters: dict[str, int]) -> None:
-    for name, value in parameters.items():
-        check_identifier(name)
-        if not 0 <= value < 1 << 63:
-            raise ValueError(f"`{name}` must be from 0 to 2^63 - 1, not {value}")
-    if len(parameters) > PARAMETERS_MAX:
-        raise ValueError(f"has {len(parameters)} parameters: use at most {PARAMETERS_MAX}")
+    _check_numbers(parameters, bits=63, most=PARAMETERS_MAX)
 
 
 def check_program_parameters(parameters: dict[str, int]) -> None:
+    _check_numbers(parameters, bits=32, most=PROGRAM_PARAMETERS_MAX)
+
+
+def _check_numbers(parameters: dict[str, int], *, bits: int, most: int) -> None:
     for name, value in parameters.items():
         check_identifier(name)
-        if not 0 <= value < 1 << 32:
-            raise ValueError(f"`{name}` must be from 0 to 2^32 - 1, not {value}")
-    if len(parameters) > PROGRAM_PARAMETERS_MAX:
-        raise ValueError(f"has {len(parameters)} parameters: use at most {PROGRAM_PARAMETERS_MAX}")
+        if not 0 <= value < 1 << bits:
+            raise ValueError(f"`{name}` must be from 0 to 2^{bits} - 1, not {value}")
+    if len(parameters) > most:
+        raise ValueError(f"has {len(parameters)} parameters: use at most {most}")
 
 
 def check_algorithms(ids: dict[str, int]) -> None:

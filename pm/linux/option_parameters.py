@@ -26,7 +26,9 @@ from pm.linux.option_layouts import (
     PrefixKind,
     UserTimeoutParameters,
 )
+from pm.linux.third_party import ThirdParty, gather
 
+KIND = "option plugin"  # what a third party's file is, in errors
 KIND_USER_TIMEOUT = 28  # RFC 5482
 KIND_EXPERIMENT = 253  # RFC 6994
 EXID_LENGTH = 4  # kind, length and ExID: what bpf_load_hdr_opt is to compare
@@ -53,23 +55,10 @@ class PolicyEntries(NamedTuple):
     prefixes: Mapping[bytes, bytes]
 
 
-class ThirdParty(NamedTuple):
-    """A plugin's C file and the names of the parameters that any policy gives it, in their order."""
-
-    name: str
-    source: str
-    parameters: tuple[str, ...]
-
-
 def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
-    """Those of all policies by name: the plugin at index i has slot ``len(BUILT_IN) + i``."""
-    known: dict[str, ThirdParty] = {}
-    for policy in policies:
-        for plugin in policy.options.plugins:
-            before = known.get(plugin.name, ThirdParty(plugin.name, plugin.source, ()))
-            names = tuple(sorted({*before.parameters, *plugin.parameters}))
-            known[plugin.name] = before._replace(parameters=names)
-    return [known[name] for name in sorted(known)]
+    """Those of all policies by name: the plugin at index i has slot ``len(BUILT_IN) + i``. Raises PmError."""
+    plugins = (plugin for policy in policies for plugin in policy.options.plugins)
+    return gather(KIND, ((p.name, p.source, p.parameters) for p in plugins))
 
 
 def has_options(options: Options) -> bool:

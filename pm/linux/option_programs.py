@@ -4,15 +4,13 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from pm.config.checks import PARAMETERS_MAX
-from pm.errors import PmError
-from pm.linux import bpf
+from pm.linux import bpf, third_party
 from pm.linux.attachments import Attachments, netns_cookie, pin_directory
 from pm.linux.bpf_object import SOURCES
 from pm.linux.classifier import policy_id
@@ -24,7 +22,8 @@ from pm.linux.option_layouts import (
     OptionEvent,
     OptionRecord,
 )
-from pm.linux.option_parameters import Kernel, PolicyEntries, ThirdParty
+from pm.linux.option_parameters import KIND, Kernel, PolicyEntries
+from pm.linux.third_party import ThirdParty
 
 CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: its resolution is a jiffy
 SYSCTLS = Path("/proc/sys/net/ipv4")
@@ -88,33 +87,14 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
     names = [*BUILT_IN, *(other.name for other in others)]
-    files = [*(str(SOURCES / f"options/{name}.c") for name in BUILT_IN), *(other.source for other in others)]
+    built_in = [SOURCES / f"options/{name}.c" for name in BUILT_IN]
     each = "".join(f"X({slot},{name})" for slot, name in enumerate(names))
     timed = "".join(f"X({slot},{name})" for slot, name in enumerate(names) if name in TIMED)
     return [
         f"-DEACH_PLUGIN(X)={each}",
         f"-DTIMED_PLUGINS(X)={timed}",
-        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for p, i in _parameter_places(o).items()),
-        *(flag for file in files for flag in ("-include", file)),
+        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX),
     ]
-
-
-def _parameter_places(other: ThirdParty) -> dict[str, int]:
-    """Index of each parameter that the file reads; of those that no policy gives, one that is always 0."""
-    try:
-        text = Path(other.source).read_text(errors="replace")
-    except OSError as e:
-        raise PmError(f"option plugin {other.name}: {other.source}: {e.strerror}", "correct `source`") from e
-    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {other.name}_(\w+)\)", text)))
-    for name in other.parameters:
-        if name not in known:
-            raise PmError(
-                f"option plugin {other.name}: {other.source} has no parameter `{name}`",
-                f"it has {', '.join(known) or 'none'}",
-            )
-    return {
-        name: other.parameters.index(name) if name in other.parameters else PARAMETERS_MAX for name in known
-    }
 
 
 def left_pinned(bpffs: Path | None) -> bool:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import ctypes
-import re
 import socket
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,16 +14,17 @@ from typing import NamedTuple
 
 from pm.config.checks import PROGRAM_PARAMETERS_MAX
 from pm.config.model import Policy
-from pm.errors import PmError
-from pm.linux import bpf
+from pm.linux import bpf, third_party
 from pm.linux.attachments import Attachments, netns_cookie, pin_directory
 from pm.linux.bpf_object import SOURCES
 from pm.linux.classifier import packed_ip, policy_id
 from pm.linux.layouts import POLICY_ID_PLACEHOLDER
+from pm.linux.third_party import ThirdParty
 from pm.model import LocalAddress
 from pm.path_managers.program import BUILT_IN, Program
 
 SOURCE = SOURCES / "path_manager.c"
+KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
     "local_addr_map", "path_parameters", "accepted_peers", "claims", "claim_counters", "blank_claim",
 )  # fmt: skip
@@ -59,14 +59,6 @@ class ProgramName(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.policy} {self.path_manager} {self.compiled}"
-
-
-class ThirdParty(NamedTuple):
-    """A path manager's C file and the names of the parameters that any policy gives it, in their order."""
-
-    name: str
-    source: str
-    parameters: tuple[str, ...]
 
 
 class PolicyEntries(NamedTuple):
@@ -154,19 +146,11 @@ def opens_subflows(program: str) -> bool:
 
 
 def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
-    """Those of all policies by name."""
-    known: dict[str, ThirdParty] = {}
-    for policy in policies:
-        if isinstance(wanted := policy.path_manager.parameters, Program.Parameters):
-            before = known.get(wanted.name, ThirdParty(wanted.name, wanted.source, ()))
-            if before.source != wanted.source:
-                raise PmError(
-                    f"path manager {wanted.name}: {before.source} and {wanted.source} have the same name",
-                    "give each its own",
-                )
-            names = tuple(sorted({*before.parameters, *wanted.parameters}))
-            known[wanted.name] = before._replace(parameters=names)
-    return [known[name] for name in sorted(known)]
+    """Those of all policies by name. Raises PmError."""
+    chosen = (policy.path_manager.parameters for policy in policies)
+    return third_party.gather(
+        KIND, ((c.name, c.source, c.parameters) for c in chosen if isinstance(c, Program.Parameters))
+    )
 
 
 def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntries:
@@ -204,34 +188,11 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
     names = [*BUILT_IN, *(other.name for other in others)]
-    files = [
-        *(str(SOURCES / f"path_managers/{name}.c") for name in BUILT_IN),
-        *(other.source for other in others),
-    ]
+    built_in = [SOURCES / f"path_managers/{name}.c" for name in BUILT_IN]
     return [
         f"-DEACH_PATH_MANAGER(X)={''.join(f'X({name})' for name in names)}",
-        *(f"-DPARAMETER_{o.name}_{p}={i}" for o in others for p, i in _parameter_places(o).items()),
-        *(flag for file in files for flag in ("-include", file)),
+        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX - 1),
     ]
-
-
-def _parameter_places(other: ThirdParty) -> dict[str, int]:
-    """Index of each parameter that the file reads; of those that no policy gives, one that is always 0."""
-    try:
-        text = Path(other.source).read_text(errors="replace")
-    except OSError as e:
-        raise PmError(f"path manager {other.name}: {other.source}: {e.strerror}", "correct `source`") from e
-    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {other.name}_(\w+)\)", text)))
-    for name in other.parameters:
-        if name not in known:
-            raise PmError(
-                f"path manager {other.name}: {other.source} has no parameter `{name}`",
-                f"it has {', '.join(known) or 'none'}",
-            )
-    return {
-        name: other.parameters.index(name) if name in other.parameters else PARAMETERS_MAX - 1
-        for name in known
-    }
 
 
 def remove_left(bpffs: Path | None) -> bool:
