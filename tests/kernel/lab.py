@@ -3,7 +3,6 @@
 namespace and the cgroup in which it was made, so each host makes its own and threads are not needed.
 
 Link N (1 or 2): 10.N.0.1 and fd00:N::1 at the client, 10.N.0.2 and fd00:N::2 at the server.
-KERNEL_TEST_PATIENCE: what deadlines are multiplied by, on a slow machine.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
+from tests.net.waiting import PATIENCE
+
 CLONE_NEWNET = 0x40000000
 IPPROTO_MPTCP = 262
 CGROUPS = Path("/sys/fs/cgroup")
-PATIENCE = float(os.environ.get("KERNEL_TEST_PATIENCE", "1"))
 T = TypeVar("T")
 Socket = socket.socket  # Host.socket() hides the module in its class
 

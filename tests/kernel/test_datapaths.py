@@ -41,7 +41,7 @@ def run_scenarios(datapath: str, directory: Path) -> Run:
         *("--unset=PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX=/run/python"),
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"),
         *SCENARIOS,
-        options=("--share", str(directory)),
+        options=("--share", str(directory), "--timeout", "1800"),
     )
     lines = record.read_text().splitlines() if record.exists() else []
     return Run(result, {line["test"]: line["seen"] for line in map(json.loads, lines)})

@@ -23,6 +23,8 @@ OPTIONS = shlex.split(os.environ.get("KERNEL_RUN_OPTIONS", ""))
 RUN = REPOSITORY / "kernel" / "run"
 # The size of the table of MPTCP tokens follows from it; where a row is full, connections are plain TCP.
 MEMORY = "4G"
+# Page faults cost much there, and at times several times as much: deadlines are that much longer.
+PATIENCE = {"MPTCP_PM_TEST_PATIENCE": "4"}
 
 
 def kernel_run(
@@ -32,6 +34,7 @@ def kernel_run(
     return subprocess.run(
         [RUN, *share, "--timeout", "900", "--mem", MEMORY, *OPTIONS, *options, "--", *command],
         cwd=directory,
+        env={**PATIENCE, **os.environ},
         input=stdin,
         capture_output=True,
     )

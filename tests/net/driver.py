@@ -9,6 +9,8 @@ import subprocess
 import threading
 from typing import Any
 
+from tests.net.waiting import PATIENCE
+
 
 class Traffic:
     """A running tests/net/traffic.py, driven by commands."""
@@ -27,6 +29,7 @@ class Traffic:
         self.answers.put("")
 
     def _answer(self, deadline_s: float) -> dict[str, Any]:
+        deadline_s *= PATIENCE
         try:
             line = self.answers.get(timeout=deadline_s)
         except queue.Empty:

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import yaml
 
-from tests.net.waiting import wait_for
+from tests.net.waiting import PATIENCE, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any] | str
@@ -37,7 +37,7 @@ class ApiError(AssertionError):
 
 class UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: Path, timeout_s: float = 30.0) -> None:
-        super().__init__("localhost", timeout=timeout_s)
+        super().__init__("localhost", timeout=timeout_s * PATIENCE)
         self.path = path
 
     def connect(self) -> None:
@@ -86,7 +86,7 @@ class Service:
         new.replace(self.config_path)
 
     def start(self, deadline_s: float = 20.0) -> Service:
-        """Start the process and wait until it is ready. AssertionError with its log where it ends instead."""
+        """Start the process and wait until it is ready; else AssertionError with its log."""
         with self.log_path.open("ab") as log:
             self.process = self.popen(
                 [*self.prefix, *command(), "run", "--config", str(self.config_path)],
@@ -95,13 +95,16 @@ class Service:
                 stderr=subprocess.STDOUT,
                 **self.popen_args,
             )
-        wait_for(self.ready, deadline_s)
+        try:
+            wait_for(self.ready, deadline_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.log()}") from None
         return self
 
     def ready(self) -> bool:
         """``GET /readyz`` answers 200."""
         if self.process.poll() is not None:
-            raise AssertionError(f"mptcp-pm ended with {self.process.returncode}:\n{self.log()}")
+            raise AssertionError(f"mptcp-pm ended with {self.process.returncode}")
         try:
             return self.request("GET", "/readyz")[0] == 200
         except OSError:
@@ -175,7 +178,7 @@ class Service:
         """SIGTERM; asserts exit status 0 and returns how many seconds the exit took."""
         start = time.monotonic()
         self.process.send_signal(number)
-        status = self.process.wait(deadline_s)
+        status = self.process.wait(deadline_s * PATIENCE)
         duration = time.monotonic() - start
         assert status == 0, f"mptcp-pm ended with {status}:\n{self.log()}"
         return duration
