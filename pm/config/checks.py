@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
-ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
 PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 
@@ -140,24 +139,11 @@ def _check_numbers(parameters: dict[str, int], *, bits: int, most: int) -> None:
         raise ValueError(f"has {len(parameters)} parameters: use at most {most}")
 
 
-def check_algorithms(ids: dict[str, int]) -> None:
-    for name, number in ids.items():
-        if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
-            raise ValueError(f"{name!r} is not a congestion control: write a name such as `cubic`")
-        if not 1 <= number <= 255:
-            raise ValueError(f"the id of `{name}` must be from 1 to 255, not {number}")
-    if len(set(ids.values())) < len(ids):
-        raise ValueError("two algorithms have the same id: give each its own")
-    if len(ids) > ALGORITHMS_MAX:
-        raise ValueError(f"has {len(ids)} algorithms: use at most {ALGORITHMS_MAX}")
-
-
 def check_user_timeout(key: str, seconds: float) -> None:
     if not 1 <= seconds <= USER_TIMEOUT_MAX_S:
         raise ValueError(f"`{key}` must be from 1s to 32767min (RFC 5482)")
 
 
-ALGORITHMS = Check("a mapping of names to ids, such as `{cubic: 2, bbr: 4}`", check_algorithms)
 CGROUP_GLOB = Check("a cgroup glob, such as `/system.slice/nginx.service`", split_glob, "^/")
 IDENTIFIER = Check("a name of letters, digits and `_`", check_identifier, f"^{_IDENTIFIER}$")
 INTERFACE_GLOB = Check("an interface name or glob", check_interface_glob, r"^[^\s/]+$")

@@ -217,18 +217,12 @@ class Exids:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TcpOptions:
     algorithms: Annotated[
-        dict[str, int],
-        checks.ALGORITHMS,
+        dict[str, Annotated[int, Ge(1), Le(255)]],
         Doc("Id on the wire of each congestion control, 1 to 255; at most 16."),
     ] = field(default_factory=lambda: {"reno": 1, "cubic": 2, "vegas": 3, "bbr": 4})
     exids: Annotated[
         Exids, Doc("Experiment ids of the options of kind 253 (RFC 6994); none of them is registered.")
     ] = field(default_factory=Exids)
-
-    def __post_init__(self) -> None:
-        used = [self.exids.congestion_control, self.exids.initial_window, self.exids.delayed_ack]
-        if len(set(used)) < len(used):
-            raise ValueError("two options have the same ExID: give each its own")
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,12 @@ def validate(document: Document) -> Config:
         config = TypeAdapter(Config).validate_json(json.dumps(document.data))
     except ValidationError as e:
         schema = json_schema()
-        for error in e.errors(include_url=False):
+        errors = e.errors(include_url=False)
+        # Items that are refused do not count: where there are some, a list is not too short as well.
+        lists = {error["loc"][:-1] for error in errors}
+        for error in errors:
             loc = error["loc"]
-            if loc not in document.unusable:
+            if loc not in document.unusable and not (error["type"] == "too_short" and loc in lists):
                 # The name of a path manager is a value to the user, though a key in YAML.
                 place = loc[:-1] if _is_path_manager(error) else loc
                 document.report(place, _message(document, schema, error), document.line_of(loc))
