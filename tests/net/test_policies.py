@@ -170,6 +170,16 @@ def test_subflows_per_pair_and_cap(lab: Lab) -> None:
     wait_pairs(lab, [(first, remote), (first, remote), (second, remote)])
 
 
+def test_as_many_subflows_as_a_policy_may_have(make_lab: Callable[..., Lab]) -> None:
+    """64 subflows, eight on each of eight pairs."""
+    lab = make_lab(client=4, server=2)
+    lab.server(cgroup="srv")
+    lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
+    lab.service(config(policy(lab, "a", {"fullmesh": {"subflows_per_pair": 8, "max_subflows": 64}})))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab, 4, 2) * 8)
+
+
 def test_excluded_interface_is_not_used(make_lab: Callable[..., Lab]) -> None:
     """Neither excluded nor not-included interfaces carry extra subflows; the API says why."""
     lab = make_lab(client=3, server=1)
