@@ -29,7 +29,10 @@ struct prefix_key {
 
 #define PREFIX_FIXED_BITS (8 * (sizeof(struct prefix_key) - sizeof(u32) * 5))
 
-/* Of each socket in a policy with options, or below one: the first, innermost, to see it has it. */
+/*
+ * Of each socket in a policy with options, or below one: the first, innermost, to see it has it.
+ * The service reads it by sock_diag.
+ */
 BPF_SK_STORAGE(states, struct option_state);
 
 /* key: policy. Written by the service. */
@@ -40,12 +43,6 @@ BPF_F_TABLE("lpm_trie", struct prefix_key, u32, prefixes, 65536, 1 /* NO_PREALLO
 
 /* key: slot * OPTION_EVENTS + event; value: how often. Written here, read by the service. */
 BPF_PERCPU_ARRAY(option_counters, u64, OPTION_SLOTS *OPTION_EVENTS);
-
-/* key: the socket's cookie. Written here as something happens, read by the service. */
-BPF_TABLE("lru_hash", u64, struct option_record, records, 16384);
-
-/* BCC declares it as returning 32 bits. */
-static u64 (*get_socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
 
 static __always_inline void count(u32 slot, enum option_event event)
 {
@@ -109,22 +106,11 @@ static __always_inline void report(struct option *o, enum option_event event)
 		record->reason[o->slot & (OPTION_SLOTS - 1)] = event;
 	} else if (event == OPTION_APPLIED) {
 		record->applied |= bit;
-	} else if (event == OPTION_RECEIVED && !(record->received & bit)) {
+	} else if (event == OPTION_RECEIVED) {
 		record->received |= bit;
-	} else if (event == OPTION_SENT && !(record->sent & bit)) {
+	} else if (event == OPTION_SENT) {
 		record->sent |= bit;
-	} else {
-		return;
 	}
-	o->news = true;
-}
-
-/* Write down what happened, for the session's page: once per callback, it is what costs most. */
-static __always_inline void publish(struct option *o)
-{
-	u64 cookie = get_socket_cookie(o->skops);
-
-	records.update(&cookie, &o->state->record);
 }
 
 /* Ask for the callbacks that the plugins still need; give back only those that we asked for. */
@@ -195,10 +181,10 @@ static __always_inline bool receive(struct option *o)
 /* The handshake is over; its last packet may have options already. */
 static __always_inline void establish(struct option *o)
 {
-	if (bpf_get_netns_cookie(o->skops) != NETNS_COOKIE || state_of(o->skops, 0))
+	if (bpf_get_netns_cookie(o->skops) != NETNS_COOKIE)
 		return;
 	o->state = state_of(o->skops, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!o->state)
+	if (!o->state || o->state->record.policy)
 		return;
 	o->state->record.policy = POLICY_ID;
 	if (!PLUGINS || !find_parameters(o))
@@ -343,7 +329,5 @@ int options(struct bpf_sock_ops *skops)
 			attend(&o);
 		break;
 	}
-	if (o.news)
-		publish(&o);
 	return 1;
 }

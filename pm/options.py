@@ -7,7 +7,7 @@ Where no policy has options nothing is compiled, loaded or attached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -124,10 +124,12 @@ class Options:
         """Plugin -> event -> how often, since the maps were made; empty while no policy has options."""
         return self._programs.counters(self._in_force.plugins) if self._programs else {}
 
-    def report(self, cookie: int) -> list[PluginReport]:
-        """Of the socket with this cookie, the plugins with something to tell."""
-        record = self._programs.record(cookie) if self._programs else None
-        return plugin_reports(record, self._in_force.plugins) if record else []
+    async def reports(self, ports: Collection[tuple[int, int]]) -> dict[int, list[PluginReport]]:
+        """Of the sockets with one of these (local, remote) ports, by cookie: what there is to tell."""
+        if not self._programs:
+            return {}
+        records = await asyncio.to_thread(self._programs.records, ports)
+        return {cookie: plugin_reports(record, self._in_force.plugins) for cookie, record in records.items()}
 
     async def _compile(self, others: Sequence[ThirdParty], entries: Mapping[str, PolicyEntries]) -> None:
         flags = compiler_flags(others)

@@ -370,8 +370,8 @@ class Service:
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return self._options.counters()
 
-    def option_reports(self, cookie: int) -> Sequence[PluginReport]:
-        return self._options.report(cookie)
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
+        return await self._options.reports([(s.local_port, s.remote_port) for s in session.subflows])
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

@@ -59,7 +59,7 @@ struct policy_parameters {
 	struct option_parameters slots[OPTION_SLOTS];
 };
 
-/* What happened on one socket: masks have a bit per slot. Read by the service. */
+/* What happened on one socket: masks have a bit per slot. */
 struct option_record {
 	u64 policy;
 	u32 sent;
@@ -70,7 +70,7 @@ struct option_record {
 	u8 reason[OPTION_SLOTS]; /* enum option_event of the last refusal */
 };
 
-/* Of one socket, for as long as it lives. */
+/* Of one socket, for as long as it lives. Read by the service. */
 struct option_state {
 	u32 sending; /* slots whose option is still to be written */
 	u32 listening; /* slots that still heed the peer's */
@@ -91,7 +91,6 @@ struct option {
 	struct option_state *state;
 	struct policy_parameters *parameters;
 	u32 slot;
-	bool news; /* the record has changed */
 };
 
 /* A field of the context, by itself: the verifier refuses one load of two neighbours. */

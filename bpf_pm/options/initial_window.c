@@ -13,11 +13,13 @@
 
 struct initial_window_parameters {
 	u32 requested; /* segments */
+	u32 has_rules; /* whether to look for the destination's */
 };
 
 static __always_inline enum option_event initial_window_start(struct option *o)
 {
-	u32 segments = option_prefix(o, PREFIX_LOCAL);
+	struct initial_window_parameters *p = option_parameters_of(o);
+	u32 segments = p->has_rules ? option_prefix(o, PREFIX_LOCAL) : 0;
 
 	if (!segments)
 		return OPTION_NOTHING;

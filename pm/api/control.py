@@ -125,8 +125,8 @@ class ControlPlane(Protocol):
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         """TCP-option plugin -> event -> how often; empty where no policy has options."""
 
-    def option_reports(self, cookie: int) -> Sequence[OptionReport]:
-        """TCP options of the subflow whose socket has this cookie, those with something to tell."""
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[OptionReport]]:
+        """TCP options with something to tell, by the cookie of the subflow's socket."""
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

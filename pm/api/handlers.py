@@ -58,12 +58,13 @@ async def list_sessions(request: web.Request) -> web.Response:
 async def get_session(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     session = _session(request)
+    reports = await control.option_reports(session)
     figures = control.stats([session])[0]
     options = [
         (subflow.id, report)
         for subflow, of_subflow in zip(session.subflows, figures, strict=False)
         if of_subflow
-        for report in control.option_reports(of_subflow.cookie)
+        for report in reports.get(of_subflow.cookie, ())
     ]
     cgroup, program = control.cgroup_path(session), control.program_of(session)
     return _json(session_detail_view(session, cgroup, program, figures, options, time.time()))

@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Callable, Collection
 from enum import IntEnum, IntFlag
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pm.errors import KernelRefused
 from pm.linux import netlink
 from pm.linux.ip import ip_bytes, ip_text
 
+T = TypeVar("T")
 SOCK_DIAG_BY_FAMILY = 20
 IPPROTO_MPTCP = 262
+REQ_BYTECODE, REQ_SK_BPF_STORAGES = 1, 2  # INET_DIAG_REQ_*
 REQ_PROTOCOL = 3  # INET_DIAG_REQ_PROTOCOL: 262 does not fit the u8 of the request
+REQ_MAP_FD, STORAGE_VALUE = 1, 3  # SK_DIAG_BPF_STORAGE_*
+JMP, S_EQ, D_EQ = 1, 11, 12  # INET_DIAG_BC_*
 NO_COOKIE = 0xFFFFFFFF
-INFO, CONG, ULP_INFO, CGROUP_ID = 2, 4, 19, 21  # INET_DIAG_*
+INFO, CONG, ULP_INFO, SK_BPF_STORAGES, CGROUP_ID = 2, 4, 19, 20, 21  # INET_DIAG_*
 ULP_INFO_MPTCP = 3
 TOKEN_REM, TOKEN_LOC, FLAGS, ID_REM, ID_LOC = 1, 2, 8, 9, 10  # MPTCP_SUBFLOW_ATTR_*
 
@@ -172,6 +177,7 @@ class SessionInfo(NamedTuple):
 # struct inet_diag_req_v2 with idiag_cookie as two words, and an INET_DIAG_REQ_PROTOCOL behind it.
 _REQUEST = struct.Struct("=BBBxI HH16s16s III")
 _PROTOCOL = struct.Struct("=HHI")
+_OPERATION = struct.Struct("=BBH")  # struct inet_diag_bc_op
 # struct inet_diag_msg, idiag_cookie as one word
 _MSG = struct.Struct("=BB2x HH16s16s IQ 12xII")
 _U32 = struct.Struct("=I")
@@ -208,6 +214,33 @@ def dump_request(family: int) -> bytes:
     """All TCP sockets of a family (AF_INET, AF_INET6) with INFO, without which there is no ULP_INFO."""
     wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << INFO - 1, _STATES, 0, 0, b"", b"", 0, 0, 0)
     return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted)
+
+
+def storages_request(family: int, map_fd: int, ports: Collection[tuple[int, int]]) -> bytes:
+    """Of the TCP sockets with one of these (local, remote) ports, the values of an sk_storage map of ours."""
+    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES, 0, 0, b"", b"", 0, 0, 0)
+    wanted += netlink.pack_attribute(REQ_BYTECODE, _any_of(ports))
+    wanted += netlink.pack_attribute(
+        REQ_SK_BPF_STORAGES, netlink.pack_attribute(REQ_MAP_FD, _U32.pack(map_fd))
+    )
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted)
+
+
+def _any_of(ports: Collection[tuple[int, int]]) -> bytes:
+    """The kernel's filter language: an operation has the distances to go where it holds and where not.
+
+    A comparison's port is in the operation behind it. To reach the end is to pass, to go beyond to fail.
+    """
+    comparison, jump = 2 * _OPERATION.size, _OPERATION.size
+    block = 2 * comparison + jump
+    code = b""
+    for i, (local, remote) in enumerate(ports, 1):
+        behind = (len(ports) - i) * block  # what follows this block
+        beyond = 0 if behind else _OPERATION.size
+        code += _OPERATION.pack(S_EQ, comparison, block + beyond) + _OPERATION.pack(0, 0, local)
+        code += _OPERATION.pack(D_EQ, comparison, comparison + jump + beyond) + _OPERATION.pack(0, 0, remote)
+        code += _OPERATION.pack(JMP, jump, jump + behind)
+    return code
 
 
 def lookup_request(local: str, local_port: int, remote: str, remote_port: int, ifindex: int) -> bytes:
@@ -248,8 +281,10 @@ def protocol_request(protocol: int) -> bytes:
     return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted + number)
 
 
-def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
-    """Append the MPTCP subflows of one part of a dump; whether it is the last, and inconsistent."""
+def read_part(
+    data: bytes, found: list[T], parse: Callable[[bytes, netlink.Message], T | None]
+) -> tuple[bool, bool]:
+    """Append what ``parse`` makes of one part of a dump; whether it is the last, and inconsistent."""
     inconsistent = False
     for message in netlink.messages(data):
         inconsistent = inconsistent or bool(message.flags & netlink.NLM_F_DUMP_INTR)
@@ -257,9 +292,9 @@ def read_part(data: bytes, records: list[SubflowRecord]) -> tuple[bool, bool]:
             if code := netlink.error_of(data, message):
                 raise KernelRefused("listing sockets", code)
             return True, inconsistent
-        record = parse_subflow(data, message)
-        if record:
-            records.append(record)
+        answer = parse(data, message)
+        if answer:
+            found.append(answer)
     return False, inconsistent
 
 
@@ -322,6 +357,19 @@ def _ulp_info(data: bytes, start: int, end: int) -> Upper | None:
             if not missing:
                 break
         return token, remote_token, flags, local_id, remote_id
+    return None
+
+
+def parse_storage(data: bytes, message: netlink.Message) -> tuple[int, bytes] | None:
+    """(cookie, value); None for a socket that has none in the map."""
+    cookie = _MSG.unpack_from(data, message.start)[7]
+    for type_, start, end in netlink.attributes(data, message.start + _MSG.size, message.end):
+        if type_ != SK_BPF_STORAGES:
+            continue
+        for _, storage, storage_end in netlink.attributes(data, start, end):
+            for attribute, at, stop in netlink.attributes(data, storage, storage_end):
+                if attribute == STORAGE_VALUE:
+                    return cookie, data[at:stop]
     return None
 
 

@@ -68,6 +68,11 @@ def pack(type_: int, flags: int, sequence: int, payload: bytes) -> bytes:
     return HEADER.pack(length, type_, flags, sequence, 0) + payload + bytes(-length & 3)
 
 
+def pack_attribute(type_: int, payload: bytes) -> bytes:
+    """One attribute, padded to the alignment of the next."""
+    return ATTRIBUTE.pack(ATTRIBUTE.size + len(payload), type_) + payload + bytes(-len(payload) & 3)
+
+
 def error_of(data: bytes, message: Message) -> int:
     """The errno (0: none) that an NLMSG_ERROR or NLMSG_DONE message carries."""
     if message.end - message.start < 4:

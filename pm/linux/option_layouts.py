@@ -17,7 +17,8 @@ BUILT_IN = ("initial_window", "user_timeout", "congestion_control", "delayed_ack
 """Plugins of this package by slot; third parties' follow. Where not all fit, the first go first: an
 initial window is of use in the first packet only."""
 
-_u8, _u32, _u64 = ctypes.c_uint8, ctypes.c_uint32, ctypes.c_uint64
+_u8, _u16 = ctypes.c_uint8, ctypes.c_uint16
+_u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
 
 
 class OptionEvent(IntEnum):
@@ -76,6 +77,25 @@ class OptionRecord(ctypes.Structure):
     ]
 
 
+class OptionState(ctypes.Structure):
+    """``struct option_state``."""
+
+    _fields_ = [
+        ("sending", _u32),
+        ("listening", _u32),
+        ("timing", _u32),
+        ("reserved", _u32),
+        ("outstanding", _u32),
+        ("sequence", _u32),
+        ("own_flags", _u32),
+        ("packets", _u16),
+        ("copies", _u8),
+        ("with_data", _u8),
+        ("private", _u32 * 2 * SLOTS),
+        ("record", OptionRecord),
+    ]
+
+
 class PrefixKey(ctypes.Structure):
     """``struct prefix_key``: ``length`` counts bits from ``kind`` on."""
 
@@ -104,7 +124,7 @@ class CongestionControlParameters(ctypes.Structure):
 
 
 class InitialWindowParameters(ctypes.Structure):
-    _fields_ = [("requested", _u32)]
+    _fields_ = [("requested", _u32), ("has_rules", _u32)]
 
 
 class DelayedAckParameters(ctypes.Structure):

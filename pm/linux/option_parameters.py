@@ -98,7 +98,7 @@ def policy_entries(
         )
     if iw := options.initial_window:
         blocks["initial_window"] = _block(
-            InitialWindowParameters(iw.request or 0),
+            InitialWindowParameters(iw.request or 0, bool(iw.rules)),
             exids.initial_window,
             sends=iw.request is not None,
             listens=iw.accept is not None,

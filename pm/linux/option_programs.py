@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +21,10 @@ from pm.linux.option_layouts import (
     PLUGINS_PLACEHOLDER,
     OptionEvent,
     OptionRecord,
+    OptionState,
 )
 from pm.linux.option_parameters import KIND, Kernel, PolicyEntries
+from pm.linux.sock_diag import read_storages
 from pm.linux.third_party import ThirdParty
 
 CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: its resolution is a jiffy
@@ -74,11 +76,15 @@ class OptionPrograms(Attachments):
                 totals[name][event.name.lower()] = sum(values)
         return totals
 
-    def record(self, cookie: int) -> OptionRecord | None:
-        """What happened on the socket with this cookie (SO_COOKIE); None where nothing did."""
-        record = OptionRecord()
-        found = bpf.lookup(self._maps["records"], ctypes.c_uint64(cookie), record)
-        return record if found else None
+    def records(self, ports: Collection[tuple[int, int]]) -> dict[int, OptionRecord]:
+        """What happened on the sockets with one of these (local, remote) ports, by cookie (SO_COOKIE)."""
+        return read_records(self._maps["states"], ports)
+
+
+def read_records(states_fd: int, ports: Collection[tuple[int, int]]) -> dict[int, OptionRecord]:
+    """``states_fd`` is the map of ``struct option_state``."""
+    found = read_storages(states_fd, ports)
+    return {cookie: OptionState.from_buffer_copy(value).record for cookie, value in found.items()}
 
 
 def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:

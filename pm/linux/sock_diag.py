@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,11 +22,13 @@ from pm.linux.inet_diag import (
     dump_request,
     lookup_request,
     parse_session_info,
+    parse_storage,
     parse_subflow,
     parse_subflow_stats,
     protocol_request,
     read_part,
     session_request,
+    storages_request,
 )
 from pm.model import Session, Subflow
 
@@ -107,7 +109,7 @@ class SockDiag:
                     sock.send(dump_request(family))
                     while not done:
                         records: list[SubflowRecord] = []
-                        done, inconsistent = read_part(_receive_part(sock), records)
+                        done, inconsistent = read_part(_receive_part(sock), records, parse_subflow)
                         interrupted = interrupted or inconsistent
                         yield from records
                 if not interrupted:
@@ -144,12 +146,29 @@ class SockDiag:
         return [(data, message if _found(data, message) else None) for data, message in answers]
 
 
+def read_storages(map_fd: int, ports: Collection[tuple[int, int]]) -> dict[int, bytes]:
+    """Of the TCP sockets with one of these (local, remote) ports: cookie -> value of an sk_storage map.
+
+    One walk over all sockets for each family. Raises KernelRefused.
+    """
+    found: list[tuple[int, bytes]] = []
+    if not ports:  # the kernel refuses an empty filter
+        return {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with _open() as sock:
+            sock.send(storages_request(family, map_fd, ports))
+            done = False
+            while not done:
+                done, _ = read_part(_receive_part(sock), found, parse_storage)
+    return dict(found)
+
+
 def can_diagnose(protocol: int) -> bool:
     """Whether the kernel has tcp_diag (IPPROTO_TCP), mptcp_diag (IPPROTO_MPTCP), loaded on demand."""
     try:
         with _open() as sock:
             sock.send(protocol_request(protocol))
-            read_part(sock.recv(RECEIVE_BYTES), [])
+            read_part(sock.recv(RECEIVE_BYTES), [], parse_subflow)
     except (OSError, KernelRefused):
         return False
     return True

@@ -60,6 +60,8 @@ MEASURES = (
     Measure("bulk, RTT", "µs", False),
     Measure("small, CPU", "µs", True),
     Measure("small, elapsed", "µs", False),
+    Measure("short, CPU", "µs", False),
+    Measure("short, elapsed", "µs", False),
 )
 
 
@@ -80,6 +82,8 @@ class Track:
         run("gcc", "-O2", "-Wall", "-Werror", "-o", str(self.tool), str(HERE / "small_messages.c"))
         for cgroup in ("client", "server", "elsewhere"):
             lab.cgroup(cgroup)
+        for side in SIDES:  # or those of short connections use up the ports
+            lab.sysctl(self.ns(side), net__ipv4__tcp_max_tw_buckets=0)
         self.programs = Programs(lab, {side: self.ns(side) for side in SIDES})
         self.spoilt = 0  # measurements without a program of ours, while somebody else had some
         self._bytes = 1 << 28
@@ -125,13 +129,13 @@ class Track:
         rtt_us = end["streams"][0]["sender"]["mean_rtt"]
         return used_s * 1e3 / gigabytes, seconds * 1e3 / gigabytes, rtt_us, seconds
 
-    def _small(self) -> tuple[float, float]:
-        """Per round trip, µs: CPU time of both processes, and time."""
+    def _small(self, client: str = "client") -> tuple[float, float]:
+        """Per round trip, µs: CPU time of both processes, and time; "connector": each on its connection."""
         port, tool = str(SMALL_PORT), str(self.tool)
         output, used_s = self._talk(
             [tool, "server", port],
             "ready",
-            [tool, "client", self.address, port, str(CONNECTIONS), str(SECONDS)],
+            [tool, client, self.address, port, str(CONNECTIONS), str(SECONDS)],
         )
         rate = float(output)
         return used_s * 1e6 / (rate * SECONDS), 1e6 / rate
@@ -140,7 +144,7 @@ class Track:
         """One of each of MEASURES."""
         with self.programs.in_force(variant):
             self.spoilt += variant is BASELINE and self.programs.foreign()
-            return (*self._bulk()[:3], *self._small())
+            return (*self._bulk()[:3], *self._small(), *self._small("connector"))
 
     def runs(self, variant: Variant) -> list[dict[str, Any]]:
         """Of every program in force: name, nanoseconds per run, and how often it ran, in small messages."""

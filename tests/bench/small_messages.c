@@ -4,6 +4,7 @@
  *
  *	small_messages server PORT			prints "ready", echoes until killed
  *	small_messages client ADDRESS PORT COUNT SECONDS	prints round trips per second
+ *	small_messages connector ADDRESS PORT COUNT SECONDS	the same, each on a connection of its own
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -71,32 +72,43 @@ static void serve(int port)
 	}
 }
 
-static void ask(const char *ip, int port, int connections, double seconds)
+static void begin(int epoll, const struct sockaddr_in *address)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	char data[SIZE] = { 0 };
+
+	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)))
+		err(1, "connect");
+	watch(epoll, fd);
+	if (write(fd, data, SIZE) != SIZE)
+		err(1, "write");
+}
+
+static void ask(const char *ip, int port, int connections, double seconds, int once)
 {
 	struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons(port) };
 	struct epoll_event events[EVENTS];
-	char data[SIZE] = { 0 };
 	int epoll = epoll_create1(0);
 	long round_trips = 0;
 	double start;
 
 	inet_pton(AF_INET, ip, &address.sin_addr);
-	for (int i = 0; i < connections; i++) {
-		int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-		if (connect(fd, (struct sockaddr *)&address, sizeof(address)))
-			err(1, "connect");
-		watch(epoll, fd);
-		if (write(fd, data, SIZE) != SIZE)
-			err(1, "write");
-	}
+	for (int i = 0; i < connections; i++)
+		begin(epoll, &address);
 	start = now();
 	while (now() - start < seconds) {
 		int count = epoll_wait(epoll, events, EVENTS, 1000);
 
 		for (int i = 0; i < count; i++) {
-			if (!answer(events[i].data.fd))
+			int fd = events[i].data.fd;
+			char data[SIZE];
+
+			if (once && read(fd, data, SIZE) == SIZE) {
+				close(fd);
+				begin(epoll, &address);
+			} else if (once || !answer(fd)) {
 				errx(1, "the server has closed");
+			}
 			round_trips++;
 		}
 	}
@@ -107,9 +119,11 @@ int main(int count, char **arguments)
 {
 	if (count == 3 && !strcmp(arguments[1], "server"))
 		serve(atoi(arguments[2]));
-	else if (count == 6 && !strcmp(arguments[1], "client"))
-		ask(arguments[2], atoi(arguments[3]), atoi(arguments[4]), atof(arguments[5]));
+	else if (count == 6 &&
+		 (!strcmp(arguments[1], "client") || !strcmp(arguments[1], "connector")))
+		ask(arguments[2], atoi(arguments[3]), atoi(arguments[4]), atof(arguments[5]),
+		    !strcmp(arguments[1], "connector"));
 	else
-		errx(2, "server PORT | client ADDRESS PORT COUNT SECONDS");
+		errx(2, "server PORT | client|connector ADDRESS PORT COUNT SECONDS");
 	return 0;
 }

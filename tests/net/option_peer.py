@@ -10,7 +10,7 @@ both with [--user-timeout MS] [--congestion NAME]  what the application sets its
 {"do": "send", "bytes": N}      on the newest connection
 {"do": "receive", "bytes": N}   on the newest connection, until all are there
 {"do": "get"}                   of the newest connection's socket: user_timeout (ms), congestion, cwnd
-                                (segments), ato (µs), cookie, ports (local, remote), null where it has no such
+                                (segments), ato (µs), ports (local, remote), null where it has no such
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 from typing import Any
 
 IPPROTO_MPTCP = 262
-SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_COOKIE = 26, 27, 57
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 TCP_INFO_ATO, TCP_INFO_CWND = 12, 80  # offsets in struct tcp_info, include/uapi/linux/tcp.h
 
 
@@ -69,7 +69,6 @@ def get(sock: socket.socket) -> dict[str, Any]:
         "congestion": option(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0").decode() or None,
         "cwnd": struct.unpack_from("=I", info, TCP_INFO_CWND)[0] if info else None,
         "ato": struct.unpack_from("=I", info, TCP_INFO_ATO)[0] if info else None,
-        "cookie": struct.unpack("=Q", option(socket.SOL_SOCKET, SO_COOKIE, 8))[0],
         "ports": [sock.getsockname()[1], sock.getpeername()[1]],
     }
 

@@ -7,14 +7,13 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from ctypes import c_uint64
 from pathlib import Path
 from typing import Any
 
 from pm.linux import bpf
 from pm.linux.attachments import netns_cookie
 from pm.linux.option_layouts import BUILT_IN, OptionRecord
-from pm.linux.sock_diag import SockDiag
+from pm.linux.option_programs import read_records
 from pm.options import PluginReport, plugin_reports
 from tests.net.inside import inside
 from tests.net.lab import Lab, Side, Traffic
@@ -59,7 +58,7 @@ class End:
     """A process on one side of a connection, and what happened to the options of its sockets."""
 
     def __init__(self, lab: Lab, side: Side, cgroup: str, *args: str) -> None:
-        self.lab, self.side, self.mptcp = lab, side, "--mptcp" in args
+        self.lab, self.side = lab, side
         command = [sys.executable, str(ROOT / "tests/net/option_peer.py"), side, *args]
         self.process: subprocess.Popen[str] = lab.popen(
             command, side, cgroup, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -70,30 +69,16 @@ class End:
     def get(self) -> dict[str, Any]:
         return self.do("get")
 
-    def cookie(self) -> int:
-        """Of the newest connection's socket; of its initial subflow, where it is MPTCP."""
-        got = self.get()
-        if not self.mptcp:
-            return int(got["cookie"])
-
-        def dump() -> list[int]:
-            with SockDiag() as diagnosis:
-                return [
-                    found.cookie
-                    for found in diagnosis.dump_subflows()
-                    if [found.local_port, found.remote_port] == got["ports"]
-                ]
-
-        return inside(self.lab.netns(self.side), dump)[-1]
-
-    def record(self, cookie: int | None = None) -> OptionRecord | None:
-        """The program's record of the newest connection's socket, or of the one with this cookie."""
-        fd = pinned(self.lab, self.side, "records")
+    def record(self) -> OptionRecord | None:
+        """The program's record of the newest connection's socket, or of its initial subflow."""
+        fd = pinned(self.lab, self.side, "states")
+        ports = tuple(self.get()["ports"])
         try:
-            record = OptionRecord()
-            return record if bpf.lookup(fd, c_uint64(cookie or self.cookie()), record) else None
+            records = inside(self.lab.netns(self.side), lambda: read_records(fd, [ports]))
         finally:
             os.close(fd)
+        assert len(records) <= 1
+        return next(iter(records.values()), None)
 
     def reports(self, plugins: tuple[str, ...] = BUILT_IN) -> dict[str, PluginReport]:
         """What happened on the newest connection, by plugin."""
@@ -117,10 +102,11 @@ class Connection:
         *,
         family: int = 4,
         mptcp: bool = False,
+        port: int = 5000,
         client: tuple[str, ...] = (),
         server: tuple[str, ...] = (),
     ) -> None:
-        common = ("--mptcp",) if mptcp else ()
+        common = ["--port", str(port), *(["--mptcp"] if mptcp else [])]
         self.server = End(lab, "server", server_cgroup, *common, *server)
         self.client = End(lab, "client", client_cgroup, lab.address("server", 1, family), *common, *client)
 

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
 import pytest
 
 from pm.linux.option_layouts import BUILT_IN
+from pm.linux.option_programs import read_records
+from tests.net.inside import inside
 from tests.net.lab import Lab, run
-from tests.net.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
+from tests.net.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
 from tests.net.scenarios import attached_programs, config, policy
 from tests.net.service import ROOT, ApiError, Service
 from tests.net.waiting import wait_for
@@ -78,6 +81,33 @@ def test_rest_shows_each_subflow(lab: Lab) -> None:
         wait_for(lambda: options(server), until=lambda got: got == [(False, True, 30_000)] * 2)
     assert events(server, "user_timeout")["applied"] == 2
     assert 'mptcp_pm_option_events_total{event="applied",option="user_timeout"} 2.0' in server.get("/metrics")
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_records_are_found_by_ports(lab: Lab, family: int) -> None:
+    """Those of the sockets asked for and no others, also where the policies around them have no options."""
+    start(lab, {"client": {"user_timeout": SEND["user_timeout"]}, "client/plain": {}}, {"server": ACCEPT})
+    with (
+        Connection(lab, family=family) as first,
+        Connection(lab, "client/plain", family=family, port=5001) as plain,
+        Connection(lab, family=family, port=5002) as last,
+    ):
+        states = pinned(lab, "client", "states")
+
+        def sent(*ports: tuple[int, int]) -> list[int]:
+            records = inside(lab.netns("client"), lambda: read_records(states, ports))
+            return sorted(record.sent for record in records.values())
+
+        one, other, another = (tuple(c.client.get()["ports"]) for c in (first, plain, last))
+        bit = 1 << BUILT_IN.index("user_timeout")
+        try:
+            assert sent(one) == sent(another) == [bit]
+            assert sent(other) == [0]
+            assert sent(one, other, another) == [0, bit, bit]
+            assert sent((one[0], another[1]), one[::-1], (1, 1)) == []
+            assert sent() == []
+        finally:
+            os.close(states)
 
 
 def test_every_subflow_is_changed(lab: Lab) -> None:

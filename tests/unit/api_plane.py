@@ -160,8 +160,8 @@ class Plane:
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return {"user_timeout": {"sent": 4, "malformed": 1}}
 
-    def option_reports(self, cookie: int) -> Sequence[Report]:
-        return (Report("user_timeout", True, False, 30000, None),) if cookie == 4711 else ()
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[Report]]:
+        return {4711: (Report("user_timeout", True, False, 30000, None),)}
 
     async def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool

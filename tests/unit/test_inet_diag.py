@@ -9,7 +9,7 @@ from pyroute2.netlink.diag import inet_diag_msg, inet_diag_req
 
 from pm.errors import KernelRefused
 from pm.linux import inet_diag, netlink
-from pm.linux.inet_diag import UlpFlag, read_part
+from pm.linux.inet_diag import UlpFlag, parse_subflow, read_part
 
 NO_COOKIE = 0xFFFFFFFFFFFFFFFF
 
@@ -117,7 +117,7 @@ def test_a_subflow_of_a_dump_is_read() -> None:
     joined = UlpFlag.JOIN_LOC | UlpFlag.JOIN_REM | UlpFlag.BACKUP_LOC | UlpFlag.FULLY_ESTABLISHED
     data = answer(attribute(21, struct.pack("=Q", 77)), upper_layer(joined))
     records: list[inet_diag.SubflowRecord] = []
-    assert read_part(data, records) == (False, False)
+    assert read_part(data, records, parse_subflow) == (False, False)
     assert records == [
         (0xA, 0xB, "192.0.2.1", 40000, "192.0.2.1", 443, 4, 1, joined, 4, 5, 99, 77, 3),
     ]
@@ -129,7 +129,9 @@ def test_a_subflow_of_a_dump_is_read() -> None:
 def test_v4_mapped_addresses_become_ipv4() -> None:
     """The text is IPv4, and the family that of the socket."""
     records: list[inet_diag.SubflowRecord] = []
-    read_part(answer(upper_layer(0), family=socket.AF_INET6, source="::ffff:192.0.2.1"), records)
+    read_part(
+        answer(upper_layer(0), family=socket.AF_INET6, source="::ffff:192.0.2.1"), records, parse_subflow
+    )
     assert [(r.local, r.remote, r.socket_family) for r in records] == [("192.0.2.1", "192.0.2.1", 6)]
 
 
@@ -137,7 +139,7 @@ def test_other_upper_layers_and_plain_tcp_are_no_subflows() -> None:
     """kTLS has ULP_INFO too, plain TCP none."""
     records: list[inet_diag.SubflowRecord] = []
     kernel_tls = attribute(inet_diag.ULP_INFO, attribute(1, b"tls\0") + attribute(2, b""))
-    read_part(answer() + answer(kernel_tls), records)
+    read_part(answer() + answer(kernel_tls), records, parse_subflow)
     assert records == []
 
 
@@ -146,10 +148,10 @@ def test_the_end_of_a_dump_and_its_errors_are_told() -> None:
     done = netlink.pack(netlink.NLMSG_DONE, 2, 0, struct.pack("=i", 0))
     interrupted = netlink.pack(netlink.NLMSG_DONE, 2 | netlink.NLM_F_DUMP_INTR, 0, struct.pack("=i", 0))
     refused = netlink.pack(netlink.NLMSG_DONE, 2, 0, struct.pack("=i", -2))
-    assert read_part(done, []) == (True, False)
-    assert read_part(answer() + interrupted, []) == (True, True)
+    assert read_part(done, [], parse_subflow) == (True, False)
+    assert read_part(answer() + interrupted, [], parse_subflow) == (True, True)
     with pytest.raises(KernelRefused, match="ENOENT"):
-        read_part(refused, [])
+        read_part(refused, [], parse_subflow)
 
 
 def tcp_info() -> bytes:

@@ -253,6 +253,7 @@ SHARED = {
     "option_parameters": option_layouts.OptionParameters,
     "policy_parameters": option_layouts.PolicyParameters,
     "option_record": option_layouts.OptionRecord,
+    "option_state": option_layouts.OptionState,
     "user_timeout_parameters": option_layouts.UserTimeoutParameters,
     "congestion_control_parameters": option_layouts.CongestionControlParameters,
     "initial_window_parameters": option_layouts.InitialWindowParameters,

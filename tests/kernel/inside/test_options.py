@@ -23,7 +23,6 @@ from tests.kernel.lab import Host, Lab, exchange, run
 from tests.net.inject import Puppet
 from tests.net.wire import SYN, Capture
 
-SO_COOKIE = 57
 DELAYED_ACK = 3  # its slot
 SIZE = 4 << 20
 LEAST_US = 20_000  # two jiffies of this kernel
@@ -43,6 +42,7 @@ class Loaded:
     """The option program of a policy on the cgroup of a host."""
 
     def __init__(self, host: Host, option: DelayedAck, compiled: BpfObject, log_file: Path) -> None:
+        self.host = host
         policy = Policy(
             name=host.name,
             cgroup=f"/{host.name}",
@@ -59,10 +59,10 @@ class Loaded:
 
     def applied_us(self, sock: socket.socket) -> int | None:
         """The timeout that the socket has from its peer's option."""
-        record = self.programs.record(
-            struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8))[0]
-        )
-        return record.value[DELAYED_ACK] if record and record.applied & 1 << DELAYED_ACK else None
+        with self.host.inside():
+            found = self.programs.records([(sock.getsockname()[1], sock.getpeername()[1])])
+        values = [r.value[DELAYED_ACK] for r in found.values() if r.applied & 1 << DELAYED_ACK]
+        return values[0] if values else None
 
 
 Load = Callable[[Host, DelayedAck], Loaded]
