@@ -33,6 +33,7 @@ TRACKS = {"loopback": ("loopback", 1), "veth": ("veth", 1), "loopback, 2 CPUs": 
 BASELINE = Variant("no program")
 VARIANTS = (
     Variant("callbacks", None, None, {"client": "callbacks"}),
+    Variant("reserve", None, None, {"client": "reserve"}),
     Variant("insert", 1.03, 1.03, {"client": "insert"}),
     Variant("insert, parse", 1.04, 1.03, {"client": "insert", "server": "parse"}),
     Variant("insert, parse, set", 1.04, 1.03, {"client": "insert", "server": "parse_and_set"}),

@@ -38,10 +38,11 @@ def lab(make_lab: Any) -> Lab:
     return lab
 
 
-def test_lost_packets(lab: Lab) -> None:
+@pytest.mark.parametrize("family", [4, 6])
+def test_lost_packets(lab: Lab, family: int) -> None:
     """The handshake's last packet and data with the option are lost: it is sent again until it arrives."""
     client, _ = start(lab, {"client": UTO}, {"server": ACCEPT})
-    connection = Connection(lab)
+    connection = Connection(lab, family=family)
     connection.server.do("drop", words=WORDS_WITH_UTO)
     connection.client.do("open")
     connection.client.do("send", bytes=100)

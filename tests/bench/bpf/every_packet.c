@@ -21,6 +21,21 @@ int callbacks(struct bpf_sock_ops *skops)
 	return 1;
 }
 
+/* And what they cost with a longer header: the kernel fills it with no-operations. */
+int reserve(struct bpf_sock_ops *skops)
+{
+	switch (skops->op) {
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags |
+							 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		bpf_reserve_hdr_opt(skops, LENGTH, 0);
+		break;
+	}
+	return 1;
+}
+
 int insert(struct bpf_sock_ops *skops)
 {
 	u8 option[LENGTH] = { KIND, LENGTH, 0, SEGMENTS };

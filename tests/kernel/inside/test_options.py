@@ -19,7 +19,7 @@ from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
 from pm.linux.option_parameters import policy_entries
 from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, read_kernel
 from pm.linux.probe import probe
-from tests.kernel.lab import Host, Lab, exchange, run
+from tests.kernel.lab import IPPROTO_MPTCP, Host, Lab, exchange, run
 from tests.net.inject import Puppet
 from tests.net.wire import SYN, Capture
 
@@ -135,6 +135,21 @@ def test_timeout_over_a_long_path(lab: Lab, load: Load, delay_ms: int, fraction:
     assert min_rtt_us >= delay_ms * 1000
     expected = min(max(min_rtt_us * int(fraction * 64) // 64, LEAST_US), MOST_US)
     assert receiver.applied_us(server) == expected
+
+
+@pytest.mark.parametrize("protocol", [socket.IPPROTO_TCP, IPPROTO_MPTCP])
+@pytest.mark.parametrize("server_ip", ["10.1.0.2", "fd00:1::2"])
+def test_arrives_over_a_lossy_path(lab: Lab, load: Load, server_ip: str, protocol: int) -> None:
+    """With every fifth packet of the client lost, the option is repeated until it has arrived."""
+    netem(lab, "loss", "20%")
+    load(lab.client, asks(0.25))
+    receiver = load(lab.server, DelayedAck(accept=True))
+    listener = lab.listen(server_ip, protocol=protocol)
+    for _ in range(3):
+        client, server = lab.connect(listener, server_ip, protocol=protocol)
+        for _ in range(5):
+            exchange(client, server)
+        assert receiver.applied_us(server) == LEAST_US
 
 
 class Peer:
