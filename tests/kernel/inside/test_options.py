@@ -141,6 +141,8 @@ def test_timeout_over_a_long_path(lab: Lab, load: Load, delay_ms: int, fraction:
 @pytest.mark.parametrize("server_ip", ["10.1.0.2", "fd00:1::2"])
 def test_arrives_over_a_lossy_path(lab: Lab, load: Load, server_ip: str, protocol: int) -> None:
     """With every fifth packet of the client lost, the option is repeated until it has arrived."""
+    for sysctl in ("ipv4.neigh.eth1.mcast_solicit", "ipv6.neigh.eth1.mcast_solicit"):
+        lab.client.sysctl(f"net.{sysctl}", 20)  # these are lost, too
     netem(lab, "loss", "20%")
     load(lab.client, asks(0.25))
     receiver = load(lab.server, DelayedAck(accept=True))
