@@ -27,12 +27,12 @@ from pm.linux.mptcp_genl import PathManagerSocket
 from pm.linux.path_programs import (
     LOCALS,
     SOURCE,
-    ThirdParty,
     compiler_flags,
     local_entry,
     policy_entries,
     third_parties,
 )
+from pm.linux.third_party import ThirdParty
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Session, Subflow, SubflowState, Wanted
 from pm.path_managers import registry
 from tests.kernel.lab import Host, Lab, wait_for
