@@ -17,7 +17,13 @@ import pytest
 from pm.config.model import DelayedAck, DelayedAckRequest, Options, PathManagerChoice, Policy, TcpOptions
 from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
 from pm.linux.option_parameters import policy_entries
-from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, read_kernel
+from pm.linux.option_programs import (
+    JIFFY_NS,
+    OptionPrograms,
+    ProgramName,
+    compiler_flags,
+    read_kernel,
+)
 from pm.linux.probe import probe
 from tests.kernel.lab import IPPROTO_MPTCP, Host, Lab, exchange, run
 from tests.net.inject import Puppet
@@ -25,7 +31,7 @@ from tests.net.wire import SYN, Capture
 
 DELAYED_ACK = 3  # its slot
 SIZE = 4 << 20
-LEAST_US = 20_000  # two jiffies of this kernel
+LEAST_US = 2 * JIFFY_NS // 1000  # the kernel's
 MOST_US = 200_000
 MSS = 1000
 OPTION = bytes((253, 6, 0x4D, 0x44, 255, 16))  # four times the minimum RTT, 16 segments
