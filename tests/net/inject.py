@@ -30,7 +30,8 @@ def observe(netns: str, ports: list[int], act: Callable[[], object]) -> Segment:
 def inject(netns: str, last: Segment, options: bytes) -> None:
     """Send an acknowledgement without data that follows ``last`` and has these options (at most 40 bytes)."""
     sequence = last.sequence + last.payload
-    send(netns, build(last.source, last.destination, sequence, last.acknowledgement, options=options))
+    with raw_socket(netns, last.source[0]) as sock:
+        send(sock, build(last.source, last.destination, sequence, last.acknowledgement, options=options))
 
 
 def build(
@@ -65,17 +66,16 @@ def build(
     return ip + addresses + tcp  # the kernel fills in the checksum
 
 
-def send(netns: str, packet: bytes) -> None:
-    """From inside the namespace, as if its kernel had made it."""
-    six = packet[0] >> 4 == 6
-    destination = str(ipaddress.ip_address(packet[24:40] if six else packet[16:20]))
+def raw_socket(netns: str, ip: str) -> socket.socket:
+    """What sends packets from inside the namespace, of this address's family."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    return inside(netns, lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
 
-    def write() -> None:
-        family = socket.AF_INET6 if six else socket.AF_INET
-        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
-            sock.sendto(packet, (destination, 0))
 
-    inside(netns, write)
+def send(sock: socket.socket, packet: bytes) -> None:
+    """As if the namespace's kernel had made it."""
+    six = sock.family == socket.AF_INET6
+    sock.sendto(packet, (str(ipaddress.ip_address(packet[24:40] if six else packet[16:20])), 0))
 
 
 class Puppet:
@@ -93,6 +93,7 @@ class Puppet:
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self._muted)
+        self._raw = self._stack.enter_context(raw_socket(self.netns, self.local[0]))
         self._capture = self._stack.enter_context(Capture(self.netns, self.interface))
         return self
 
@@ -118,7 +119,7 @@ class Puppet:
             options=options,
             data=data,
         )
-        send(self.netns, packet)
+        send(self._raw, packet)
         if not ahead:
             self.sequence += len(data)
 

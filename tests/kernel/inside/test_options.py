@@ -236,7 +236,7 @@ def test_usual_acks_where_the_sender_needs_them(lab: Lab, load: Load, family: in
     asked = phases(lab, family, OPTION)
     steady, usual_steady = asked.pop("steady"), usual.pop("steady")
     print(f"steady: {steady} instead of {usual_steady}; as usual: {asked}")
-    assert steady[0] < usual_steady[0]  # on a slow machine the timer sends some
+    assert steady[0] < usual_steady[0] / 2
     assert asked == usual
     assert asked["start"] == (16, 0)
     assert asked["out of order"] == (6, 0)
