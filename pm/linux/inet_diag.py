@@ -174,14 +174,14 @@ class SessionInfo(NamedTuple):
     bytes_acked: int
 
 
-# struct inet_diag_req_v2 with idiag_cookie as two words, and an INET_DIAG_REQ_PROTOCOL behind it.
+# struct inet_diag_req_v2 with idiag_cookie as two words
 _REQUEST = struct.Struct("=BBBxI HH16s16s III")
-_PROTOCOL = struct.Struct("=HHI")
 _OPERATION = struct.Struct("=BBH")  # struct inet_diag_bc_op
 # struct inet_diag_msg, idiag_cookie as one word
 _MSG = struct.Struct("=BB2x HH16s16s IQ 12xII")
 _U32 = struct.Struct("=I")
 _U64 = struct.Struct("=Q")
+_OF_MPTCP = netlink.pack_attribute(REQ_PROTOCOL, _U32.pack(IPPROTO_MPTCP))
 # struct tcp_info from its start to tcpi_bytes_retrans, "x" for what is skipped.
 _TCP_INFO = struct.Struct(
     "=8x 8xI4x 8xI8x"  # rto, ato, snd_mss, rcv_mss, unacked, sacked, lost, retrans, fackets
@@ -212,18 +212,20 @@ Upper = tuple[int, int, int, int, int]  # token, remote token, UlpFlag bits, loc
 
 def dump_request(family: int) -> bytes:
     """All TCP sockets of a family (AF_INET, AF_INET6) with INFO, without which there is no ULP_INFO."""
-    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 1 << INFO - 1, _STATES, 0, 0, b"", b"", 0, 0, 0)
-    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted)
+    return _dump(family, socket.IPPROTO_TCP, _STATES, 1 << INFO - 1)
 
 
 def storages_request(family: int, map_fd: int, ports: Collection[tuple[int, int]]) -> bytes:
     """Of the TCP sockets with one of these (local, remote) ports, the values of an sk_storage map of ours."""
-    wanted = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, _STATES, 0, 0, b"", b"", 0, 0, 0)
-    wanted += netlink.pack_attribute(REQ_BYTECODE, _any_of(ports))
-    wanted += netlink.pack_attribute(
-        REQ_SK_BPF_STORAGES, netlink.pack_attribute(REQ_MAP_FD, _U32.pack(map_fd))
+    storage = netlink.pack_attribute(REQ_MAP_FD, _U32.pack(map_fd))
+    return _dump(
+        family,
+        socket.IPPROTO_TCP,
+        _STATES,
+        0,
+        netlink.pack_attribute(REQ_BYTECODE, _any_of(ports)),
+        netlink.pack_attribute(REQ_SK_BPF_STORAGES, storage),
     )
-    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted)
 
 
 def _any_of(ports: Collection[tuple[int, int]]) -> bytes:
@@ -270,15 +272,19 @@ def session_request(token: int) -> bytes:
     wanted = _REQUEST.pack(
         socket.AF_INET, IPPROTO_MPTCP & 0xFF, 1 << INFO - 1, 0, 0, 0, b"", b"", 0, token, NO_COOKIE
     )
-    protocol = _PROTOCOL.pack(_PROTOCOL.size, REQ_PROTOCOL, IPPROTO_MPTCP)
-    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, 0, wanted + protocol)
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST, 0, wanted + _OF_MPTCP)
 
 
 def protocol_request(protocol: int) -> bytes:
     """A dump of no state at all: the kernel answers ENOENT where it cannot diagnose the protocol."""
-    wanted = _REQUEST.pack(socket.AF_INET, protocol & 0xFF, 0, 0, 0, 0, b"", b"", 0, 0, 0)
-    number = _PROTOCOL.pack(_PROTOCOL.size, REQ_PROTOCOL, protocol)
-    return netlink.pack(SOCK_DIAG_BY_FAMILY, netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP, 0, wanted + number)
+    return _dump(socket.AF_INET, protocol, 0, 0, netlink.pack_attribute(REQ_PROTOCOL, _U32.pack(protocol)))
+
+
+def _dump(family: int, protocol: int, states: int, answers: int, *attributes: bytes) -> bytes:
+    """``states`` has a bit per TcpState, ``answers`` one per attribute of the answer, from 1 on."""
+    wanted = _REQUEST.pack(family, protocol & 0xFF, answers, states, 0, 0, b"", b"", 0, 0, 0)
+    flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
+    return netlink.pack(SOCK_DIAG_BY_FAMILY, flags, 0, b"".join((wanted, *attributes)))
 
 
 def read_part(
