@@ -9,6 +9,7 @@ from typing import Any
 
 from pm.config.document import Document, Loc
 from pm.config.model import Exids, TcpOptions
+from pm.config.schema import alternatives
 
 PLUGINS_MAX = 4
 ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
@@ -22,45 +23,52 @@ ROLES = {
 
 
 def check_options(document: Document) -> None:
-    """Algorithms must have an id, plugins of one name one file, and every option its own ExID."""
+    """Options do something, algorithms have an id, plugins of one name one file, each option its own ExID."""
     root = _mapping(document.data)
     agreement = _mapping(root.get("tcp_options"))
     algorithms = agreement.get("algorithms", TcpOptions().algorithms)
-    exids = _mapping(agreement.get("exids"))
-    taken: dict[Any, str] = {}
-    for name in Exids.__dataclass_fields__:
-        exid, place = exids.get(name, getattr(Exids(), name)), f"tcp_options.exids.{name}"
-        if isinstance(exid, int) and taken.setdefault(exid, place) != place:
-            same = f"{exid} is the ExID of {taken[exid]} too: give each its own"
-            document.report(("tcp_options", "exids", name), same)
-    _check_algorithms(document, agreement.get("algorithms"))
+    _check_ids(document, _mapping(agreement.get("algorithms")))
+    taken = _check_exids(document, _mapping(agreement.get("exids")))
     plugins: dict[str, tuple[Any, Any]] = {}
     policies = root.get("policies")
     for i, policy in enumerate(policies if isinstance(policies, list) else ()):
         options = _mapping(_mapping(policy).get("options"))
         loc: Loc = ("policies", i, "options")
-        for name, keys in ROLES.items():
-            option = options.get(name)
-            if isinstance(option, dict) and all(option.get(key) in (None, False, []) for key in keys):
-                remedy = " or ".join(f"`{key}`" for key in keys)
-                document.report((*loc, name), f"does nothing so: give it {remedy}, or remove it")
+        _check_roles(document, loc, options)
         if isinstance(algorithms, dict):
-            for where, algorithm in _chosen_algorithms(options, loc):
-                if isinstance(algorithm, str) and algorithm not in algorithms:
+            for place, name in _algorithms(options, loc):
+                if isinstance(name, str) and name not in algorithms:
                     known = ", ".join(f"`{known}`" for known in algorithms)
                     document.report(
-                        where,
-                        f"`{algorithm}` has no id: use one of {known}, or add it to `tcp_options.algorithms`",
+                        place,
+                        f"`{name}` has no id: use one of {known}, or add it to `tcp_options.algorithms`",
                     )
         found = options.get("plugins")
         for j, plugin in enumerate(found if isinstance(found, list) else ()):
             _check_plugin(document, (*loc, "plugins", j), _mapping(plugin), plugins, taken)
 
 
-def _check_algorithms(document: Document, ids: Any) -> None:
+def _check_exids(document: Document, exids: dict[str, Any]) -> dict[int, str]:
+    """Whose each ExID is."""
+    taken: dict[int, str] = {}
+    for name in Exids.__dataclass_fields__:
+        exid, place = exids.get(name, getattr(Exids(), name)), f"tcp_options.exids.{name}"
+        if isinstance(exid, int) and taken.setdefault(exid, place) != place:
+            same = f"{exid} is the ExID of {taken[exid]} too: give each its own"
+            document.report(("tcp_options", "exids", name), same)
+    return taken
+
+
+def _check_roles(document: Document, loc: Loc, options: dict[str, Any]) -> None:
+    for name, keys in ROLES.items():
+        option = options.get(name)
+        if isinstance(option, dict) and all(option.get(key) in (None, False, []) for key in keys):
+            document.report((*loc, name), f"does nothing so: give it {alternatives(keys)}, or remove it")
+
+
+def _check_ids(document: Document, ids: dict[str, Any]) -> None:
     loc = ("tcp_options", "algorithms")
     names: dict[int, str] = {}
-    ids = _mapping(ids)
     for name, number in ids.items():
         if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
             document.report((*loc, name), "no congestion control is called so: write a name such as `cubic`")
@@ -75,7 +83,7 @@ def _check_plugin(
     loc: Loc,
     plugin: dict[str, Any],
     plugins: dict[str, tuple[Any, Any]],
-    taken: dict[Any, str],
+    taken: dict[int, str],
 ) -> None:
     name, source, exid = plugin.get("name"), plugin.get("source"), plugin.get("exid")
     if not isinstance(name, str):
@@ -92,7 +100,7 @@ def _check_plugin(
         document.report(loc, f"all policies together may have {PLUGINS_MAX} plugins: remove this one")
 
 
-def _chosen_algorithms(options: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, Any]]:
+def _algorithms(options: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, Any]]:
     chosen = _mapping(options.get("congestion_control"))
     loc = (*loc, "congestion_control")
     yield (*loc, "request"), chosen.get("request")
