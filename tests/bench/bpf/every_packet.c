@@ -12,27 +12,32 @@
 #define TIMEOUT_MS 30000
 #define TWO_JIFFIES_US 20000 /* with HZ=100; no shorter with more */
 
+static __always_inline void ask_for(struct bpf_sock_ops *skops, u32 callback)
+{
+	bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags | callback);
+}
+
+/* The sender's: asks for its callbacks, and keeps room for the option in each header. */
+static __always_inline void make_room(struct bpf_sock_ops *skops)
+{
+	if (skops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		ask_for(skops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+	else if (skops->op == BPF_SOCK_OPS_HDR_OPT_LEN_CB)
+		bpf_reserve_hdr_opt(skops, LENGTH, 0);
+}
+
 /* What the kernel's calls cost by themselves. */
 int callbacks(struct bpf_sock_ops *skops)
 {
 	if (skops->op == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
-		bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags |
-							 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+		ask_for(skops, BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 	return 1;
 }
 
 /* And what they cost with a longer header: the kernel fills it with no-operations. */
 int reserve(struct bpf_sock_ops *skops)
 {
-	switch (skops->op) {
-	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags |
-							 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-		break;
-	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
-		bpf_reserve_hdr_opt(skops, LENGTH, 0);
-		break;
-	}
+	make_room(skops);
 	return 1;
 }
 
@@ -40,18 +45,9 @@ int insert(struct bpf_sock_ops *skops)
 {
 	u8 option[LENGTH] = { KIND, LENGTH, 0, SEGMENTS };
 
-	switch (skops->op) {
-	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		bpf_sock_ops_cb_flags_set(skops, skops->bpf_sock_ops_cb_flags |
-							 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
-		break;
-	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
-		bpf_reserve_hdr_opt(skops, LENGTH, 0);
-		break;
-	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+	make_room(skops);
+	if (skops->op == BPF_SOCK_OPS_WRITE_HDR_OPT_CB)
 		bpf_store_hdr_opt(skops, option, LENGTH, 0);
-		break;
-	}
 	return 1;
 }
 
@@ -61,9 +57,7 @@ static __always_inline bool find(struct bpf_sock_ops *skops)
 
 	switch (skops->op) {
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		bpf_sock_ops_cb_flags_set(skops,
-					  skops->bpf_sock_ops_cb_flags |
-						  BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG);
+		ask_for(skops, BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG);
 		return false;
 	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
 		return bpf_load_hdr_opt(skops, option, LENGTH, 0) == LENGTH;
