@@ -28,12 +28,13 @@ setup: packages $(STAMP) ## install Debian packages and the virtual environment 
 test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
 
-lint: setup ## ruff, mypy, yamllint, clang-format, shellcheck
+lint: setup ## ruff, import-linter, mypy, yamllint, clang-format, shellcheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/mypy
 	@# Tests compare with pyroute2's own classes, which have no type information.
-	$(VENV)/bin/mypy --allow-untyped-calls tests/net/*.py tests/kernel tests/bench tests/demo
+	$(VENV)/bin/mypy --allow-untyped-calls tests/lab tests/net tests/kernel tests/bench tests/demo
 	yamllint --strict .
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from pm.errors import KernelRefused
-from pm.model import Session, Subflow
+from pm.model import Subflow
 
 
 class EventType(IntEnum):
@@ -161,7 +161,7 @@ class Diagnosis(Protocol):
     def session_infos(self, tokens: Sequence[int]) -> Sequence[SessionFigures | None]:
         """One answer per local token, in order; None where there is no such session."""
 
-    def bytes_moved(self, session: Session) -> int:
+    def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
         """Payload sent and received; 0 where the session is gone."""
 
     def dump_subflows(self) -> Iterable[Found]: ...

@@ -8,13 +8,9 @@ per address), since a busy host holds thousands of references to the same few.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from pm.config.model import Policy
-    from pm.history import History
+from typing import NamedTuple
 
 
 class Role(StrEnum):
@@ -22,14 +18,6 @@ class Role(StrEnum):
 
     CLIENT = "client"
     SERVER = "server"
-
-
-class SessionState(StrEnum):
-    """Life of a session as the kernel reports it (MPTCP_EVENT_CREATED, _ESTABLISHED, _CLOSED)."""
-
-    CREATED = "created"
-    ESTABLISHED = "established"
-    CLOSED = "closed"
 
 
 class SubflowState(StrEnum):
@@ -131,99 +119,7 @@ class Subflow:
         return f"{self.local}:{self.local_port}-{self.remote}:{self.remote_port}"
 
 
-@dataclass(slots=True)
-class Retry:
-    """A pair whose opening failed: when to try again and why it failed."""
-
-    failures: int
-    not_before: float
-    reason: str
-
-
-@dataclass(slots=True, eq=False)
-class Session:
-    """One MPTCP connection, named by its local token (RFC 8684, section 3.2).
-
-    ``number`` ascends in the order the sessions became known. ``created`` and ``established`` are
-    seconds since the epoch; ``socket_family`` is 4 or 6 and limits the subflows (a v4 socket has v4
-    subflows only, a v6 socket both). ``managed`` is false where the kernel's
-    own path manager has the session. ``held`` counts, per pair, the subflows the operator closed:
-    they are not opened again. Times of ``retries`` are on the monotonic clock.
-    """
-
-    token: int
-    number: int
-    role: Role
-    socket_family: int
-    local: str
-    local_port: int
-    remote: str
-    remote_port: int
-    created: float
-    history: History
-    state: SessionState = SessionState.CREATED
-    established: float = 0.0
-    policy: Policy | None = None
-    cgroup_id: int = 0
-    managed: bool = True
-    started: bool = False
-    deny_join_id0: bool = False
-    subflows: list[Subflow] = field(default_factory=list)
-    remotes: tuple[RemoteAddress, ...] = ()
-    announced: dict[str, int] | None = None
-    local_ids: dict[str, int] | None = None
-    retries: dict[Pair, Retry] | None = None
-    held: dict[Pair, int] | None = None
-
-    @property
-    def initial_pair(self) -> Pair:
-        return Pair(self.local, self.remote, self.remote_port)
-
-
 # Actions: what plan.py decides and the reconciler's executor performs.
-
-
-class Open(NamedTuple):
-    """MPTCP_PM_CMD_SUBFLOW_CREATE."""
-
-    pair: Pair
-    local_id: int
-    backup: bool
-    reason: str
-
-
-class Close(NamedTuple):
-    """MPTCP_PM_CMD_SUBFLOW_DESTROY."""
-
-    subflow: Subflow
-    reason: str
-
-
-class SetBackup(NamedTuple):
-    """MPTCP_PM_CMD_SET_FLAGS: sends MP_PRIO on the subflow."""
-
-    subflow: Subflow
-    backup: bool
-    reason: str
-
-
-class Announce(NamedTuple):
-    """MPTCP_PM_CMD_ANNOUNCE: ADD_ADDR to the peer."""
-
-    ip: str
-    local_id: int
-    reason: str
-
-
-class Withdraw(NamedTuple):
-    """MPTCP_PM_CMD_REMOVE: RM_ADDR to the peer."""
-
-    ip: str
-    local_id: int
-    reason: str
-
-
-Action = Open | Close | SetBackup | Announce | Withdraw
 
 
 def family_of(ip: str) -> int:

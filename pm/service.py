@@ -22,32 +22,35 @@ import uvloop
 from pm import __version__, log
 from pm.api.control import LastReload, Status
 from pm.api.events import Broadcast, EventReader
+from pm.api.metrics import Histogram
 from pm.api.server import serve
 from pm.config.load import Loaded, load_in_child
-from pm.config.model import Config, Datapath, OnExit, Policy
+from pm.config.model import Config, Datapath, OnExit
 from pm.errors import ConfigError, PmError, Problem, SystemUnfit
-from pm.linux.addresses import AddressMonitor
-from pm.linux.file_watch import file_changes
-from pm.linux.inet_diag import SubflowStats
-from pm.linux.instance import only_instance
-from pm.linux.mptcp_genl import PathManagerSocket
-from pm.linux.probe import Check, probe, require
-from pm.linux.scheduling import prefer_latency
-from pm.linux.sock_diag import SockDiag
-from pm.linux.sysctl import PathManagerSysctl
-from pm.metrics import Histogram
-from pm.model import LocalAddress, Pair, Session, Subflow
-from pm.notify import notify
-from pm.options import Options, PluginReport
-from pm.options import Prepared as PreparedOptions
-from pm.path_managers import registry
+from pm.linux.host.file_watch import file_changes
+from pm.linux.host.instance import only_instance
+from pm.linux.host.notify import notify
+from pm.linux.host.probe import Check, probe, require
+from pm.linux.host.scheduling import prefer_latency
+from pm.linux.host.sysctl import PathManagerSysctl
+from pm.linux.netlink.addresses import AddressMonitor
+from pm.linux.netlink.inet_diag import SubflowStats
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.linux.netlink.sock_diag import SockDiag
+from pm.model import LocalAddress, Pair, Subflow
 from pm.path_managers.program import Program
-from pm.path_programs import PathManagerPrograms, remove_left_programs
-from pm.path_programs import Prepared as PreparedPrograms
-from pm.policy import compile_policies
-from pm.reconciler import Reconciler
-from pm.selection import Place, Selection
-from pm.sessions import SessionTable
+from pm.path_managers.registry import registry
+from pm.policies.model import Policy
+from pm.policies.policy_table import compile_policies
+from pm.programs.attach import Place
+from pm.programs.classifiers import Selection
+from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
+from pm.programs.path_manager_programs import Prepared as PreparedPrograms
+from pm.programs.tcp_option_programs import Options, PluginReport
+from pm.programs.tcp_option_programs import Prepared as PreparedOptions
+from pm.sessions.reconciler import Reconciler
+from pm.sessions.session import Session
+from pm.sessions.session_table import SessionTable
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"

@@ -8,7 +8,7 @@
  *	void NAME_compose(o, value)	write the option's value, NAME_LENGTH - NAME_HEADER bytes
  *	option_event NAME_receive(o, value)	the peer's option, of exactly that length
  *
- * all static __always_inline. Kind and ExID are the loader's business. pm/linux/option_layouts.py has
+ * all static __always_inline. Kind and ExID are the loader's business. pm/linux/bpf/tcp_option_layouts.py has
  * the same structures.
  */
 #ifndef MPTCP_PM_OPTION_H

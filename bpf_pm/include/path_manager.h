@@ -23,7 +23,7 @@
 #define REMOTES 8 /* of a session */
 #define INITIAL 0 /* of the initial subflow: its remote address, and its pair of addresses */
 
-/* Of a policy. Written by the service, read here; pm/linux/path_programs.py has the same. */
+/* Of a policy. Written by the service, read here; pm/linux/bpf/path_manager_maps.py has the same. */
 struct path_parameters {
 	u64 start_after_ns;
 	u64 start_after_bytes; /* on the initial subflow, both ways */
@@ -32,7 +32,7 @@ struct path_parameters {
 	u32 value[8]; /* the path manager's own */
 };
 
-_Static_assert(sizeof(struct path_parameters) == 56, "pm/linux/path_programs.py");
+_Static_assert(sizeof(struct path_parameters) == 56, "pm/linux/bpf/path_manager_maps.py");
 
 /* A third party's parameter: PARAMETER(p, mesh_limit) is `limit` of the path manager `mesh`. */
 #define PARAMETER(p, name) ((p)->value[PARAMETER_##name])

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* Constants that the loader puts into a program (pm/linux/layouts.py). */
+/* Constants that the loader puts into a program (pm/linux/bpf/layouts.py). */
 #ifndef _BPF_PM_PLACEHOLDER_H
 #define _BPF_PM_PLACEHOLDER_H
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pm.api.events import EventReader
-from pm.config.model import Policy
 from pm.errors import Problem
-from pm.model import LocalAddress, Session, Subflow
+from pm.model import LocalAddress, Subflow
+from pm.policies.model import Policy
+from pm.sessions.session import Session
 
 
 class SubflowFigures(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pm import metrics
+from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI
@@ -26,7 +26,8 @@ from pm.api.views import (
     token_text,
 )
 from pm.errors import NotFound
-from pm.model import Session, Subflow
+from pm.model import Subflow
+from pm.sessions.session import Session
 
 
 async def get_status(request: web.Request) -> web.Response:

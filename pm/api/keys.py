@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pm.api.control import ControlPlane
 from pm.api.listing import Listing
-from pm.metrics import Histogram
+from pm.api.metrics import Histogram
 
 CONTROL = web.AppKey("CONTROL", ControlPlane)
 LISTING = web.AppKey("LISTING", Listing)

@@ -22,7 +22,7 @@ from pm.api.control import ControlPlane
 from pm.api.problems import BadRequest
 from pm.api.shapes import SessionQuery
 from pm.api.views import session_view
-from pm.model import Session
+from pm.sessions.session import Session
 
 FRESH_S = 1.0
 RENDERED_AT_ONCE = 4

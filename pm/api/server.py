@@ -17,13 +17,13 @@ from pm.api.auth import bearer_middleware
 from pm.api.control import ControlPlane
 from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI, STREAMS, TOKEN
 from pm.api.listing import Listing, encode
+from pm.api.metrics import Histogram
 from pm.api.openapi import document
 from pm.api.problems import problem_middleware
 from pm.api.routes import ROUTES
 from pm.api.sse import end_streams
 from pm.config.model import Api, ApiTcp
 from pm.errors import PmError
-from pm.metrics import Histogram
 
 BODY_LIMIT_BYTES = 64 * 1024
 SHUTDOWN_TIMEOUT_S = 0.5

@@ -23,9 +23,11 @@ from pm.api.shapes import (
     SubflowOptionShape,
     SubflowShape,
 )
-from pm.config.model import Policy, yaml_key
 from pm.errors import Problem
-from pm.model import LocalAddress, Origin, Session, Subflow
+from pm.model import LocalAddress, Origin, Subflow
+from pm.notation import yaml_key
+from pm.policies.model import Policy
+from pm.sessions.session import Session
 
 _ORIGIN_NAMES = {origin: origin.name.lower() for origin in Origin}
 _REASONS = {

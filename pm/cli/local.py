@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from pm.errors import ConfigError, SystemUnfit
 
@@ -40,7 +39,7 @@ def check(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Print every check of this system. Exit status 3 where a required one fails."""
-    from pm.linux.probe import probe
+    from pm.linux.host.probe import probe
 
     checks = [
         {"name": c.name, "ok": c.ok, "required": c.required, "found": c.found, "remedy": c.remedy}
@@ -60,13 +59,4 @@ def schema(options: argparse.Namespace) -> int:
     from pm.config.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-    return 0
-
-
-def completion(options: argparse.Namespace) -> int:
-    import shtab
-
-    from pm.cli.parser import build_parser
-
-    sys.stdout.write(shtab.complete(build_parser(), options.shell) + "\n")
     return 0

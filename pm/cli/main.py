@@ -3,13 +3,33 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from pm.cli import local, remote
+from pm.cli.completion import completion
 from pm.cli.parser import build_parser
 from pm.errors import ConfigError, PmError
 
+HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": local.run,
+    "check": local.check,
+    "doctor": local.doctor,
+    "schema": local.schema,
+    "completion": completion,
+    "status": remote.status,
+    "sessions": remote.sessions,
+    "session": remote.session,
+    "policies": remote.policies,
+    "addresses": remote.addresses,
+    "events": remote.events,
+    "reload": remote.reload,
+    "subflow add": remote.add_subflow,
+    "subflow remove": remote.remove_subflow,
+    "subflow backup": remote.set_backup,
+}
 # What a shell reports of a process that SIGINT ended.
 INTERRUPTED = 130
 
@@ -18,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status is in the parser's epilog."""
     options = build_parser().parse_args(argv)
     try:
-        status: int = options.handler(options)
+        status = HANDLERS[command_of(options)](options)
         sys.stdout.flush()
     except PmError as e:
         # Problems of a configuration name their file themselves, as a compiler's do.
@@ -32,6 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """``subflow add`` for a command with an action, else its name: the key in ``HANDLERS``."""
+    action = getattr(options, "action", None)
+    return f"{options.command} {action}" if action else str(options.command)
 
 
 if __name__ == "__main__":

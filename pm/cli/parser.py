@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pm import __version__
-from pm.cli import local, remote
 from pm.config.model import Api
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
 def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
-    """The parser of ``mptcp-pm``. Every command sets ``handler``: a function of the namespace."""
+    """The parser of ``mptcp-pm``. ``pm.cli.main`` has the function of each command."""
     parser = argparse.ArgumentParser(
         prog="mptcp-pm",
         description=DESCRIPTION,
@@ -81,7 +80,6 @@ def _add_connection(parser: argparse.ArgumentParser, *, hidden: bool = False) ->
 def _add(
     commands: Commands,
     name: str,
-    handler: Callable[[argparse.Namespace], int],
     text: str,
     *,
     asks_service: bool = True,
@@ -89,7 +87,6 @@ def _add(
 ) -> argparse.ArgumentParser:
     description = f"{text[0].upper()}{text[1:]}."
     added = commands.add_parser(name, help=text, description=description, allow_abbrev=False)
-    added.set_defaults(handler=handler)
     if asks_service:
         _add_connection(added, hidden=True)
     if json:
@@ -98,7 +95,7 @@ def _add(
 
 
 def _add_local(commands: Commands) -> None:
-    run = _add(commands, "run", local.run, "run the service", asks_service=False, json=False)
+    run = _add(commands, "run", "run the service", asks_service=False, json=False)
     config = run.add_argument("--config", metavar="FILE", required=True, help="configuration, YAML")
     config.complete = _FILE  # type: ignore[attr-defined]
     run.add_argument("--log-level", choices=LEVELS, default="info", help="least level logged (default: info)")
@@ -108,27 +105,22 @@ def _add_local(commands: Commands) -> None:
         default="auto",
         help="auto is text on a terminal, else JSON (default: auto)",
     )
-    check = _add(
-        commands, "check", local.check, "check a configuration and print all its problems", asks_service=False
-    )
+    check = _add(commands, "check", "check a configuration and print all its problems", asks_service=False)
     check.add_argument("file", metavar="FILE", help="configuration, YAML").complete = _FILE  # type: ignore[attr-defined]
     _add(
         commands,
         "doctor",
-        local.doctor,
         "tell what this system offers, what is missing and what mends it",
         asks_service=False,
     )
-    _add(commands, "schema", local.schema, "print the JSON Schema of the configuration", asks_service=False)
-    completion = _add(
-        commands, "completion", local.completion, "print shell completion", asks_service=False, json=False
-    )
+    _add(commands, "schema", "print the JSON Schema of the configuration", asks_service=False)
+    completion = _add(commands, "completion", "print shell completion", asks_service=False, json=False)
     completion.add_argument("shell", choices=("bash", "zsh"), help="shell to complete in")
 
 
 def _add_views(commands: Commands) -> None:
-    _add(commands, "status", remote.status, "show the state of the service")
-    sessions = _add(commands, "sessions", remote.sessions, "list sessions with their subflows")
+    _add(commands, "status", "show the state of the service")
+    sessions = _add(commands, "sessions", "list sessions with their subflows")
     sessions.add_argument("--watch", action="store_true", help="show them live until Ctrl-C")
     sessions.add_argument("--policy", metavar="NAME", help="only sessions of this policy")
     sessions.add_argument("--cgroup", metavar="PATH", help="only sessions of this cgroup and those below it")
@@ -136,32 +128,30 @@ def _add_views(commands: Commands) -> None:
     sessions.add_argument(
         "--limit", metavar="N", type=_positive, help="at most N sessions (default: 100, with --json all)"
     )
-    session = _add(commands, "session", remote.session, "show one session with its history")
+    session = _add(commands, "session", "show one session with its history")
     session.add_argument("token", metavar="TOKEN", help="its token, hexadecimal or decimal")
-    _add(commands, "policies", remote.policies, "list policies with their cgroups")
-    _add(commands, "addresses", remote.addresses, "list local addresses and why each is used or not")
-    events = _add(commands, "events", remote.events, "follow what happens until Ctrl-C")
+    _add(commands, "policies", "list policies with their cgroups")
+    _add(commands, "addresses", "list local addresses and why each is used or not")
+    events = _add(commands, "events", "follow what happens until Ctrl-C")
     events.add_argument("--type", choices=EVENT_TYPES, help="only events of this type")
 
 
 def _add_changes(commands: Commands) -> None:
-    _add(commands, "reload", remote.reload, "load the configuration file again")
+    _add(commands, "reload", "load the configuration file again")
     subflow = commands.add_parser(
         "subflow", help="open, close or change a subflow by hand", description="Act on one subflow by hand."
     )
     actions = subflow.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    add = _add(
-        actions, "add", remote.add_subflow, "open a subflow; what is left out is as in the initial one"
-    )
+    add = _add(actions, "add", "open a subflow; what is left out is as in the initial one")
     _token(add)
     add.add_argument("--local", metavar="IP", help="local address")
     add.add_argument("--remote", metavar="IP", help="remote address")
     add.add_argument("--port", metavar="N", type=int, help="remote port")
     add.add_argument("--backup", action="store_true", help="with the backup flag")
-    remove = _add(actions, "remove", remote.remove_subflow, "close a subflow; it is not opened again")
+    remove = _add(actions, "remove", "close a subflow; it is not opened again")
     _token(remove)
     _subflow_id(remove)
-    backup = _add(actions, "backup", remote.set_backup, "set or clear the backup flag of a subflow")
+    backup = _add(actions, "backup", "set or clear the backup flag of a subflow")
     _token(backup)
     _subflow_id(backup)
     backup.add_argument("value", choices=("on", "off"), help="set or clear")

@@ -1,29 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The JSON Schema of the configuration, derived from the annotations of ``pm.config.model``.
-
-``python -m pm.config.schema --write`` renews ``config/schema.json`` and ``docs/configuration.md``.
-"""
+"""The JSON Schema of the configuration, derived from the annotations of ``pm.config.model``."""
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import operator
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from typing_extensions import Doc
 
-from pm.config.checks import Check
-from pm.config.model import Config, PathManagerChoice, yaml_key
-from pm.path_managers import PathManager, registry
-from pm.units import Notation
+from pm.config.model import Config
+from pm.notation import Check, Notation, yaml_key
+from pm.path_managers.base import PathManager
+from pm.path_managers.choice import PathManagerChoice
+from pm.path_managers.registry import registry
 
 Schema = dict[str, Any]
 PathManagers = Mapping[str, type[PathManager]]
@@ -49,11 +44,6 @@ def json_schema(path_managers: PathManagers | None = None) -> Schema:
     known = registry() if path_managers is None else path_managers
     root = {"$schema": DIALECT, "description": "Configuration of mptcp-pm."}
     return root | _of_dataclass(Config, dict(sorted(known.items())))
-
-
-def builtin_path_managers() -> dict[str, type[PathManager]]:
-    """Those of this package, whatever else is installed: what the published files describe."""
-    return {n: p for n, p in registry().items() if p.__module__.startswith("pm.path_managers.")}
 
 
 def schema_at(schema: Schema, loc: tuple[str | int, ...]) -> Schema:
@@ -199,19 +189,3 @@ def _of_path_managers(known: PathManagers) -> Schema:
     }
     title = f"a name ({alternatives(bare)}) or a name with its parameters"
     return {"anyOf": [{"enum": bare}, mapping], "title": title}
-
-
-def _main() -> None:
-    from pm.config.reference import reference_markdown
-
-    parser = argparse.ArgumentParser(prog="python -m pm.config.schema", description=__doc__)
-    parser.add_argument("--write", action="store_true", required=True)
-    parser.parse_args()
-    repository = Path(__file__).parents[2]
-    schema = json_schema(builtin_path_managers())
-    (repository / "config/schema.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
-    (repository / "docs/configuration.md").write_text(reference_markdown(schema))
-
-
-if __name__ == "__main__":
-    _main()

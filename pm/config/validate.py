@@ -12,16 +12,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from pm.config.checks import parse_listen
 from pm.config.document import Document, Loc
-from pm.config.model import Config, PathManagerChoice
-from pm.config.options import check_options
+from pm.config.model import Config
+from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, json_schema, schema_at, variant
 from pm.errors import ConfigError
-from pm.path_managers import registry
 
 
 def validate(document: Document) -> Config:
@@ -49,31 +48,6 @@ def validate(document: Document) -> Config:
     if config is None or document.problems:
         raise ConfigError(sorted(document.problems, key=lambda p: p.line))
     return config
-
-
-def path_manager_schema(handler: GetCoreSchemaHandler) -> CoreSchema:
-    """``name``, or ``{name: parameters}`` with that path manager's own parameters."""
-    choices = {
-        name: core_schema.typed_dict_field(handler.generate_schema(path_manager.Parameters), required=False)
-        for name, path_manager in registry().items()
-    }
-    by_name = core_schema.typed_dict_schema(choices, extra_behavior="forbid")
-
-    def spell_out(value: Any) -> Any:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {name: {} if parameters is None else parameters for name, parameters in value.items()}
-        return value
-
-    def choose(value: dict[str, Any]) -> PathManagerChoice:
-        if len(value) != 1:
-            raise ValueError(f"must name one path manager, not {len(value)}: write `path_manager: none`")
-        [(name, parameters)] = value.items()
-        return PathManagerChoice(name, parameters)
-
-    spelled_out = core_schema.no_info_before_validator_function(spell_out, by_name)
-    return core_schema.no_info_after_validator_function(choose, spelled_out)
 
 
 def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pm.model import LocalAddress, Pair, Session, SubflowState, Want, Wanted, family_of
+from pm.model import LocalAddress, Pair, SubflowState, Want, Wanted, family_of
+from pm.path_managers.base import SessionView
 from pm.path_managers.remotes import reachable
 
 
@@ -23,7 +24,7 @@ class Backup:
         pass
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         primary = session.initial_pair
         wanted: Wanted = {primary: Want()}
         standby = _standby(session, addresses)
@@ -35,7 +36,7 @@ class Backup:
         return wanted
 
 
-def _standby(session: Session, addresses: Sequence[LocalAddress]) -> Pair | None:
+def _standby(session: SessionView, addresses: Sequence[LocalAddress]) -> Pair | None:
     """The first pair over another interface than the primary's; an interface marked backup first."""
     primary_if = {a.ifindex for a in addresses if a.ip == session.local}
     remotes = reachable(session)

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Pair, Session, Want, Wanted
+from pm.model import LocalAddress, Pair, Want, Wanted
+from pm.path_managers.base import SessionView
 from pm.path_managers.remotes import reachable
 
 
@@ -28,7 +29,7 @@ class FullMesh:
         ] = 8
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         # The initial pair first: a cap never takes it away. Then by round, so that a cap that is
         # too small for several subflows per pair leaves every pair its first one.
         pairs: dict[Pair, bool] = {}

@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Role, Session, Want, Wanted
+from pm.model import LocalAddress, Role, Want, Wanted
+from pm.path_managers.base import SessionView
 
 
 class NDiffPorts:
@@ -24,7 +25,7 @@ class NDiffPorts:
         subflows: Annotated[int, Ge(1), Le(32), Doc("Subflows in all, the initial one included.")] = 2
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         # A server cannot connect to the client's ephemeral port; and a server that set the C flag
         # refuses joins to its initial address (RFC 8684, section 3.1).
         possible = session.role is Role.CLIENT and not session.deny_join_id0

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pm.model import LocalAddress, Session, Want, Wanted
+from pm.model import LocalAddress, Want, Wanted
+from pm.path_managers.base import SessionView
 
 
 class NonePathManager:
@@ -19,5 +20,5 @@ class NonePathManager:
         pass
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         return {session.initial_pair: Want()}

@@ -9,11 +9,22 @@ from typing import Annotated, ClassVar
 
 from typing_extensions import Doc
 
-from pm.config import checks
-from pm.model import LocalAddress, Origin, Session, Want, Wanted
+from pm.model import LocalAddress, Origin, Want, Wanted
+from pm.notation import IDENTIFIER, PATH, Check, check_numbers
+from pm.path_managers.base import SessionView
 
 # Built-in path managers that the patched kernel has as programs too (bpf_pm/path_managers).
 BUILT_IN = ("none", "ndiffports", "fullmesh", "backup")
+
+
+PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
+
+
+def check_program_parameters(parameters: dict[str, int]) -> None:
+    check_numbers(parameters, bits=32, most=PROGRAM_PARAMETERS_MAX)
+
+
+PROGRAM_PARAMETERS = Check("a mapping of names to whole numbers", check_program_parameters)
 
 
 class Program:
@@ -24,11 +35,11 @@ class Program:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Parameters:
-        name: Annotated[str, checks.IDENTIFIER, Doc("Prefix of the function in the file.")]
-        source: Annotated[str, checks.PATH, Doc("BPF C file.")]
+        name: Annotated[str, IDENTIFIER, Doc("Prefix of the function in the file.")]
+        source: Annotated[str, PATH, Doc("BPF C file.")]
         parameters: Annotated[
             dict[str, int],
-            checks.PROGRAM_PARAMETERS,
+            PROGRAM_PARAMETERS,
             Doc("Whole numbers by name; the file reads them with `PARAMETER`."),
         ] = field(default_factory=dict)
 
@@ -37,7 +48,7 @@ class Program:
                 raise ValueError(f"`{self.name}` is a built-in path manager: choose another `name`")
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         # The program knows what it wants; what it opened is as wanted.
         wanted: Wanted = {}
         for subflow in session.subflows:

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from pm.model import Role, Session
+from pm.model import Role
+from pm.path_managers.base import SessionView
 
 
-def reachable(session: Session) -> dict[tuple[str, int], None]:
+def reachable(session: SessionView) -> dict[tuple[str, int], None]:
     """(address, port) the peer can be reached at, the initial one first, each once.
 
     The client knows the server's port, also for announced addresses without one (RFC 8684,

@@ -12,9 +12,9 @@ from statistics import median
 from typing import Any
 
 from tests.bench.rows import Row
-from tests.net.lab import Lab
-from tests.net.service import ROOT
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.service import ROOT
+from tests.lab.waiting import wait_for
 
 CGROUP = "bench"
 ROUNDS, CONNECTIONS, RATE = 11, 50, 100.0

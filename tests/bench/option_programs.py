@@ -19,16 +19,16 @@ from typing import NamedTuple
 import yaml
 
 from pm.config.load import load_config
-from pm.linux import bpf
-from pm.linux.attachments import Attachments
-from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
-from pm.linux.cgroups import directory_of, find_cgroup_root
-from pm.linux.classifier import Classifier
-from pm.linux.option_parameters import policy_entries
-from pm.linux.option_programs import OptionPrograms, ProgramName, compiler_flags, read_kernel
-from tests.net.inside import inside
-from tests.net.lab import Lab, Side
-from tests.net.options import with_options
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.classifier_maps import Classifier
+from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
+from pm.linux.bpf.tcp_option_maps import OptionPrograms, ProgramName, compiler_flags, read_kernel
+from pm.linux.bpf.tcp_option_parameters import policy_entries
+from pm.linux.host.cgroups import directory_of, find_cgroup_root
+from tests.lab.inside import inside
+from tests.lab.lab import Lab, Side
+from tests.lab.options import with_options
 
 HERE = Path(__file__).parent
 # Not the machine's: a namespace may choose this one on every kernel, and it does not pace.
@@ -116,7 +116,7 @@ class Programs:
         log_file = self._lab.directory / "verifier.log"
         program = self._every_packet.load(name, maps={}, constants={}, log_file=log_file)
         directory = os.open(self._directory(side), os.O_RDONLY | os.O_DIRECTORY)
-        link = bpf.link_cgroup(program, directory)
+        link = libbpf.link_cgroup(program, directory)
         try:
             yield
         finally:
@@ -133,7 +133,7 @@ def _attached(directory: Path) -> tuple[int, ...]:
     except FileNotFoundError:
         return ()
     try:
-        return bpf.attached_programs(descriptor)
+        return libbpf.attached_programs(descriptor)
     finally:
         os.close(descriptor)
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from pm.linux import bpf
-from pm.linux.bpf_object import SOURCES
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.objects import SOURCES
 from tests.bench.option_programs import Programs, Variant
 from tests.bench.rows import Row
-from tests.net.lab import Lab, Side, run
+from tests.lab.lab import Lab, Side, run
 
 HERE = Path(__file__).parent
 ROUNDS, SECONDS, CONNECTIONS = 15, 0.2, 50
@@ -155,7 +155,7 @@ class Track:
                 for side in SIDES
                 for number in self.programs.attached(side)
             }
-            statistics = bpf.library().bpf_enable_stats(BPF_STATS_RUN_TIME)  # until it is closed
+            statistics = libbpf.library().bpf_enable_stats(BPF_STATS_RUN_TIME)  # until it is closed
             assert statistics >= 0
             try:
                 round_trips = SECONDS * 1e6 / self._small()[1]

@@ -13,9 +13,9 @@ from typing import Any
 from tests.bench.join import CGROUP, Track
 from tests.bench.load import Reader
 from tests.bench.rows import Row
-from tests.net.lab import Lab
-from tests.net.service import Service
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.service import Service
+from tests.lab.waiting import wait_for
 
 SESSIONS = (100, 1_000, 10_000)
 OPEN_RATE = 400.0

@@ -11,8 +11,8 @@ from typing import Any
 
 from tests.bench.join import Track
 from tests.bench.rows import Row
-from tests.net.lab import Lab
-from tests.net.service import ROOT
+from tests.lab.lab import Lab
+from tests.lab.service import ROOT
 
 ROUNDS = 5
 # (policies, cgroups): the target first, then how it grows with each.
@@ -22,7 +22,7 @@ TARGET = SIZES[0]
 BASELINE = """
 import aiohttp.web, asyncinotify, prometheus_client, pydantic, pyroute2, structlog, yaml
 from pathlib import Path
-from pm.linux.compile import compile_source
+from pm.linux.bpf.compiler import compile_source
 compile_source(Path("bpf_pm/classify.c").resolve(), [])
 """
 

@@ -22,9 +22,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tests.net.lab import Lab, run
-from tests.net.service import Service
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab, run
+from tests.lab.service import Service
+from tests.lab.waiting import wait_for
 
 Pairs = Counter[tuple[str, str]]
 

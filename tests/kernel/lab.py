@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TypeVar
 
-from tests.net.waiting import PATIENCE
+from tests.lab.waiting import PATIENCE
 
 CLONE_NEWNET = 0x40000000
 IPPROTO_MPTCP = 262

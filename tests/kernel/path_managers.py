@@ -16,15 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from pm.config.model import Policy
-from pm.history import History
-from pm.linux import bpf
-from pm.linux.attachments import netns_cookie
-from pm.linux.bpf_object import BpfObject, compile_object
-from pm.linux.classifier import policy_id
-from pm.linux.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
-from pm.linux.mptcp_genl import PathManagerSocket
-from pm.linux.path_programs import (
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.bpf.classifier_maps import policy_id
+from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
+from pm.linux.bpf.objects import BpfObject, compile_object
+from pm.linux.bpf.path_manager_maps import (
     LOCALS,
     SOURCE,
     compiler_flags,
@@ -32,9 +29,13 @@ from pm.linux.path_programs import (
     policy_entries,
     third_parties,
 )
-from pm.linux.third_party import ThirdParty
-from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Session, Subflow, SubflowState, Wanted
-from pm.path_managers import registry
+from pm.linux.bpf.third_party import ThirdParty
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
+from pm.path_managers.registry import registry
+from pm.policies.model import Policy
+from pm.sessions.history import History
+from pm.sessions.session import Session
 from tests.kernel.lab import Host, Lab, wait_for
 
 LOG = Path("/dev/stderr")
@@ -63,42 +64,42 @@ class Program:
         self.maps = {}
         for name, (_, spec) in self._object.maps.items():
             limited = spec._replace(max_entries=room) if room and name == "claims" else spec
-            self.maps[name] = bpf.create_map(name, limited)
+            self.maps[name] = libbpf.create_map(name, limited)
         self.configure(policy, locals_)
         self._program = self._load(policy)
         directory = os.open(host.cgroup, os.O_RDONLY)
-        self._link = bpf.link_cgroup(self._program, directory)
+        self._link = libbpf.link_cgroup(self._program, directory)
         os.close(directory)
 
     def configure(self, policy: Policy, locals_: Sequence[LocalAddress]) -> None:
         entries = policy_entries(policy, self._others)
         for name, wanted in (("path_parameters", entries.parameters), ("accepted_peers", entries.accepted)):
             for key, value in wanted.items():
-                bpf.update(self.maps[name], key, value)
+                libbpf.update(self.maps[name], key, value)
         for slot in range(LOCALS):
             self.set_local(slot, locals_[slot] if slot < len(locals_) else None)
 
     def set_local(self, slot: int, local: LocalAddress | None, *, usable: bool = True) -> None:
         value = local_entry(local.ip, slot + 1, local if usable else None) if local else bytes(40)
-        bpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
+        libbpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
 
     def replace(self, policy: Policy) -> None:
         """By the program of another policy, as after a reload."""
         program = self._load(policy)
-        bpf.update_link(self._link, program)
+        libbpf.update_link(self._link, program)
         os.close(self._program)
         self._program = program
 
     def tokens(self) -> list[int]:
         """Of the sessions claimed."""
-        return [int(*struct.unpack("=I", key)) for key in bpf.keys(self.maps["claims"], 4)]
+        return [int(*struct.unpack("=I", key)) for key in libbpf.keys(self.maps["claims"], 4)]
 
     def sessions(self) -> int:
         return len(self.tokens())
 
     def count(self, counter: int) -> int:
-        values = (ctypes.c_uint64 * bpf.possible_cpus())()
-        bpf.lookup(self.maps["claim_counters"], ctypes.c_uint32(counter), values)
+        values = (ctypes.c_uint64 * libbpf.possible_cpus())()
+        libbpf.lookup(self.maps["claim_counters"], ctypes.c_uint32(counter), values)
         return sum(values)
 
     def close(self) -> None:

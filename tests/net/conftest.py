@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.net.lab import Lab, leftovers
-from tests.net.oracle import Flow
+from tests.lab.lab import Lab, leftovers
+from tests.lab.oracle import Flow
 
 HERE = Path(__file__).parent
 # A file, to which each test adds a line with the subflows that it saw in the end.

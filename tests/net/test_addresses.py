@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from pyroute2 import IPRoute
 
-from pm.config.model import Addresses
-from pm.linux.addresses import AddressMonitor
+from pm.linux.netlink.addresses import AddressMonitor
 from pm.model import LocalAddress
-from tests.net.inside import inside
-from tests.net.lab import run
-from tests.net.namespace import namespace
+from pm.policies.model import Addresses
+from tests.lab.inside import inside
+from tests.lab.lab import run
+from tests.lab.namespace import namespace
 
 DEADLINE_S = 10.0  # the kernel takes up to a second to tell of a carrier
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from tests.bench.join import Observer, Track, start_kernel
-from tests.net.lab import Lab
+from tests.lab.lab import Lab
 
 
 def test_observer_times_every_join(lab: Lab) -> None:

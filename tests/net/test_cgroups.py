@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.cgroups import CgroupIds, CgroupWatcher, find_cgroup_root
-from tests.net.lab import Lab
-from tests.net.service import ROOT
+from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, find_cgroup_root
+from tests.lab.lab import Lab
+from tests.lab.service import ROOT
 
 DEADLINE_S = 10.0
 QUEUE = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
@@ -124,7 +124,7 @@ def test_too_many_watches_is_one_clear_error(tmp_path: Path) -> None:
         (tmp_path / str(i)).mkdir()
     program = (
         "import asyncio, pathlib\n"
-        "from pm.linux.cgroups import CgroupWatcher\n"
+        "from pm.linux.host.cgroups import CgroupWatcher\n"
         "async def main():\n"
         f"    async with CgroupWatcher(pathlib.Path({str(tmp_path)!r})) as watcher:\n"
         "        await watcher.rescan(lambda path: True)\n"
@@ -161,5 +161,5 @@ def test_ids_and_paths_without_file_handles(bare: Lab, monkeypatch: pytest.Monke
     def denied(root: Path, cgroup_id: int) -> str | None:
         raise PermissionError
 
-    monkeypatch.setattr("pm.linux.cgroups._open_by_id", denied)
+    monkeypatch.setattr("pm.linux.host.cgroups._open_by_id", denied)
     assert CgroupIds(root).path_of(os.stat(root / path[1:]).st_ino) == path

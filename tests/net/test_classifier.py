@@ -19,18 +19,19 @@ from pathlib import Path
 
 import pytest
 
-from pm.config.model import PathManagerChoice, Policy
 from pm.errors import KernelRefused, PmError, SystemUnfit
-from pm.linux import bpf
-from pm.linux.attachments import netns_cookie
-from pm.linux.bpf_object import SOURCES, compile_object
-from pm.linux.cgroups import directory_of, find_cgroup_root
-from pm.linux.layouts import Counter, SessionKey, SessionValue
-from pm.policy import PolicyTable
-from pm.selection import Selection
-from tests.net.inside import inside
-from tests.net.lab import Lab, run
-from tests.net.oracle import Flow
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.bpf.layouts import Counter, SessionKey, SessionValue
+from pm.linux.bpf.objects import SOURCES, compile_object
+from pm.linux.host.cgroups import directory_of, find_cgroup_root
+from pm.path_managers.choice import PathManagerChoice
+from pm.policies.model import Policy
+from pm.policies.policy_table import PolicyTable
+from pm.programs.classifiers import Selection
+from tests.lab.inside import inside
+from tests.lab.lab import Lab, run
+from tests.lab.oracle import Flow
 
 PORT = 5000
 DEADLINE_S = 10.0
@@ -61,7 +62,7 @@ def policies(lab: Lab, **globs: str) -> PolicyTable:
 
 
 def selection(lab: Lab, table: PolicyTable, **options: object) -> Selection:
-    return Selection(table, log_file=lab.directory / "bpf.log", **options)  # type: ignore[arg-type]
+    return Selection(table, log_file=lab.directory / "libbpf.log", **options)  # type: ignore[arg-type]
 
 
 def in_client(lab: Lab, scenario: Callable[[], Awaitable[None]]) -> None:
@@ -89,7 +90,7 @@ def programs_on(path: str) -> int:
     """How many sock_ops programs are attached to a cgroup, anybody's."""
     directory = os.open(directory_of(find_cgroup_root(), path), os.O_RDONLY)
     try:
-        return len(bpf.attached_programs(directory))
+        return len(libbpf.attached_programs(directory))
     finally:
         os.close(directory)
 
@@ -241,7 +242,7 @@ def test_somebody_elses_program_stays(bare: Lab) -> None:
     """A program attached with BPF_F_ALLOW_MULTI stays beside ours and after us."""
     path = bare.cgroup("x")
     directory = os.open(directory_of(find_cgroup_root(), path), os.O_RDONLY)
-    link = bpf.link_cgroup(bpf.load_sock_ops("foreign", RETURN_1), directory)
+    link = libbpf.link_cgroup(libbpf.load_sock_ops("foreign", RETURN_1), directory)
 
     async def scenario() -> None:
         async with selection(bare, policies(bare, x="x")):
@@ -250,7 +251,7 @@ def test_somebody_elses_program_stays(bare: Lab) -> None:
 
     try:
         in_client(bare, scenario)
-        assert bpf.attached_programs(directory) == (bpf.link_info(link).program_id,)
+        assert libbpf.attached_programs(directory) == (libbpf.link_info(link).program_id,)
     finally:
         os.close(link)
         os.close(directory)
@@ -260,9 +261,9 @@ def test_exclusive_program_is_reported(bare: Lab) -> None:
     """Where a program without BPF_F_ALLOW_MULTI lets in no other, that cgroup alone fails, and says so."""
     taken, free = bare.cgroup("taken"), bare.cgroup("free")
     directory = os.open(directory_of(find_cgroup_root(), taken), os.O_RDONLY)
-    program = bpf.load_sock_ops("exclusive", RETURN_1)
-    attach = bpf.library().bpf_prog_attach
-    assert attach(program, directory, bpf.ATTACH_CGROUP_SOCK_OPS, ctypes.c_uint(0)) == 0
+    program = libbpf.load_sock_ops("exclusive", RETURN_1)
+    attach = libbpf.library().bpf_prog_attach
+    assert attach(program, directory, libbpf.ATTACH_CGROUP_SOCK_OPS, ctypes.c_uint(0)) == 0
 
     async def scenario() -> None:
         async with selection(bare, policies(bare, all="*")) as chosen:
@@ -282,12 +283,12 @@ SERVICE = """
 import asyncio, sys
 from pathlib import Path
 from pm.config.model import PathManagerChoice, Policy
-from pm.policy import PolicyTable
-from pm.selection import Selection
+from pm.policies.globs import PolicyTable
+from pm.programs.classifiers import Selection
 
 async def main(glob, bpffs):
     policy = Policy(name="x", cgroup=glob, path_manager=PathManagerChoice("none", None))
-    log_file = Path(bpffs).parent / "bpf.log"
+    log_file = Path(bpffs).parent / "libbpf.log"
     async with Selection(PolicyTable([policy]), log_file=log_file, bpffs=Path(bpffs)):
         print("ready", flush=True)
         await asyncio.Event().wait()
@@ -375,15 +376,15 @@ def test_pinned_map_of_another_version_is_replaced(bare: Lab, bpffs: Path) -> No
     async def scenario() -> None:
         pins = bpffs / "mptcp-pm" / str(netns_cookie())
         pins.mkdir(parents=True)
-        old = bpf.create_map(
-            "sessions", bpf.MapSpec(type=1, key_size=4, value_size=4, max_entries=1, flags=0)
+        old = libbpf.create_map(
+            "sessions", libbpf.MapSpec(type=1, key_size=4, value_size=4, max_entries=1, flags=0)
         )
-        bpf.pin(old, pins / "sessions")
+        libbpf.pin(old, pins / "sessions")
         os.close(old)
         async with selection(bare, policies(bare, x="x"), bpffs=bpffs) as chosen:
             assert chosen.attached() == {x: "x"}
-            pinned = bpf.open_pin(pins / "sessions")
-            assert bpf.map_spec(pinned).key_size == ctypes.sizeof(SessionKey)
+            pinned = libbpf.open_pin(pins / "sessions")
+            assert libbpf.map_spec(pinned).key_size == ctypes.sizeof(SessionKey)
             os.close(pinned)
 
     in_client(bare, scenario)
@@ -460,7 +461,7 @@ def test_the_service_never_maps_llvm(bare: Lab) -> None:
     async def scenario() -> None:
         async with selection(bare, policies(bare, x="x")):
             maps = await asyncio.to_thread(Path("/proc/self/maps").read_text)
-            assert "libbpf.so" in maps
+            assert "liblibbpf.so" in maps
             assert "LLVM" not in maps
             assert "libbcc" not in maps
 

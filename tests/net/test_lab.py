@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.net.lab import Lab, assert_same_bytes, leftovers
-from tests.net.oracle import parse_subflows
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab, assert_same_bytes, leftovers
+from tests.lab.oracle import parse_subflows
+from tests.lab.waiting import wait_for
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.net.lab import Lab
-from tests.net.scenarios import config, count_programs, mesh, policy, wait_pairs, wait_reported
-from tests.net.service import ApiError
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs, wait_reported
+from tests.lab.service import ApiError
+from tests.lab.waiting import wait_for
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -9,13 +9,13 @@ import pytest
 
 from pm.errors import KernelRefused
 from pm.kernel import EventsLost, EventType
-from pm.linux.mptcp_codec import Event
-from pm.linux.mptcp_genl import PathManagerSocket
-from pm.linux.sock_diag import SockDiag
-from pm.sessions import SessionTable
-from tests.net.inside import inside
-from tests.net.lab import Lab
-from tests.net.waiting import wait_for
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.linux.netlink.sock_diag import SockDiag
+from pm.sessions.session_table import SessionTable
+from tests.lab.inside import inside
+from tests.lab.lab import Lab
+from tests.lab.waiting import wait_for
 
 
 def events(sock: PathManagerSocket) -> list[Event]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from pm.options import PluginReport
-from tests.net.inject import inject, observe
-from tests.net.lab import Lab
-from tests.net.options import ACCEPT, ALGORITHMS, USUAL, Connection, with_options
-from tests.net.waiting import wait_for
+from pm.programs.tcp_option_programs import PluginReport
+from tests.lab.inject import inject, observe
+from tests.lab.lab import Lab
+from tests.lab.options import ACCEPT, ALGORITHMS, USUAL, Connection, with_options
+from tests.lab.waiting import wait_for
 
 NOT_ACCEPTED = bytes((next(i for name, i in ALGORITHMS.items() if name not in ("reno", "cubic")),))
 UTO, IW, CC, ACK = "user_timeout", "initial_window", "congestion_control", "delayed_ack"

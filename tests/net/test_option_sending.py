@@ -15,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from pm.linux import bpf
-from pm.linux.bpf_object import SOURCES, compile_object
-from pm.linux.cgroups import directory_of, find_cgroup_root
-from pm.linux.option_layouts import BUILT_IN
-from tests.net.lab import Lab
-from tests.net.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
-from tests.net.service import Service
-from tests.net.waiting import wait_for
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.objects import SOURCES, compile_object
+from pm.linux.bpf.tcp_option_layouts import BUILT_IN
+from pm.linux.host.cgroups import directory_of, find_cgroup_root
+from tests.lab.lab import Lab
+from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
+from tests.lab.service import Service
+from tests.lab.waiting import wait_for
 
-TESTS = Path(__file__).parent
+DATA = Path(__file__).parents[1] / "data"
 UTO = {"user_timeout": SEND["user_timeout"]}
 WORDS_WITH_UTO = 9  # of the TCP header: 20 bytes, timestamps, the option
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
@@ -82,8 +82,8 @@ def test_gives_up(lab: Lab) -> None:
 
 def test_no_space(lab: Lab) -> None:
     """Where two options do not fit beside the timestamps they take turns; what had no room is counted."""
-    shutil.copy(TESTS / "filler.c", lab.directory)
-    text = (TESTS / "filler.c").read_text()
+    shutil.copy(DATA / "filler.c", lab.directory)
+    text = (DATA / "filler.c").read_text()
     (lab.directory / "second.c").write_text(text.replace("filler", "second"))
     plugins = [
         {"name": name, "source": str(lab.directory / f"{name}.c"), "exid": exid, "send": True, "accept": True}
@@ -185,13 +185,13 @@ def foreign(lab: Lab, entry: str, cgroup: str) -> Iterator[int]:
     """Somebody else's program on a cgroup; the descriptor of its counter of calls."""
     for name in ("stub", "include"):
         shutil.copytree(SOURCES / name, lab.directory / name, dirs_exist_ok=True)
-    shutil.copy(TESTS / "foreign_flags.c", lab.directory)
+    shutil.copy(DATA / "foreign_flags.c", lab.directory)
     log = lab.directory / "foreign.log"
     program = asyncio.run(compile_object(lab.directory / "foreign_flags.c", log_file=log))
-    counter = bpf.create_map("calls", program.maps["calls"][1])
+    counter = libbpf.create_map("calls", program.maps["calls"][1])
     loaded = program.load(entry, maps={"calls": counter}, constants={}, log_file=log)
     directory = os.open(directory_of(find_cgroup_root(), lab.cgroup(cgroup)), os.O_RDONLY)
-    link = bpf.link_cgroup(loaded, directory)
+    link = libbpf.link_cgroup(loaded, directory)
     try:
         yield counter
     finally:
@@ -207,7 +207,7 @@ def test_callback_flags(lab: Lab, entry: str) -> None:
 
         def called() -> int:
             calls = c_uint64()
-            bpf.lookup(counter, c_uint32(0), calls)
+            libbpf.lookup(counter, c_uint32(0), calls)
             return calls.value
 
         for _ in range(3):

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.option_layouts import BUILT_IN
-from pm.linux.option_programs import read_records
-from tests.net.inside import inside
-from tests.net.lab import Lab, run
-from tests.net.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
-from tests.net.scenarios import attached_programs, config, policy
-from tests.net.service import ROOT, ApiError, Service
-from tests.net.waiting import wait_for
+from pm.linux.bpf.tcp_option_layouts import BUILT_IN
+from pm.linux.bpf.tcp_option_maps import read_records
+from tests.lab.inside import inside
+from tests.lab.lab import Lab, run
+from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
+from tests.lab.scenarios import attached_programs, config, policy
+from tests.lab.service import ROOT, ApiError, Service
+from tests.lab.waiting import wait_for
 
 LEVEL = ROOT / "docs/examples/level/level.c"
 

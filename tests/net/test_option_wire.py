@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from pm.linux.option_layouts import BUILT_IN
-from pm.linux.option_parameters import KIND_EXPERIMENT as EXPERIMENT
-from pm.linux.option_parameters import KIND_USER_TIMEOUT as USER_TIMEOUT
-from tests.net.inject import Puppet
-from tests.net.lab import Lab
-from tests.net.options import ACCEPT, ASKED, SEND, USUAL, WIRE, Connection, End, start
-from tests.net.wire import SYN, Capture, Option, Segment
+from pm.linux.bpf.tcp_option_layouts import BUILT_IN
+from pm.linux.bpf.tcp_option_parameters import KIND_EXPERIMENT as EXPERIMENT
+from pm.linux.bpf.tcp_option_parameters import KIND_USER_TIMEOUT as USER_TIMEOUT
+from tests.lab.inject import Puppet
+from tests.lab.lab import Lab
+from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, WIRE, Connection, End, start
+from tests.lab.wire import SYN, Capture, Option, Segment
 
 PORT = 5000
 

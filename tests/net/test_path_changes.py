@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.net.lab import Lab, assert_same_bytes
-from tests.net.scenarios import config, mesh, pairs_of, policy, wait_pairs
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab, assert_same_bytes
+from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs
+from tests.lab.waiting import wait_for
 
 
 def test_new_address_means_new_subflows(lab: Lab) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.net.lab import Lab
-from tests.net.scenarios import config, mesh, pairs_of, policy, ports_of, wait_pairs, wait_reported
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of, wait_pairs, wait_reported
+from tests.lab.waiting import wait_for
 
 
 def test_two_policies_and_an_unmanaged_process(lab: Lab) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from pm.linux.probe import Check, probe
-from tests.net.inside import inside
-from tests.net.lab import run
-from tests.net.namespace import namespace
-from tests.net.service import ROOT
+from pm.linux.host.probe import Check, probe
+from tests.lab.inside import inside
+from tests.lab.lab import run
+from tests.lab.namespace import namespace
+from tests.lab.service import ROOT
 
 SCRIPT = """
 import dataclasses, json
 from pm.errors import SystemUnfit
-from pm.linux.probe import probe, require
+from pm.linux.host.probe import probe, require
 checks = probe()
 try:
     require(checks)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.net.lab import Lab
-from tests.net.scenarios import config, mesh, policy, wait_pairs, wait_reported
-from tests.net.service import ApiError
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, mesh, policy, wait_pairs, wait_reported
+from tests.lab.service import ApiError
+from tests.lab.waiting import wait_for
 
 
 def test_start_after(lab: Lab) -> None:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pm.errors import KernelRefused
-from pm.linux import inet_diag
-from pm.linux.inet_diag import SubflowRecord, SubflowStats, TcpState
-from pm.linux.sock_diag import SockDiag, can_diagnose
+from pm.linux.netlink import inet_diag
+from pm.linux.netlink.inet_diag import SubflowRecord, SubflowStats, TcpState
+from pm.linux.netlink.sock_diag import SockDiag, can_diagnose
 from pm.model import Origin, Subflow, SubflowState
-from tests.net.inside import T, inside
-from tests.net.lab import Lab, run
-from tests.net.waiting import wait_for
+from tests.lab.inside import T, inside
+from tests.lab.lab import Lab, run
+from tests.lab.waiting import wait_for
 
 SO_BINDTODEVICE = 25
 STATES = {"ESTAB": TcpState.ESTABLISHED, "SYN-SENT": TcpState.SYN_SENT}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.sysctl import SYSCTLS
-from tests.net.lab import Lab
-from tests.net.scenarios import config, count_programs, mesh, policy, wait_pairs
-from tests.net.service import Service, command
-from tests.net.waiting import wait_for
+from pm.linux.host.sysctl import SYSCTLS
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs
+from tests.lab.service import Service, command
+from tests.lab.waiting import wait_for
 
 
 def start(lab: Lab, path: Path, *prefix: str) -> tuple[int, str]:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.sysctl import SPELLINGS, SYSCTLS, PathManagerSysctl
-from tests.net.inside import inside
-from tests.net.lab import run
-from tests.net.namespace import namespace
-from tests.net.service import ROOT
+from pm.linux.host.sysctl import SPELLINGS, SYSCTLS, PathManagerSysctl
+from tests.lab.inside import inside
+from tests.lab.lab import run
+from tests.lab.namespace import namespace
+from tests.lab.service import ROOT
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def enter_read_only(netns: str, state: Path) -> str:
     script = (
         "import pathlib, sys\n"
         "from pm.errors import SystemUnfit\n"
-        "from pm.linux.sysctl import PathManagerSysctl\n"
+        "from pm.linux.host.sysctl import PathManagerSysctl\n"
         "try:\n"
         "    with PathManagerSysctl(pathlib.Path(sys.argv[1])): print('entered')\n"
         "except SystemUnfit as e: print(e)"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.net.lab import Lab, run
-from tests.net.scenarios import config, policy, wait_pairs
-from tests.net.service import ROOT, ApiError
+from tests.lab.lab import Lab, run
+from tests.lab.scenarios import config, policy, wait_pairs
+from tests.lab.service import ROOT, ApiError
 
 
 def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> None:

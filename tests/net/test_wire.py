@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.option_layouts import BUILT_IN
-from tests.net.lab import Lab, run
-from tests.net.options import ACCEPT, SEND, WIRE, Connection, with_options
-from tests.net.scenarios import config, policy
-from tests.net.wire import NOP, RST, SYN, Capture, Option, Segment, parse_options
+from pm.linux.bpf.tcp_option_layouts import BUILT_IN
+from tests.lab.lab import Lab, run
+from tests.lab.options import ACCEPT, SEND, WIRE, Connection, with_options
+from tests.lab.scenarios import config, policy
+from tests.lab.wire import NOP, RST, SYN, Capture, Option, Segment, parse_options
 
 FIELDS = ("tcp.srcport", "tcp.seq_raw", "tcp.len", "tcp.option_kind", "tcp.option_len")
 

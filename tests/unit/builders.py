@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pm.config.model import PathManagerChoice, Policy
-from pm.history import History
-from pm.linux.mptcp_codec import Event
-from pm.model import LocalAddress, Origin, Role, Session, SessionState, Subflow, SubflowState
-from pm.path_managers import registry
-from pm.plan import Locals
+from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.model import LocalAddress, Origin, Role, Subflow, SubflowState
+from pm.path_managers.choice import PathManagerChoice
+from pm.path_managers.registry import registry
+from pm.policies.model import Policy
+from pm.sessions.history import History
+from pm.sessions.plan import Locals
+from pm.sessions.session import Session, SessionState
 
 REMOTE = "10.0.9.1"
 REMOTE_PORT = 5201

@@ -8,7 +8,8 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Pair, Session, Want, Wanted, family_of
+from pm.model import LocalAddress, Pair, Want, Wanted, family_of
+from pm.path_managers.base import SessionView
 from pm.path_managers.remotes import reachable
 
 
@@ -21,7 +22,7 @@ class PerInterface:
         max_interfaces: Annotated[int, Ge(1), Le(16), Doc("Interfaces used in all.")] = 4
 
     @staticmethod
-    def wanted(session: Session, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         wanted: Wanted = {session.initial_pair: Want()}
         used = {a.ifindex for a in addresses if a.ip == session.local}
         for address in addresses:

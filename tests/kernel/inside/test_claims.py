@@ -8,7 +8,7 @@ import pytest
 
 from pm.errors import KernelRefused
 from pm.kernel import EventType
-from pm.linux.mptcp_genl import PathManagerSocket
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.kernel.lab import Lab, exchange, run, wait_for
 from tests.kernel.programs import CLAIM, Event, Op, Program, Recorder, address
 

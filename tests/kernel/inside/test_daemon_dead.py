@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.net.lab import Lab, Traffic
-from tests.net.scenarios import config, mesh, pairs_of, policy, ports_of
-from tests.net.service import Service
-from tests.net.waiting import wait_for
+from tests.lab.lab import Lab, Traffic
+from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of
+from tests.lab.service import Service
+from tests.lab.waiting import wait_for
 
 CONNECTIONS = 250  # of each policy
 RATE = 100  # per second, while the service starts

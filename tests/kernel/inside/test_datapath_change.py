@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.path_programs import MAPS, SOURCE
-from tests.net.lab import Lab, run
-from tests.net.scenarios import config, mesh, policy, wait_pairs
-from tests.net.service import ApiError
-from tests.net.waiting import wait_for
+from pm.linux.bpf.path_manager_maps import MAPS, SOURCE
+from tests.lab.lab import Lab, run
+from tests.lab.scenarios import config, mesh, policy, wait_pairs
+from tests.lab.service import ApiError
+from tests.lab.waiting import wait_for
 
 
 def test_netlink_after_a_killed_bpf_service() -> None:

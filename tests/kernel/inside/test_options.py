@@ -14,20 +14,22 @@ from statistics import median
 
 import pytest
 
-from pm.config.model import DelayedAck, DelayedAckRequest, Options, PathManagerChoice, Policy, TcpOptions
-from pm.linux.bpf_object import SOURCES, BpfObject, compile_object
-from pm.linux.option_parameters import policy_entries
-from pm.linux.option_programs import (
+from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
+from pm.linux.bpf.tcp_option_maps import (
     JIFFY_NS,
     OptionPrograms,
     ProgramName,
     compiler_flags,
     read_kernel,
 )
-from pm.linux.probe import probe
+from pm.linux.bpf.tcp_option_parameters import policy_entries
+from pm.linux.host.probe import probe
+from pm.path_managers.choice import PathManagerChoice
+from pm.policies.model import Policy
+from pm.policies.tcp_options import DelayedAck, DelayedAckRequest, Options, TcpOptions
 from tests.kernel.lab import IPPROTO_MPTCP, Host, Lab, exchange, run, wait_for
-from tests.net.inject import Puppet
-from tests.net.wire import SYN, Capture
+from tests.lab.inject import Puppet
+from tests.lab.wire import SYN, Capture
 
 DELAYED_ACK = 3  # its slot
 SIZE = 4 << 20

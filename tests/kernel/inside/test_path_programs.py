@@ -15,9 +15,9 @@ from socket import AF_INET6
 
 import pytest
 
-from pm.config.model import Accept, Start
-from pm.linux.path_programs import ClaimCounter
+from pm.linux.bpf.path_manager_maps import ClaimCounter
 from pm.model import Pair
+from pm.policies.model import Accept, Start
 from tests.kernel.lab import Host, Lab, exchange, run, wait_for
 from tests.kernel.path_managers import (
     Announced,

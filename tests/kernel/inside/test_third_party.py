@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.net.lab import Lab
-from tests.net.scenarios import config, policy, wait_pairs
-from tests.net.service import ROOT, ApiError
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, policy, wait_pairs
+from tests.lab.service import ROOT, ApiError
 
 EXAMPLE = ROOT / "docs/examples/second_interface/second_interface.c"
 

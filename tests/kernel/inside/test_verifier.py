@@ -9,7 +9,7 @@ import struct
 
 import pytest
 
-from pm.linux.bpf import ProgramRefused, load_sock_ops
+from pm.linux.bpf.libbpf import ProgramRefused, load_sock_ops
 
 LOC_KEY, REM_KEY, LOC_TOKEN, REM_TOKEN, FLAGS = 224, 232, 240, 244, 248
 RADDR_ID, RADDR_IP6_LAST, END = 252, 280, 284

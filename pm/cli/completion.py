@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``mptcp-pm completion``: what a shell can complete, from the parser."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pm.cli.parser import build_parser
+
+
+def completion(options: argparse.Namespace) -> int:
+    import shtab
+
+    sys.stdout.write(shtab.complete(build_parser(), options.shell) + "\n")
+    return 0

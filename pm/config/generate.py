@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``python -m pm.config.generate`` writes ``config/schema.json`` and ``docs/configuration.md``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pm.config.reference import reference_markdown
+from pm.config.schema import json_schema
+from pm.path_managers.base import PathManager
+from pm.path_managers.registry import registry
+
+
+def builtin_path_managers() -> dict[str, type[PathManager]]:
+    """Those of this package, whatever else is installed: what the published files describe."""
+    return {n: p for n, p in registry().items() if p.__module__.startswith("pm.path_managers.")}
+
+
+def _main() -> None:
+    repository = Path(__file__).parents[2]
+    schema = json_schema(builtin_path_managers())
+    (repository / "config/schema.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+    (repository / "docs/configuration.md").write_text(reference_markdown(schema))
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Rules about TCP options that look at several places of the document at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pm.config.document import Document, Loc
+from pm.config.schema import alternatives
+from pm.policies.tcp_options import Exids, TcpOptions
+
+PLUGINS_MAX = 4
+ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
+# What an option must have one of, to be of use at either end.
+ROLES = {
+    "user_timeout": ("advertise", "accept"),
+    "congestion_control": ("request", "accept"),
+    "initial_window": ("request", "accept", "rules"),
+    "delayed_ack": ("request", "accept"),
+}
+
+
+def check_options(document: Document) -> None:
+    """Options do something, algorithms have an id, plugins of one name one file, each option its own ExID."""
+    root = _mapping(document.data)
+    agreement = _mapping(root.get("tcp_options"))
+    algorithms = agreement.get("algorithms", TcpOptions().algorithms)
+    _check_ids(document, _mapping(agreement.get("algorithms")))
+    taken = _check_exids(document, _mapping(agreement.get("exids")))
+    plugins: dict[str, tuple[Any, Any]] = {}
+    policies = root.get("policies")
+    for i, policy in enumerate(policies if isinstance(policies, list) else ()):
+        options = _mapping(_mapping(policy).get("options"))
+        loc: Loc = ("policies", i, "options")
+        _check_roles(document, loc, options)
+        if isinstance(algorithms, dict):
+            for place, name in _algorithms(options, loc):
+                if isinstance(name, str) and name not in algorithms:
+                    known = ", ".join(f"`{known}`" for known in algorithms)
+                    document.report(
+                        place,
+                        f"`{name}` has no id: use one of {known}, or add it to `tcp_options.algorithms`",
+                    )
+        found = options.get("plugins")
+        for j, plugin in enumerate(found if isinstance(found, list) else ()):
+            _check_plugin(document, (*loc, "plugins", j), _mapping(plugin), plugins, taken)
+
+
+def _check_exids(document: Document, exids: dict[str, Any]) -> dict[int, str]:
+    """Whose each ExID is."""
+    taken: dict[int, str] = {}
+    for name in Exids.__dataclass_fields__:
+        exid, place = exids.get(name, getattr(Exids(), name)), f"tcp_options.exids.{name}"
+        if isinstance(exid, int) and taken.setdefault(exid, place) != place:
+            same = f"{exid} is the ExID of {taken[exid]} too: give each its own"
+            document.report(("tcp_options", "exids", name), same)
+    return taken
+
+
+def _check_roles(document: Document, loc: Loc, options: dict[str, Any]) -> None:
+    for name, keys in ROLES.items():
+        option = options.get(name)
+        if isinstance(option, dict) and all(option.get(key) in (None, False, []) for key in keys):
+            document.report((*loc, name), f"does nothing so: give it {alternatives(keys)}, or remove it")
+
+
+def _check_ids(document: Document, ids: dict[str, Any]) -> None:
+    loc = ("tcp_options", "algorithms")
+    names: dict[int, str] = {}
+    for name, number in ids.items():
+        if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
+            document.report((*loc, name), "no congestion control is called so: write a name such as `cubic`")
+        if isinstance(number, int) and names.setdefault(number, name) != name:
+            document.report((*loc, name), f"`{names[number]}` has the id {number} too: give each its own")
+    if len(ids) > ALGORITHMS_MAX:
+        document.report(loc, f"has {len(ids)} algorithms: use at most {ALGORITHMS_MAX}")
+
+
+def _check_plugin(
+    document: Document,
+    loc: Loc,
+    plugin: dict[str, Any],
+    plugins: dict[str, tuple[Any, Any]],
+    taken: dict[int, str],
+) -> None:
+    name, source, exid = plugin.get("name"), plugin.get("source"), plugin.get("exid")
+    if not isinstance(name, str):
+        return
+    if name in ROLES:
+        document.report((*loc, "name"), f"`{name}` is a built-in option: choose another name")
+    if plugins.setdefault(name, (source, exid)) != (source, exid):
+        document.report(
+            (*loc, "name"), f"another policy has `{name}` with another source or ExID: choose another name"
+        )
+    elif isinstance(exid, int) and taken.setdefault(exid, f"plugin `{name}`") != f"plugin `{name}`":
+        document.report((*loc, "exid"), f"{exid} is the ExID of {taken[exid]} too: give each its own")
+    if len(plugins) > PLUGINS_MAX:
+        document.report(loc, f"all policies together may have {PLUGINS_MAX} plugins: remove this one")
+
+
+def _algorithms(options: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, Any]]:
+    chosen = _mapping(options.get("congestion_control"))
+    loc = (*loc, "congestion_control")
+    yield (*loc, "request"), chosen.get("request")
+    accepted = chosen.get("accept")
+    for i, name in enumerate(accepted if isinstance(accepted, list) else ()):
+        yield (*loc, "accept", i), name
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A compiled BPF C file: made by ``compile.py`` in a child process, loaded here as often as needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import struct
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pm.errors import PmError, SystemUnfit
+from pm.linux.bpf import compiler, libbpf
+
+SOURCES = Path(__file__).resolve().parents[3] / "bpf_pm"
+PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
+
+_LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two struct bpf_insn, each with half of the value
+_LOAD_IMM64 = struct.Struct("=BB2xI4xI")  # opcode, registers, low half, high half
+_PSEUDO_MAP_FD = 1
+
+
+class BpfObject(NamedTuple):
+    """``maps``: name -> (descriptor in the compiler's process, spec); ``programs``: name -> instructions."""
+
+    maps: Mapping[str, tuple[int, libbpf.MapSpec]]
+    programs: Mapping[str, bytes]
+
+    def load(
+        self, program: str, *, maps: Mapping[str, int], constants: Mapping[int, int], log_file: Path
+    ) -> int:
+        """Load a sock_ops program with our maps (name -> descriptor) and constants (placeholder -> value).
+
+        Raises SystemUnfit, without the privileges or where the kernel's verifier refuses the program;
+        its log is in ``log_file`` then.
+        """
+        descriptors = {fd: maps[name] for name, (fd, _) in self.maps.items()}
+        instructions = link_instructions(self.programs[program], descriptors, constants)
+        try:
+            return libbpf.load_sock_ops(program, instructions)
+        except libbpf.ProgramRefused as e:
+            if not e.log:
+                raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
+            _write(log_file, e.log)
+            raise SystemUnfit(
+                f"the kernel's verifier refused the BPF program {program}",
+                f"it needs Linux 5.19 or newer; the verifier's log is in {log_file}",
+            ) from e
+
+
+async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] = ()) -> BpfObject:
+    """Compile with BCC in a child process: about 0.15 s, and 100 MiB that go with it.
+
+    Raises SystemUnfit where BCC is missing or may not create maps, PmError for C that does not
+    compile; the whole output is in ``log_file``.
+    """
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", compiler.__file__, source, *cflags,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        output, errors = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    if child.returncode == compiler.EXIT_NO_BCC:
+        raise SystemUnfit("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
+    if child.returncode != 0:
+        await asyncio.to_thread(_write, log_file, errors.decode(errors="replace"))
+        if os.strerror(1).encode() in errors:  # EPERM
+            raise SystemUnfit("creating BPF maps is not permitted", PRIVILEGES)
+        raise PmError(f"{source.name} does not compile", f"the compiler's output is in {log_file}")
+    return parse_object(output)
+
+
+def parse_object(output: bytes) -> BpfObject:
+    """What ``compile.py`` prints."""
+    document = json.loads(output)
+    return BpfObject(
+        maps={name: (m.pop("fd"), libbpf.MapSpec(**m)) for name, m in document["maps"].items()},
+        programs={name: bytes.fromhex(code) for name, code in document["programs"].items()},
+    )
+
+
+def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Mapping[int, int]) -> bytes:
+    """Put our map descriptors and 64-bit constants in the place of those it was compiled with.
+
+    Raises KeyError for a map that is not in ``descriptors``.
+    """
+    linked = bytearray(code)
+    offset = 0
+    while offset < len(code):
+        if code[offset] != _LD_IMM64:
+            offset += 8
+            continue
+        opcode, registers, low, high = _LOAD_IMM64.unpack_from(code, offset)
+        value = high << 32 | low
+        value = descriptors[low] if registers >> 4 == _PSEUDO_MAP_FD else constants.get(value, value)
+        _LOAD_IMM64.pack_into(linked, offset, opcode, registers, value & 0xFFFFFFFF, value >> 32)
+        offset += 16
+    return bytes(linked)
+
+
+def _write(log_file: Path, text: str) -> None:
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    log_file.write_text(text)

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What this kernel and these privileges offer, and the command that mends what is missing.
+
+Every check copes without root, only reads, and maps no library: ``mptcp-pm doctor`` shows them all,
+``require`` ends a start that cannot work.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from sys import byteorder
+
+from pm.errors import SystemUnfit
+from pm.linux.host.mounts import find_mount
+from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
+from pm.linux.host.sysctl import SYSCTLS, find_spelling
+from pm.linux.netlink import framing
+from pm.linux.netlink.inet_diag import IPPROTO_MPTCP
+from pm.linux.netlink.sock_diag import can_diagnose
+
+OLDEST_KERNEL = (5, 19)
+NEWER_KERNEL = "boot Linux 5.19 or newer with CONFIG_MPTCP=y (`apt install linux-image-amd64`)"
+LD_CACHE = Path("/etc/ld.so.cache")
+BTF = Path("/sys/kernel/btf/vmlinux")
+JIT = Path("/proc/sys/net/core/bpf_jit_enable")
+
+NETLINK_GENERIC, GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 16, 3
+CTRL_ATTR_FAMILY_NAME, CTRL_ATTR_OPS, CTRL_ATTR_MCAST_GROUPS = 2, 6, 7
+CTRL_ATTR_OP_ID, CTRL_ATTR_MCAST_GRP_NAME = 1, 1
+EVENT_GROUP = "mptcp_pm_events"
+COMMANDS = {8: "ANNOUNCE", 9: "REMOVE", 10: "SUBFLOW_CREATE", 11: "SUBFLOW_DESTROY"}  # MPTCP_PM_CMD_*
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One capability. ``found`` says what is there; ``remedy`` what to do, "" where nothing is to do."""
+
+    name: str
+    ok: bool
+    required: bool
+    found: str
+    remedy: str
+
+
+def probe() -> list[Check]:
+    """Every check, the fundamental ones first. Takes some milliseconds."""
+    return [
+        _kernel(),
+        _mptcp(),
+        _mptcp_pm(),
+        _capability(Capability.NET_ADMIN),
+        _capability(Capability.BPF),
+        _path_manager_sysctl(),
+        _cgroup2(),
+        _bpffs(),
+        _bcc(),
+        _library("libbpf.so.1", "libbpf1"),
+        _diagnosis("tcp_diag", socket.IPPROTO_TCP),
+        _diagnosis("mptcp_diag", IPPROTO_MPTCP),
+        _btf(),
+        _jit(),
+        _join_initial_address(),
+        _bpf_datapath(),
+        _delack_segments(),
+    ]
+
+
+def require(checks: Iterable[Check]) -> None:
+    """Raises SystemUnfit for the first required check that failed."""
+    for check in checks:
+        if check.required and not check.ok:
+            raise SystemUnfit(
+                f"{check.name}: {check.found}", f"{check.remedy}; `mptcp-pm doctor` shows all that is missing"
+            )
+
+
+def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> Check:
+    return Check(name, ok, required, found, "" if ok else remedy)
+
+
+def _kernel() -> Check:
+    release = os.uname().release
+    version = re.match(r"(\d+)\.(\d+)", release)
+    ok = version is not None and tuple(map(int, version.groups())) >= OLDEST_KERNEL
+    return _check("kernel", ok, release, NEWER_KERNEL)
+
+
+def _mptcp() -> Check:
+    value = _read(SYSCTLS / "enabled")
+    if value is None:
+        return _check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
+    found = "enabled" if value == "1" else "disabled in this network namespace"
+    return _check("mptcp", value == "1", found, "run `sysctl -w net.mptcp.enabled=1`")
+
+
+def _path_manager_sysctl() -> Check:
+    name = "path_manager_sysctl"
+    spelling = find_spelling()
+    if spelling is None:
+        return _check(name, False, "no path managers in user space", NEWER_KERNEL)
+    path = SYSCTLS / spelling.name
+    value = _read(path)
+    writable = os.access(path, os.W_OK, effective_ids=True)
+    found = f"net.mptcp.{spelling.name}={value}, {'writable' if writable else 'read-only here'}"
+    return _check(
+        name,
+        writable or value == spelling.userspace,
+        found,
+        f"run `{spelling.command}` in this network namespace, or name it among the container's sysctls",
+        required=not _is_patched(),  # there, programs claim sessions one by one
+    )
+
+
+def _mptcp_pm() -> Check:
+    name = "mptcp_pm"
+    try:
+        commands, groups = _generic_family(name)
+    except OSError as e:
+        return _check(name, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
+    missing = [f"MPTCP_PM_CMD_{command}" for number, command in COMMANDS.items() if number not in commands]
+    missing += [] if EVENT_GROUP in groups else [f"group {EVENT_GROUP}"]
+    found = f"missing: {', '.join(missing)}" if missing else "events and commands for user space"
+    return _check(name, not missing, found, NEWER_KERNEL)
+
+
+def _capability(capability: Capability) -> Check:
+    held = effective_capabilities()
+    name = f"cap_{capability.name.lower()}"
+    ok = capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
+    remedy = "run as root, or with AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
+    if ok and in_user_namespace():
+        return _check(name, False, "held in a user namespace only", "run in the initial user namespace")
+    return _check(name, ok, "held" if ok else "not held", remedy)
+
+
+def _cgroup2() -> Check:
+    mount = find_mount("cgroup2")
+    # With cgroup version 1 at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
+    target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
+    return _check(
+        "cgroup2",
+        mount is not None,
+        str(mount or "not mounted"),
+        f"run `mkdir -p {target} && mount -t cgroup2 cgroup2 {target}`",
+    )
+
+
+def _bpffs() -> Check:
+    mount = find_mount("bpf")
+    return _check(
+        "bpffs",
+        mount is not None,
+        str(mount or "not mounted"),
+        "run `mount -t bpf bpf /sys/fs/bpf`",
+        required=False,
+    )
+
+
+def _bcc() -> Check:
+    library = _library("libbcc.so.0", "libbpfcc")
+    if importlib.util.find_spec("bcc") is None:
+        return _check(
+            "bcc",
+            False,
+            "the Python module bcc is not installed",
+            "run `apt install python3-bpfcc` (a virtual environment needs --system-site-packages to see it)",
+        )
+    return _check("bcc", library.ok, library.found, library.remedy)
+
+
+def _library(soname: str, package: str) -> Check:
+    """Looks into the dynamic linker's cache: loading it would map it."""
+    try:
+        cache = LD_CACHE.read_bytes()
+    except OSError:
+        cache = b""
+    for match in re.finditer(rb"/[^\0]*/" + re.escape(soname.encode()) + rb"(?=\0)", cache):
+        path = os.fsdecode(match[0])
+        if os.path.exists(path):
+            return _check(soname, True, path, "")
+    return _check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
+
+
+def _diagnosis(module: str, protocol: int) -> Check:
+    ok = can_diagnose(protocol)
+    return _check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
+
+
+def _btf() -> Check:
+    ok = BTF.exists()
+    return _check(
+        "btf",
+        ok,
+        "available" if ok else "not available",
+        "boot a kernel with CONFIG_DEBUG_INFO_BTF=y",
+        required=False,
+    )
+
+
+def _jit() -> Check:
+    # The sysctl exists in the initial network namespace only, for root only.
+    value = _read(JIT)
+    found = "not visible from here" if value is None else "disabled" if value == "0" else "enabled"
+    return _check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
+
+
+def _join_initial_address() -> Check:
+    value = _read(SYSCTLS / "allow_join_initial_addr_port")
+    return _check(
+        "join_initial_address",
+        value == "1",
+        "peers may join the address they connected to" if value == "1" else "peers are told not to join it",
+        "run `sysctl -w net.mptcp.allow_join_initial_addr_port=1`",
+        required=False,
+    )
+
+
+def _bpf_datapath() -> Check:
+    ok = _is_patched()
+    return _check(
+        "bpf_datapath",
+        ok,
+        "bpf_open_subflow is there" if ok else "no helper bpf_open_subflow: a stock kernel",
+        "boot the kernel of kernel/README.md; the netlink datapath needs none",
+        required=False,
+    )
+
+
+def _delack_segments() -> Check:
+    ok = _is_patched()
+    return _check(
+        "delack_segments",
+        ok,
+        "the option delayed_ack counts segments"
+        if ok
+        else "no TCP_BPF_DELACK_SEGS: the option delayed_ack limits the time only",
+        "boot the kernel of kernel/README.md to have ACKs counted in segments too",
+        required=False,
+    )
+
+
+def _is_patched() -> bool:
+    """docs/kernel-abi.md, "Telling the kernels apart"."""
+    return (SYSCTLS / "bpf_max_subflows").exists()
+
+
+def _generic_family(name: str) -> tuple[set[int], set[str]]:
+    """Command numbers and multicast group names of a generic netlink family. OSError where it is unknown."""
+    encoded = name.encode() + b"\0"
+    header = bytes((CTRL_CMD_GETFAMILY, 1, 0, 0))
+    request = header + framing.ATTRIBUTE.pack(4 + len(encoded), CTRL_ATTR_FAMILY_NAME) + encoded
+    with framing.open_socket(NETLINK_GENERIC, 1 << 16) as sock:
+        sock.send(framing.pack(GENL_ID_CTRL, framing.NLM_F_REQUEST, 0, request))
+        data = sock.recv(1 << 16)
+    message = next(framing.messages(data))
+    if message.type == framing.NLMSG_ERROR:
+        code = framing.error_of(data, message)
+        raise OSError(code, os.strerror(code))
+    commands: set[int] = set()
+    groups: set[str] = set()
+    for type_, start, end in framing.attributes(data, message.start + 4, message.end):
+        if type_ not in (CTRL_ATTR_OPS, CTRL_ATTR_MCAST_GROUPS):
+            continue
+        for _, nested, nested_end in framing.attributes(data, start, end):
+            for field, at, field_end in framing.attributes(data, nested, nested_end):
+                if type_ == CTRL_ATTR_OPS and field == CTRL_ATTR_OP_ID:
+                    commands.add(int.from_bytes(data[at:field_end], byteorder))
+                elif type_ == CTRL_ATTR_MCAST_GROUPS and field == CTRL_ATTR_MCAST_GRP_NAME:
+                    groups.add(data[at : field_end - 1].decode())
+    return commands, groups
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return None

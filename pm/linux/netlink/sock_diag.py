@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Asking the kernel about MPTCP sessions and their TCP subflows (NETLINK_SOCK_DIAG).
+
+The kernel answers a look-up inside send() and fills the next part of a dump inside recv(): nothing
+here waits, so look-ups are plain calls.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from pm.errors import KernelRefused
+from pm.linux.netlink import framing
+from pm.linux.netlink.inet_diag import (
+    SessionInfo,
+    SubflowRecord,
+    SubflowStats,
+    dump_request,
+    lookup_request,
+    parse_session_info,
+    parse_storage,
+    parse_subflow,
+    parse_subflow_stats,
+    protocol_request,
+    read_part,
+    session_request,
+    storages_request,
+)
+from pm.model import Subflow
+
+NETLINK_SOCK_DIAG = 4
+BATCH = 64  # look-ups in one send(): their answers fit the receive buffer also where it is limited
+RECEIVE_BUFFER_BYTES = 1 << 20
+RECEIVE_BYTES = 64 << 10  # no part of a dump is larger
+DUMP_ATTEMPTS = 5
+
+
+class SockDiag:
+    """Sessions and subflows of this network namespace (pm.kernel.Diagnosis). Holds a socket.
+
+    ``interface_of`` gives the index of the interface with a local address, 0 for unknown: without it,
+    sockets that are bound to an interface are not found by look-up.
+    Raises KernelRefused where the kernel answers with an error other than "no such socket".
+    """
+
+    def __init__(self, interface_of: Callable[[str], int] = lambda _: 0) -> None:
+        self._interface_of = interface_of
+        self._socket = _open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def subflow_stats(self, subflows: Sequence[Subflow]) -> list[SubflowStats | None]:
+        """One answer per subflow, in order; None where there is no such socket, or it is in TIME_WAIT."""
+        return [
+            message and parse_subflow_stats(data, message)
+            for data, message in self._look_up_subflows(subflows)
+        ]
+
+    def subflow_exists(self, subflow: Subflow) -> bool:
+        return self.subflow_stats((subflow,))[0] is not None
+
+    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
+        """The socket of a subflow, by its 4-tuple; None where it is gone, or no MPTCP subflow."""
+        ((data, message),) = self._look_up_subflows((subflow,))
+        return message and parse_subflow(data, message)
+
+    def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
+        """One answer per local token, in order; None where there is no such session."""
+        answers = self._look_up([session_request(token) for token in tokens])
+        return [message and parse_session_info(data, message) for data, message in answers]
+
+    def session_figures(self, token: int) -> SessionInfo | None:
+        """What the kernel counts of one session."""
+        return self.session_infos((token,))[0]
+
+    def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
+        """Payload sent and received. Before Linux 6.5 only the subflows count, and only those that live."""
+        figures = self.session_figures(token)
+        if figures is None:
+            return 0
+        if figures.counted:
+            return figures.bytes_sent + figures.bytes_received
+        return sum(s.bytes_sent + s.bytes_received for s in self.subflow_stats(subflows) if s)
+
+    def dump_subflows(self) -> Iterator[SubflowRecord]:
+        """All MPTCP subflows, read from the kernel as the caller asks for them.
+
+        A subflow that opens meanwhile may be missing, and one can come twice: where the kernel calls its
+        dump inconsistent, it is read once more. The last record is the truth.
+        """
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for _ in range(DUMP_ATTEMPTS):
+                done = interrupted = False
+                # A socket of its own: it runs one dump at a time, and look-ups go on meanwhile.
+                with _open() as sock:
+                    sock.send(dump_request(family))
+                    while not done:
+                        records: list[SubflowRecord] = []
+                        done, inconsistent = read_part(_receive_part(sock), records, parse_subflow)
+                        interrupted = interrupted or inconsistent
+                        yield from records
+                if not interrupted:
+                    break
+
+    def _look_up_subflows(self, subflows: Sequence[Subflow]) -> list[tuple[bytes, framing.Message | None]]:
+        interface_of = self._interface_of
+        # IPv4 text finds v4-mapped sockets too.
+        return self._look_up(
+            [
+                lookup_request(s.local, s.local_port, s.remote, s.remote_port, interface_of(s.local))
+                for s in subflows
+            ]
+        )
+
+    def _look_up(self, requests: Sequence[bytes]) -> list[tuple[bytes, framing.Message | None]]:
+        """The answer to each request, in order; None for ENOENT."""
+        answers: list[tuple[bytes, framing.Message]] = []
+        try:
+            for first in range(0, len(requests), BATCH):
+                batch = requests[first : first + BATCH]
+                self._socket.send(b"".join(batch))
+                # The kernel has answered them one by one, in order, each with one message.
+                for _ in batch:
+                    data = self._socket.recv(RECEIVE_BYTES)
+                    message = framing.message_at(data, 0)
+                    assert message, "the kernel sends whole messages"
+                    answers.append((data, message))
+        except OSError as e:
+            # An answer is missing: a new socket, since the next look-up must not find the others in this one.
+            self._socket.close()
+            self._socket = _open()
+            raise KernelRefused("looking up sockets", e.errno or 0) from e
+        return [(data, message if _found(data, message) else None) for data, message in answers]
+
+
+def read_storages(map_fd: int, ports: Collection[tuple[int, int]]) -> dict[int, bytes]:
+    """Of the TCP sockets with one of these (local, remote) ports: cookie -> value of an sk_storage map.
+
+    One walk over all sockets for each family. Raises KernelRefused.
+    """
+    found: list[tuple[int, bytes]] = []
+    if not ports:  # the kernel refuses an empty filter
+        return {}
+    for family in (socket.AF_INET, socket.AF_INET6):
+        with _open() as sock:
+            sock.send(storages_request(family, map_fd, ports))
+            done = False
+            while not done:
+                done, _ = read_part(_receive_part(sock), found, parse_storage)
+    return dict(found)
+
+
+def can_diagnose(protocol: int) -> bool:
+    """Whether the kernel has tcp_diag (IPPROTO_TCP), mptcp_diag (IPPROTO_MPTCP), loaded on demand."""
+    try:
+        with _open() as sock:
+            sock.send(protocol_request(protocol))
+            read_part(sock.recv(RECEIVE_BYTES), [], parse_subflow)
+    except (OSError, KernelRefused):
+        return False
+    return True
+
+
+def _open() -> socket.socket:
+    return framing.open_socket(NETLINK_SOCK_DIAG, RECEIVE_BUFFER_BYTES)
+
+
+def _receive_part(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(RECEIVE_BYTES)
+    except OSError as e:
+        raise KernelRefused("listing sockets", e.errno or 0) from e
+
+
+def _found(data: bytes, message: framing.Message) -> bool:
+    if message.type != framing.NLMSG_ERROR:
+        return True
+    code = framing.error_of(data, message)
+    if code != errno.ENOENT:
+        raise KernelRefused("looking up sockets", code)
+    return False

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a path manager is: a class that names itself, its parameters and the subflows it wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Protocol
+
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowState, Wanted
+
+
+class SubflowView(Protocol):
+    """A subflow as a path manager sees it: read only. Fields are those of ``pm.model.Subflow``."""
+
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def local(self) -> str: ...
+    @property
+    def remote(self) -> str: ...
+    @property
+    def remote_port(self) -> int: ...
+    @property
+    def state(self) -> SubflowState: ...
+    @property
+    def origin(self) -> Origin: ...
+    @property
+    def backup(self) -> bool: ...
+    @property
+    def peer_backup(self) -> bool: ...
+
+
+class SessionView(Protocol):
+    """A session as a path manager sees it: read only.
+
+    ``local``, ``remote`` and ``remote_port`` are those of the initial subflow, ``remotes`` what the
+    peer announced. ``deny_join_id0``: the peer refuses joins to its initial address (RFC 8684,
+    section 3.1). ``socket_family`` is 4 or 6; an IPv6 socket can have IPv4 subflows too.
+    """
+
+    @property
+    def role(self) -> Role: ...
+    @property
+    def socket_family(self) -> int: ...
+    @property
+    def local(self) -> str: ...
+    @property
+    def remote(self) -> str: ...
+    @property
+    def remote_port(self) -> int: ...
+    @property
+    def initial_pair(self) -> Pair: ...
+    @property
+    def remotes(self) -> tuple[RemoteAddress, ...]: ...
+    @property
+    def subflows(self) -> Sequence[SubflowView]: ...
+    @property
+    def deny_join_id0(self) -> bool: ...
+
+
+class PathManager(Protocol):
+    """What a path manager must have. Instances hold nothing: all state is in the arguments."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one sentence for the configuration reference
+    Parameters: ClassVar[type]  # frozen dataclass, fields annotated like those of pm.config.model
+
+    @staticmethod
+    def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
+        """The subflows that should exist now, the initial one included.
+
+        ``addresses`` are the usable local addresses of the session's family or families. Pure: same
+        arguments, same answer. Level-triggered: called again after anything changed.
+        """

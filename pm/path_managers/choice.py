@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A policy's path manager: its name and its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pm.path_managers.registry import registry
+
+if TYPE_CHECKING:
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
+
+
+@dataclass(frozen=True, slots=True)
+class PathManagerChoice:
+    """A path manager by name with its parameters (an instance of that path manager's ``Parameters``)."""
+
+    name: str
+    parameters: Any
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return path_manager_schema(handler)
+
+
+def path_manager_schema(handler: GetCoreSchemaHandler) -> CoreSchema:
+    """``name``, or ``{name: parameters}`` with that path manager's own parameters."""
+    from pydantic_core import core_schema
+
+    choices = {
+        name: core_schema.typed_dict_field(handler.generate_schema(path_manager.Parameters), required=False)
+        for name, path_manager in registry().items()
+    }
+    by_name = core_schema.typed_dict_schema(choices, extra_behavior="forbid")
+
+    def spell_out(value: Any) -> Any:
+        if isinstance(value, str):
+            return {value: {}}
+        if isinstance(value, dict):
+            return {name: {} if parameters is None else parameters for name, parameters in value.items()}
+        return value
+
+    def choose(value: dict[str, Any]) -> PathManagerChoice:
+        if len(value) != 1:
+            raise ValueError(f"must name one path manager, not {len(value)}: write `path_manager: none`")
+        [(name, parameters)] = value.items()
+        return PathManagerChoice(name, parameters)
+
+    spelled_out = core_schema.no_info_before_validator_function(spell_out, by_name)
+    return core_schema.no_info_after_validator_function(choose, spelled_out)

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which policy owns a cgroup: globs over cgroup paths, the innermost and most specific one first.
+
+Pure: paths are text relative to the cgroup2 root, ``/`` for the root itself and ``/a/b`` below it.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Every level ends at a slash or at the end of the path.
+_LEVEL_END = r"(?![^/])"
+_NEVER = r"(?!)"
+
+
+def specificity(glob: str) -> tuple[int, ...]:
+    """Rank of a glob among those that match the same cgroup: the greatest wins.
+
+    Compared in this order: levels without any wildcard, levels other than ``**``, literal
+    characters in levels that have wildcards, ``[...]`` sets, single characters (literal, set or
+    ``?``), and fewer ``*``. Globs that are equal in all of these are ordered by their text.
+    """
+    literal_levels = levels = literals = sets = singles = stars = 0
+    for level in split_glob(glob):
+        if level == "**":
+            continue
+        tokens = _tokens(level)
+        levels += 1
+        wild = [t for t in tokens if t in ("*", "?") or len(t) > 1]
+        literal_levels += not wild
+        literals += len(tokens) - len(wild) if wild else 0
+        sets += sum(len(t) > 1 for t in tokens)
+        stars += tokens.count("*")
+        singles += len(tokens) - tokens.count("*")
+    return literal_levels, levels, literals, sets, singles, -stars
+
+
+def split_glob(glob: str) -> tuple[str, ...]:
+    """The levels of a cgroup glob, () for the root. Raises ValueError with what would be right.
+
+    ``*`` and ``?`` stay within a level; ``[abc]``, ``[a-z]`` and ``[!abc]`` stand for one character
+    and quote special ones (``[*]``); a level ``**`` is any number of levels, none included. A
+    backslash is an ordinary character: systemd uses it in the names of cgroups.
+    """
+    if not glob.startswith("/"):
+        raise ValueError(f"must start with `/`, the cgroup2 root: write `/{glob}`")
+    if glob == "/":
+        return ()
+    if re.search(r"[\x00-\x1f\x7f]", glob):
+        raise ValueError("has a control character, which no cgroup name has: remove it")
+    levels = glob[1:].split("/")
+    if ".." in levels:
+        raise ValueError("leads outside the cgroup2 root: write the path without `..`")
+    if "." in levels:
+        raise ValueError("has a level `.`: leave it out")
+    if not all(levels):
+        tidy = re.sub("/+", "/", glob).rstrip("/") or "/"
+        raise ValueError(f"has an empty level: write `{tidy}`")
+    for level in levels:
+        if "**" in level and level != "**":
+            raise ValueError(f"bad glob: `**` must be a whole level, not part of `{level}`: write `*`")
+        _tokens(level)
+    return tuple(levels)
+
+
+def _tokens(level: str) -> list[str]:
+    """A level as single characters and whole sets. Raises ValueError for a bad set."""
+    tokens = []
+    i = 0
+    while i < len(level):
+        end = i + 1
+        if level[i] == "[":
+            body = i + 2 if level[i + 1 : i + 2] == "!" else i + 1
+            close = level.find("]", body + 1)  # a `]` right after the start is a member of the set
+            if close < 0:
+                raise ValueError(f"bad glob: `[` is not closed in `{level}`: add `]`, or write `[[]`")
+            for low, high in _members(level[i : close + 1]):
+                if high and low > high:
+                    raise ValueError(f"bad glob: the range `{low}-{high}` is backwards: write `{high}-{low}`")
+            end = close + 1
+        tokens.append(level[i:end])
+        i = end
+    return tokens
+
+
+def _regex(levels: tuple[str, ...]) -> str:
+    """Matches the whole path of a glob, the root being the empty text.
+
+    Whatever stands between two wildcards has a fixed length, so its leftmost match is as good as
+    any: atomic groups keep a hostile cgroup name from making the search exponential.
+    """
+    runs: list[list[str]] = [[]]
+    for level in levels:
+        if level == "**":
+            runs.append([])
+        else:
+            runs[-1].append(_level_regex(level))
+    first, *rest = ["".join(run) for run in runs]
+    if not rest:
+        return first
+    middle = "".join(rf"(?>(?:/[^/]+)*?{run})" for run in rest[:-1] if run)
+    return rf"{first}{middle}(?:/[^/]+)*{rest[-1]}"
+
+
+def _level_regex(level: str) -> str:
+    parts: list[str] = [""]
+    for token in _tokens(level):
+        if token == "*":
+            parts.append("")
+        elif token == "?":
+            parts[-1] += "[^/]"
+        elif len(token) > 1:
+            parts[-1] += _set_regex(token)
+        else:
+            parts[-1] += re.escape(token)
+    first, *rest = parts
+    if not rest:
+        return f"/{first}{_LEVEL_END}"
+    middle = "".join(f"(?>[^/]*?{part})" for part in rest[:-1] if part)
+    return f"(?>/(?=[^/]){first}{middle}[^/]*{rest[-1]}{_LEVEL_END})"
+
+
+def _set_regex(token: str) -> str:
+    inverted = token[1] == "!"
+    members = [
+        f"{re.escape(low)}-{re.escape(high)}" if high else re.escape(low) for low, high in _members(token)
+    ]
+    return f"[{'^/' * inverted}{''.join(members)}]"
+
+
+def _members(token: str) -> list[tuple[str, str]]:
+    """Characters (c, "") and ranges (low, high) of a set."""
+    return re.findall(r"(.)(?:-(.))?", token[2:-1] if token[1] == "!" else token[1:-1])
+
+
+def _above_regexes(levels: tuple[str, ...]) -> list[str]:
+    """Match every path that has something which the glob could match strictly below it."""
+    branches = []
+    prefix = ""
+    for level in levels:
+        if level == "**":
+            branches.append(rf"{prefix}(?:/[^/]+)*")
+            break
+        branches.append(prefix)
+        prefix += _level_regex(level)
+    return branches

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Performs actions: the one place that changes the kernel's subflows, and that records what it did."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from pm.errors import KernelRefused
+from pm.kernel import Commands, Prepared
+from pm.model import Origin
+from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.session import Session
+from pm.sessions.session_table import SessionTable
+
+log = structlog.get_logger(__name__)
+
+# (seconds since the epoch, kind, action, session, detail): what watchers of the service are told
+Publish = Callable[[float, str, str, Session, dict[str, Any]], None]
+
+FirstOpens = tuple[tuple[Open, Prepared], ...]
+
+
+class Executor:
+    """``counters`` has ``<action>`` and ``<action>_refused`` for every kind of action."""
+
+    def __init__(
+        self, *, table: SessionTable, commands: Commands, publish: Publish, counters: Counter[str]
+    ) -> None:
+        self._table = table
+        self._commands = commands
+        self._publish = publish
+        self._counters = counters
+
+    def perform(
+        self, session: Session, action: Action, origin: Origin = Origin.POLICY
+    ) -> KernelRefused | None:
+        """Execute one action; the kernel's refusal is recorded and returned.
+
+        A refused ``Open`` is noted in ``session.retries`` with the time of the next try.
+        """
+        now = time.time()
+        name = type(action).__name__.lower()
+        try:
+            self._execute(session, action, origin, now)
+        except KernelRefused as e:
+            self._counters[f"{name}_refused"] += 1
+            self._refused(session, action, e, now)
+            return e
+        self._counters[name] += 1
+        return None
+
+    def prepare(self, action: Open) -> Prepared:
+        """The command of ``action``, to be armed or sent."""
+        pair = action.pair
+        return self._commands.prepare_subflow(
+            pair.local, action.local_id, pair.remote, pair.remote_port, backup=action.backup
+        )
+
+    def record(self, session: Session, opens: FirstOpens, outcomes: Sequence[KernelRefused | None]) -> None:
+        """Note what became of opens that were armed."""
+        now = time.time()
+        for (action, _), refused in zip(opens, outcomes, strict=True):
+            if refused:
+                self._counters["open_refused"] += 1
+                self._refused(session, action, refused, now)
+            else:
+                self._counters["open"] += 1
+                self._table.opening(session, action, Origin.POLICY, now)
+
+    def _execute(self, session: Session, action: Action, origin: Origin, now: float) -> None:
+        token, commands = session.token, self._commands
+        match action:
+            case Open():
+                commands.create_subflow(token, self.prepare(action))
+                self._table.opening(session, action, origin, now)
+            case Close(subflow, reason):
+                try:
+                    commands.destroy_subflow(
+                        token,
+                        subflow.local,
+                        subflow.local_port,
+                        subflow.remote,
+                        subflow.remote_port,
+                        socket_family=subflow.socket_family,
+                    )
+                except KernelRefused as e:
+                    if e.errno != errno.ESRCH:  # gone already
+                        raise
+                self._table.forget(session, subflow)
+                session.history.add(now, "subflow_closed", f"{subflow.pair}: {reason}")
+                self._publish(now, "subflow", "closed", session, {"subflow": subflow.id, "reason": reason})
+            case SetBackup(subflow, backup, reason):
+                commands.set_backup(
+                    token,
+                    subflow.local,
+                    subflow.local_port,
+                    subflow.remote,
+                    subflow.remote_port,
+                    backup=backup,
+                )
+                subflow.backup = backup
+                session.history.add(now, "backup_set" if backup else "backup_cleared", subflow.pair)
+                detail = {"subflow": subflow.id, "backup": backup, "reason": reason}
+                self._publish(now, "subflow", "priority", session, detail)
+            case Announce(ip, local_id):
+                # Noted even where the kernel refuses: it would refuse again at every change.
+                session.announced = {**(session.announced or {}), ip: local_id}
+                commands.announce(token, ip, local_id)
+                session.history.add(now, "address_announced", ip)
+            case Withdraw(ip, local_id):
+                if session.announced:
+                    session.announced.pop(ip, None)
+                commands.withdraw(token, local_id)
+                session.history.add(now, "address_withdrawn", ip)
+
+    def _refused(self, session: Session, action: Action, error: KernelRefused, now: float) -> None:
+        if "userspace PM not selected" in error.reason:
+            session.managed = False
+            session.history.add(now, "unmanaged", "the kernel's own path manager has this session")
+            return
+        session.history.add(now, f"{type(action).__name__.lower()}_refused", str(error))
+        if isinstance(action, Open):
+            retry = self._table.failed(session, action.pair, str(error), time.monotonic())
+            log.info(
+                "subflow_refused",
+                token=f"{session.token:#010x}",
+                pair=str(action.pair),
+                error=str(error),
+                failures=retry.failures,
+            )

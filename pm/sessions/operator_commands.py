@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the operator does to one session's subflows, over REST or the CLI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pm.errors import NotFound
+from pm.model import Origin, Pair, Subflow
+from pm.sessions.actions import Action, Close, Open, SetBackup
+from pm.sessions.executor import Executor
+from pm.sessions.session import Session
+from pm.sessions.session_table import SessionTable
+
+
+class ByHand:
+    """Every method raises NotFound, and KernelRefused."""
+
+    def __init__(
+        self, *, table: SessionTable, executor: Executor, local_id: Callable[[Session, str], int]
+    ) -> None:
+        """``local_id`` gives the address id of a local address within a session."""
+        self._table = table
+        self._executor = executor
+        self._local_id = local_id
+
+    def open_subflow(self, token: int, pair: Pair, *, backup: bool) -> Subflow:
+        session = self._session(token)
+        self._perform(session, Open(pair, self._local_id(session, pair.local), backup, "by hand"))
+        return session.subflows[-1]
+
+    def close_subflow(self, token: int, subflow_id: str) -> None:
+        """The path manager does not open it again until a reload."""
+        session = self._session(token)
+        subflow = self._subflow(session, subflow_id)
+        self._perform(session, Close(subflow, "by hand"))
+        if subflow.origin in (Origin.POLICY, Origin.INITIAL):
+            session.held = {**(session.held or {})}
+            session.held[subflow.pair] = session.held.get(subflow.pair, 0) + 1
+
+    def set_backup(self, token: int, subflow_id: str, *, backup: bool) -> None:
+        """The path manager leaves the flag alone from now on."""
+        session = self._session(token)
+        subflow = self._subflow(session, subflow_id)
+        self._perform(session, SetBackup(subflow, backup, "by hand"))
+        subflow.backup_by_hand = True
+
+    def _perform(self, session: Session, action: Action) -> None:
+        if refused := self._executor.perform(session, action, Origin.OPERATOR):
+            raise refused
+
+    def _session(self, token: int) -> Session:
+        if session := self._table.get(token):
+            return session
+        raise NotFound(f"no session {token:#010x}", "list them with `mptcp-pm sessions`")
+
+    def _subflow(self, session: Session, subflow_id: str) -> Subflow:
+        for subflow in session.subflows:
+            if subflow.id == subflow_id:
+                return subflow
+        raise NotFound(
+            f"session {session.token:#010x} has no subflow {subflow_id}",
+            f"list them with `mptcp-pm session {session.token:#010x}`",
+        )

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Sessions between CREATED and ESTABLISHED: microseconds on a local network.
+
+What a session opens first depends on its kind alone (policy, addresses, role). It is remembered, and
+armed when the CREATED of another of that kind comes: it leaves the moment ESTABLISHED is read,
+before anything is decoded or planned. The plan that follows finds it done, or corrects it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from pm.kernel import Commands, Event
+from pm.model import SubflowState
+from pm.policies.model import Policy
+from pm.sessions.actions import Open
+from pm.sessions.executor import Executor, FirstOpens
+from pm.sessions.session import Session
+
+ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
+REMEMBERED_MAX = 4096
+
+Kind = tuple[object, ...]
+
+
+class Classify(Protocol):
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None: ...
+
+
+class Expected(NamedTuple):
+    """A session whose CREATED came and that nobody has needed yet. ``time`` is seconds since the epoch."""
+
+    event: Event
+    time: float
+    policy: Policy | None
+
+
+class Arrivals:
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        executor: Executor,
+        selector: Classify,
+        admit: Callable[[Expected], None],
+    ) -> None:
+        """``admit`` takes a session into the table, when it is needed there."""
+        self._commands = commands
+        self._executor = executor
+        self._selector = selector
+        self._admit = admit
+        self._expected: dict[int, Expected] = {}
+        self._armed: dict[int, FirstOpens] = {}
+        self._remembered: dict[Kind, FirstOpens] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop = asyncio.get_running_loop()
+
+    def expect(self, event: Event, now: float) -> None:
+        """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
+        policy = self.classify(event)
+        if policy and (opens := self._remembered.get(_kind_of(event, policy))):
+            self._commands.arm(event.token, [command for _, command in opens])
+            self._armed[event.token] = opens
+        self._expected[event.token] = Expected(event, now, policy)
+        if self._timer is None:
+            self._timer = self._loop.call_later(ADMIT_DELAY_S, self.admit_all)
+
+    def classify(self, event: Event) -> Policy | None:
+        return self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
+
+    def admit(self, token: int) -> None:
+        """Have a session in the table, if it was expected."""
+        if expected := self._expected.pop(token, None):
+            self._admit(expected)
+
+    def admit_all(self) -> None:
+        self.cancel()
+        for token in list(self._expected):
+            self.admit(token)
+
+    def take_armed(self, token: int) -> FirstOpens | None:
+        """What was armed for a session that is established now; its Message has the outcomes."""
+        return self._armed.pop(token, None)
+
+    def remember(self, event: Event, session: Session, policy: Policy) -> None:
+        """Keep what a session opened that had nothing yet, for the next ones of its kind."""
+        opens = [
+            Open(s.pair, s.local_id, s.backup, policy.path_manager.name)
+            for s in session.subflows
+            if s.state is SubflowState.OPENING
+        ]
+        if len(self._remembered) >= REMEMBERED_MAX:
+            self._remembered.clear()
+        self._remembered[_kind_of(event, policy)] = tuple((o, self._executor.prepare(o)) for o in opens)
+
+    def forget(self, token: int) -> None:
+        """The session is gone."""
+        if self._armed.pop(token, None):
+            self._commands.disarm(token)
+
+    def disarm(self) -> None:
+        """What is armed may be done already (a dump), or wrong."""
+        self._armed.clear()
+        self._commands.disarm()
+
+    def forget_kinds(self) -> None:
+        """Addresses or policies changed: nothing remembered holds any more."""
+        self._remembered.clear()
+        self.disarm()
+
+    def cancel(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _kind_of(event: Event, policy: Policy) -> Kind:
+    return (
+        policy.name,
+        event.family,
+        event.local,
+        event.remote,
+        event.remote_port,
+        event.server_side,
+        event.deny_join_id0,
+    )

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Shared by the scenario tests: configurations, and the subflows the kernel really has."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from tests.lab.lab import Lab, Traffic, cgroup2_root, run
+from tests.lab.service import Service
+from tests.lab.waiting import wait_for
+
+LINKS = {"addresses": {"include": ["eth*"]}}
+
+
+def config(*policies: dict[str, Any], **top: Any) -> dict[str, Any]:
+    return {**LINKS, **top, "policies": list(policies)}
+
+
+def policy(lab: Lab, cgroup: str, path_manager: Any = "fullmesh", **fields: Any) -> dict[str, Any]:
+    """A policy named after its cgroup inside the lab."""
+    name = cgroup.replace("/", ".").replace("*", "any") or "lab"
+    return {"name": name, "cgroup": lab.cgroup_path(cgroup), "path_manager": path_manager, **fields}
+
+
+def pairs_of(lab: Lab, ports: set[int] | None = None, ns: str = "client") -> list[Counter[tuple[str, str]]]:
+    """Established subflows per session as (local, remote) with multiplicity, sorted for comparing.
+
+    ``ports``: only sessions whose initial subflow has one of these local ports.
+    """
+    found = []
+    for flows in lab.subflows(ns).values():
+        if ports is None or any(f.initial and f.local_port in ports for f in flows):
+            found.append(Counter((f.local, f.remote) for f in flows if f.state == "ESTAB"))
+    return sorted(found, key=lambda c: sorted(c.items()))
+
+
+def wait_pairs(
+    lab: Lab, want: list[tuple[str, str]], sessions: int = 1, ns: str = "client", deadline_s: float = 15.0
+) -> None:
+    """Wait until there are exactly ``sessions`` sessions, each with exactly these subflows."""
+    expected = [Counter(want)] * sessions
+    wait_for(lambda: pairs_of(lab, ns=ns), deadline_s, until=lambda got: got == expected)
+
+
+def ports_of(client: Traffic) -> set[int]:
+    """The local ports of a client's connections."""
+    return {int(c["local"].split()[-1]) for c in client.report()}
+
+
+def mesh(lab: Lab, family: int = 4, server_links: int = 1) -> list[tuple[str, str]]:
+    """Every client address with the first ``server_links`` server addresses."""
+    return [
+        (a, b)
+        for a in lab.addresses("client", family)
+        for b in lab.addresses("server", family)[:server_links]
+    ]
+
+
+def wait_reported(
+    service: Service, subflows: int, sessions: int = 1, **query: str | int
+) -> list[dict[str, Any]]:
+    """Wait until REST reports this many sessions with this many established subflows each."""
+
+    def counts() -> list[dict[str, Any]]:
+        return service.sessions(**query)
+
+    return wait_for(
+        counts,
+        until=lambda found: (
+            [sum(f["state"] == "established" for f in s["subflows"]) for s in found] == [subflows] * sessions
+        ),
+    )
+
+
+def attached_programs(lab: Lab, cgroup: str, *, path_managers: bool = False) -> list[dict[str, Any]]:
+    """The sock_ops programs on a cgroup of the lab, as bpftool lists them: path managers, or all others."""
+    path = f"{cgroup2_root()}{lab.cgroup_path(cgroup)}"
+    listed = json.loads(run("bpftool", "-j", "cgroup", "show", path).strip() or "[]")
+    programs = [p for p in listed if p["attach_type"] in ("sock_ops", "cgroup_sock_ops")]
+    return [p for p in programs if p["name"].startswith("path_manager") is path_managers]
+
+
+def count_programs(lab: Lab, cgroup: str) -> tuple[int, int]:
+    """(classifiers and options, path managers) on a cgroup of the lab."""
+    others, path_managers = (attached_programs(lab, cgroup, path_managers=which) for which in (False, True))
+    return len(others), len(path_managers)

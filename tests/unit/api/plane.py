@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A control plane in memory, of real model objects: what the tests of REST and the CLI talk to."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from ipaddress import ip_network
+from typing import NamedTuple
+
+from pm.api.control import KernelCheck, LastReload, Status
+from pm.api.events import Broadcast, EventReader
+from pm.errors import ConfigError, KernelRefused, NotFound, Problem
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
+from pm.path_managers.choice import PathManagerChoice
+from pm.path_managers.fullmesh import FullMesh
+from pm.policies.model import Accept, Policy, Start
+from pm.sessions.history import History
+from pm.sessions.session import Retry, Session, SessionState
+
+SYNC = Policy(
+    name="sync",
+    cgroup="/system.slice/rsync*.service",
+    path_manager=PathManagerChoice("fullmesh", FullMesh.Parameters()),
+    start=Start(after=0.5, after_bytes=65536),
+    announce=True,
+    accept=Accept(max_subflows=8, from_=(ip_network("10.0.0.0/8"),)),
+)
+REST = Policy(name="rest", cgroup="/", path_manager=PathManagerChoice("none", None))
+CGROUP = "/system.slice/rsync1.service"
+
+
+class Figures(NamedTuple):
+    rtt_us: int = 1500
+    cwnd: int = 10
+    congestion_control: str = "cubic"
+    bytes_sent: int = 1000
+    bytes_received: int = 2000
+    retransmits: int = 3
+    delivery_rate: int = 125000
+    cookie: int = 4711
+
+
+class Report(NamedTuple):
+    plugin: str
+    sent: bool
+    received: bool
+    applied: int | None
+    refused: str | None
+
+
+class Check(NamedTuple):
+    name: str
+    ok: bool
+    required: bool
+    found: str
+    remedy: str
+
+
+def make_session(number: int, policy: Policy | None = SYNC) -> Session:
+    """A session with an initial subflow and one of its path manager."""
+    session = Session(
+        token=0xA0000000 + number,
+        number=number,
+        role=Role.CLIENT,
+        socket_family=4,
+        local="10.0.1.1",
+        local_port=40000 + number % 20000,
+        remote="10.0.1.2",
+        remote_port=443,
+        created=1.7e9 + number,
+        established=1.7e9 + number + 0.25,
+        state=SessionState.ESTABLISHED,
+        history=History(),
+        policy=policy,
+        remotes=(RemoteAddress("10.0.2.2", 0, 2),),
+        retries={Pair("10.0.3.1", "10.0.1.2", 443): Retry(2, 0.0, "ENETUNREACH: Network is unreachable")},
+    )
+    session.subflows = [
+        Subflow("10.0.1.1", session.local_port, "10.0.1.2", 443, Origin.INITIAL, SubflowState.ESTABLISHED),
+        Subflow("10.0.2.1", 50000, "10.0.2.2", 443, Origin.POLICY, SubflowState.ESTABLISHED, 1, 2),
+    ]
+    session.history.add(session.created, "created")
+    session.history.add(session.established, "established")
+    return session
+
+
+@dataclass
+class Plane:
+    """Implements ``pm.api.control.ControlPlane``; tests change its attributes as they need."""
+
+    table: dict[int, Session] = field(default_factory=dict)
+    paths: dict[int, str] = field(default_factory=dict)
+    checks: list[KernelCheck] = field(default_factory=lambda: [Check("mptcp", True, True, "enabled", "")])
+    bad_config: tuple[Problem, ...] = ()
+    refusal: KernelRefused | None = None
+    ready: bool = True
+    gone: bool = False
+    stats_calls: int = 0
+    events: Broadcast = field(default_factory=Broadcast)
+
+    def add(self, number: int, policy: Policy | None = SYNC) -> Session:
+        session = make_session(number, policy)
+        self.table[session.token] = session
+        return session
+
+    def status(self) -> Status:
+        return Status(
+            version="0.1.0",
+            pid=4711,
+            started_at=1.7e9,
+            ready=self.ready,
+            datapath="netlink",
+            kernel_release="6.18.0",
+            checks=self.checks,
+            config_path="/etc/mptcp-pm.yaml",
+            config_digest="ab" * 32,
+            last_reload=LastReload(time=1.7e9, ok=not self.bad_config, problems=self.bad_config),
+            counters={"events": 12, "open": 3, "open_refused": 1, "reloads": 2},
+            sessions=len(self.table),
+        )
+
+    def policies(self) -> Sequence[Policy]:
+        return (SYNC, REST)
+
+    def attached(self) -> Mapping[str, str]:
+        return {CGROUP: "sync", "/": "rest"}
+
+    def sessions(self) -> Mapping[int, Session]:
+        return self.table
+
+    def cgroup_path(self, session: Session) -> str | None:
+        return self.paths.get(session.token, CGROUP if session.policy is SYNC else None)
+
+    def program_of(self, session: Session) -> str | None:
+        return None
+
+    def addresses(self) -> Sequence[LocalAddress]:
+        return (
+            LocalAddress("10.0.1.1", 24, 2, "eth0", True, False, "usable"),
+            LocalAddress("fe80::1", 64, 2, "eth0", False, False, "link-local"),
+        )
+
+    def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[Figures | None]]:
+        self.stats_calls += 1
+        return [[None if self.gone else Figures() for _ in session.subflows] for session in sessions]
+
+    def option_counters(self) -> Mapping[str, Mapping[str, int]]:
+        return {"user_timeout": {"sent": 4, "malformed": 1}}
+
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[Report]]:
+        return {4711: (Report("user_timeout", True, False, 30000, None),)}
+
+    async def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool
+    ) -> Subflow:
+        self._may_refuse()
+        port = 0 if remote == "10.0.9.9" else 50001
+        subflow = Subflow(
+            local, port, remote, remote_port, Origin.OPERATOR, SubflowState.OPENING, 1, 0, backup
+        )
+        self.table[token].subflows.append(subflow)
+        return subflow
+
+    async def close_subflow(self, token: int, subflow_id: str) -> None:
+        self._may_refuse()
+        self.table[token].subflows.remove(self._find(token, subflow_id))
+
+    async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+        self._may_refuse()
+        self._find(token, subflow_id).backup = backup
+
+    async def reload(self) -> None:
+        if self.bad_config:
+            raise ConfigError(self.bad_config)
+
+    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+        return self.events.subscribe(after)
+
+    def publish(self, type: str = "session", action: str = "created", token: int | None = 0xA0000001) -> None:
+        self.events.publish(time.time(), type, action, token, {"note": "x"})
+
+    def _find(self, token: int, subflow_id: str) -> Subflow:
+        for subflow in self.table[token].subflows:
+            if subflow.id == subflow_id:
+                return subflow
+        raise NotFound(f"no subflow {subflow_id}")
+
+    def _may_refuse(self) -> None:
+        if self.refusal:
+            raise self.refusal
+
+
+def not_connected() -> KernelRefused:
+    return KernelRefused("open subflow 10.0.1.1 × 10.0.2.2", errno.ENOTCONN, "session not established")

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from pm.api.metrics import Histogram, Snapshot, exposition
+from pm.errors import Problem
+from tests.unit.api.plane import Plane
+
+
+def samples(plane: Plane, histogram: Histogram) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    snapshot = Snapshot(
+        status=plane.status(),
+        sessions={("sync", "established"): 2, (None, "created"): 1},
+        subflows=5,
+        join_delay=histogram,
+        options={"user_timeout": {"sent": 4, "malformed": 1}},
+    )
+    text = exposition(snapshot).decode()
+    return {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_exposition_shows_sessions_actions_and_reloads() -> None:
+    """Every figure of the service appears under its name and labels; a session of no policy has ""."""
+    found = samples(Plane(), Histogram())
+    assert found["mptcp_pm_sessions", (("policy", "sync"), ("state", "established"))] == 2
+    assert found["mptcp_pm_sessions", (("policy", ""), ("state", "created"))] == 1
+    assert found["mptcp_pm_subflows", ()] == 5
+    assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "ok"))] == 3
+    assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "refused"))] == 1
+    assert found["mptcp_pm_config_reloads_total", (("outcome", "ok"),)] == 2
+    assert found["mptcp_pm_events_total", ()] == 12
+    assert found["mptcp_pm_events_lost_total", ()] == 0
+    assert found["mptcp_pm_config_last_reload_successful", ()] == 1
+
+
+def test_failed_reload_shows() -> None:
+    """The gauge falls to 0 while the file is bad."""
+    plane = Plane(bad_config=(Problem("f", 1, "a", "b"),))
+    assert samples(plane, Histogram())["mptcp_pm_config_last_reload_successful", ()] == 0
+
+
+def test_histogram_counts_up_to_and_including_its_bounds() -> None:
+    """Buckets are cumulative; a value on a bound belongs to it, one above all to +Inf."""
+    histogram = Histogram((0.1, 1.0))
+    for value in (0.05, 0.1, 0.5, 7.0):
+        histogram.observe(value)
+    assert histogram.buckets() == [("0.1", 2.0), ("1.0", 3.0), ("+Inf", 4.0)]
+    assert samples(Plane(), histogram)["mptcp_pm_join_delay_seconds_count", ()] == 4
+
+
+def test_documentation_has_every_metric() -> None:
+    """docs/api.md lists the metrics that are exposed, by their names."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+    found = {re.sub("_(bucket|sum|count)$", "", name) for name, _ in samples(Plane(), Histogram())}
+    assert set(re.findall(r"`(mptcp_pm_\w+)`", text)) == found

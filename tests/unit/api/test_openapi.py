@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, UnixConnector
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from pm.api.metrics import Histogram
+from pm.api.openapi import document
+from pm.api.routes import ROUTES, Route
+from pm.api.server import create_app, serve
+from pm.api.views import event_view
+from pm.config.model import Api
+from pm.errors import Problem
+from tests.unit.api.plane import Plane, not_connected
+
+DOCUMENT = document(ROUTES)
+
+
+def assert_fits(value: Any, schema: dict[str, Any]) -> None:
+    """``value`` is what the document says, to the last property."""
+    errors = Draft202012Validator({**schema, "components": DOCUMENT["components"]}).iter_errors(value)
+    assert [f"{e.json_path}: {e.message}" for e in errors] == []
+
+
+def test_document_is_valid_openapi() -> None:
+    """openapi-spec-validator has nothing to say, nor has a second reading as plain JSON."""
+    validate(json.loads(json.dumps(DOCUMENT)))
+
+
+def test_every_route_is_registered_and_no_other() -> None:
+    """The server serves the table of routes exactly."""
+    routes = create_app(Plane(), Histogram()).router.routes()
+    registered = {(r.method, r.resource.canonical) for r in routes if r.resource and r.method != "HEAD"}
+    assert registered == {(route.method, route.path) for route in ROUTES}
+
+
+def test_operation_names_are_unique() -> None:
+    """A generated client has one function per route."""
+    names = [route.handler.__name__ for route in ROUTES]
+    assert len(names) == len(set(names))
+
+
+def test_query_parameters_come_from_their_declaration() -> None:
+    """Range and default of `limit` are those of SessionQuery."""
+    (limit,) = (p for p in DOCUMENT["paths"]["/v1/sessions"]["get"]["parameters"] if p["name"] == "limit")
+    assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+
+
+def test_event_fits_its_schema() -> None:
+    """The data of a server-sent event are those of the component Event."""
+    plane = Plane()
+    for token in (1, None):
+        plane.publish(token=token)
+    for event in plane.events._recent:
+        assert_fits(event_view(event), {"$ref": "#/components/schemas/Event"})
+
+
+BODIES: dict[str, Any] = {"open_subflow": {"remote": "10.0.2.2"}, "change_subflow": {"backup": True}}
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["figures", "no-figures"])
+@pytest.mark.parametrize("route", ROUTES, ids=lambda r: r.handler.__name__)
+async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Path) -> None:
+    """What every endpoint really answers is what the document says, its status and type too."""
+    plane = Plane(gone=gone)
+    session = plane.add(1)
+    plane.add(2, None)
+    if route.media_type == "text/event-stream":
+        return  # endless: see test_event_fits_its_schema
+    path = route.path.format(name="sync", token="0xa0000001", id=session.subflows[1].id)
+    operation = DOCUMENT["paths"][route.path][route.method.lower()]
+    unix = str(tmp_path / "s")
+    async with (
+        serve(plane, Api(unix=unix), Histogram()),
+        ClientSession("http://x", connector=UnixConnector(unix)) as client,
+        client.request(route.method, path, json=BODIES.get(route.handler.__name__)) as response,
+    ):
+        text = await response.text()
+        described = operation["responses"][str(response.status)]
+        assert response.status in route.answers, text
+        if "content" in described:
+            assert_fits(
+                json.loads(text) if response.content_type == "application/json" else text,
+                described["content"][response.content_type]["schema"],
+            )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/sessions?limit=x", None),
+        ("GET", "/v1/sessions/0", None),
+        ("POST", "/v1/sessions/0xa0000001/subflows", {}),
+        ("POST", "/v1/sessions/0xa0000001/subflows", {"x": 1}),
+        ("POST", "/v1/reload", None),
+        ("PUT", "/v1/status", None),
+    ],
+)
+async def test_problems_fit_their_schema(method: str, path: str, body: Any, tmp_path: Path) -> None:
+    """Every problem document is a Problem."""
+    plane = Plane(bad_config=(Problem("f", 1, "a", "b"),), refusal=not_connected())
+    plane.add(1)
+    unix = str(tmp_path / "s")
+    async with (
+        serve(plane, Api(unix=unix), Histogram()),
+        ClientSession("http://x", connector=UnixConnector(unix)) as client,
+        client.request(method, path, json=body) as response,
+    ):
+        assert response.status >= 400
+        assert_fits(json.loads(await response.text()), {"$ref": "#/components/schemas/Problem"})
+
+
+def test_documentation_has_every_route() -> None:
+    """The table of docs/api.md is the table of routes."""
+    text = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
+    documented = re.findall(r"^\| `([A-Z]+) (/\S*)` \|", text, flags=re.M)
+    assert sorted(documented) == sorted((route.method, route.path) for route in ROUTES)

@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: GPL-2.0-only
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pm.api.metrics import Histogram
+from pm.api.server import serve
+from pm.cli.main import main
+from pm.cli.man import man_page
+from pm.cli.parser import build_parser
+from pm.config.model import Api, ApiTcp
+from pm.errors import Problem
+from tests.unit.api.plane import Check, Plane, not_connected
+
+ROOT = Path(__file__).resolve().parents[3]
+TOKEN = "0123456789abcdef"
+MPTCP_PM = [sys.executable, "-m", "pm.cli.main"]
+
+
+class Server:
+    """The real server in a thread of its own, with a control plane in memory behind it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.plane = Plane()
+        self.plane.add(1)
+        self.plane.add(2, None)
+        self.socket = str(directory / "api.sock")
+        self.token_file = directory / "token"
+        self.token_file.write_text(TOKEN)
+        self.token_file.chmod(0o600)
+        self.url = ""
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        api = Api(unix=self.socket, tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(self.token_file)))
+        async with serve(self.plane, api, Histogram()) as addresses:
+            self.url = f"http://127.0.0.1:{addresses[1][1]}"
+            self._ready.set()
+            await self._stop.wait()
+
+    def start(self) -> None:
+        self._thread.start()
+        assert self._ready.wait(10)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+
+    def publish(self) -> None:
+        self._loop.call_soon_threadsafe(self.plane.publish)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    made = Server(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def environment(server: Server) -> dict[str, str]:
+    return {**os.environ, "MPTCP_PM_SOCKET": server.socket, "PYTHONPATH": str(ROOT)}
+
+
+# Looking
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("status", ["netlink", "/etc/mptcp-pm.yaml", "ready", "open refused"]),
+        ("sessions", ["0xa0000001", "fullmesh: 10.0.2.1 × 10.0.2.2", "1.5 ms", "1000 B"]),
+        ("session 0xa0000001", ["established", "10.0.2.2:? (id 2)", "ENETUNREACH", "cubic", "122.1 KiB/s"]),
+        ("policies", ["/system.slice/rsync*.service", "subflows_per_pair: 1"]),
+        ("addresses", ["fe80::1/64", "link-local", "eth0"]),
+    ],
+)
+def test_tables_for_people(
+    server: Server, capsys: pytest.CaptureFixture[str], command: str, words: list[str]
+) -> None:
+    """Each command shows what matters, uncut where the output is no terminal."""
+    assert main(["--socket", server.socket, *command.split()]) == 0
+    out = capsys.readouterr().out
+    assert [word for word in words if word not in out] == []
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "sessions", "session a0000001", "policies", "addresses", "reload"]
+)
+def test_json_for_programs(server: Server, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """--json prints the service's document; the socket may be named after the command too."""
+    assert main([*command.split(), "--socket", server.socket, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
+
+
+def test_sessions_follow_every_page(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json lists all sessions, however many pages that takes; a table says what it leaves out."""
+    for number in range(3, 1203):
+        server.plane.add(number)
+    assert main(["--socket", server.socket, "sessions", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["sessions"]) == 1202
+    assert main(["--socket", server.socket, "sessions", "--limit", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "0xa0000003" not in captured.out
+    assert "first 2 sessions" in captured.err
+
+
+def test_sessions_are_filtered(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """Policy, cgroup and state go to the service."""
+    command = [
+        "--socket",
+        server.socket,
+        "sessions",
+        "--json",
+        "--policy",
+        "sync",
+        "--cgroup",
+        "/system.slice",
+    ]
+    assert main([*command, "--state", "established"]) == 0
+    assert [s["token"] for s in json.loads(capsys.readouterr().out)["sessions"]] == ["0xa0000001"]
+
+
+def test_markup_in_names_is_only_text(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cgroup whose name looks like markup is printed as it is."""
+    server.plane.paths[0xA0000001] = "/a[red]b[/nosuch]"
+    assert main(["--socket", server.socket, "sessions"]) == 0
+    assert "/a[red]b[/nosuch]" in capsys.readouterr().out
+
+
+# Acting
+
+
+def test_subflows_by_hand(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """add, backup and remove act on the subflow named."""
+    session = server.plane.table[0xA0000001]
+    prefix = ["--socket", server.socket, "subflow"]
+    assert main([*prefix, "add", "0xa0000001", "--local", "10.0.3.1", "--port", "444", "--backup"]) == 0
+    added = session.subflows[-1]
+    assert (added.local, added.remote, added.remote_port, added.backup) == ("10.0.3.1", "10.0.1.2", 444, True)
+    assert added.id in capsys.readouterr().out
+    assert main([*prefix, "backup", "0xa0000001", added.id, "off"]) == 0
+    assert added.backup is False
+    assert main([*prefix, "remove", "0xa0000001", added.id]) == 0
+    assert added not in session.subflows
+
+
+def test_token_over_tcp(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """--url with the token file works, without it the error says what is needed."""
+    assert main(["--url", server.url, "--token-file", str(server.token_file), "status", "--json"]) == 0
+    assert main(["--url", server.url, "status"]) == 1
+    assert "a bearer token is needed" in capsys.readouterr().err
+
+
+# Errors
+
+
+def one_error(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--socket", "/nonexistent/s", "status"], "mptcp-pm run --config FILE"),
+        (["--socket", "/dev/null", "status"], "/dev/null"),
+        (["--socket", "x" * 200, "status"], "AF_UNIX path too long"),
+        (["--url", "ftp://x", "status"], "no http(s) URL"),
+        (["--url", "http://x:port", "status"], "no URL"),
+        (["--url", "http://127.0.0.1:1", "status"], "not running"),
+        (["--url", "http://x", "--token-file", "/nonexistent", "status"], "token file"),
+        (["--url", "http://nosuch.invalid", "status"], "nosuch.invalid"),
+    ],
+)
+def test_unreachable_service_is_one_line(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 1 and what to do, without a traceback."""
+    assert main(argv) == 1
+    assert words in one_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("session 0xdead", "no session 0xdead"),
+        ("session ../status", "no session ../status"),
+        ("subflow remove 0xa0000001 nosuch", "no subflow nosuch"),
+        ("subflow add 0xa0000001 --local 10.0.0.256", "local: '10.0.0.256' is no IP address"),
+        ("sessions --limit 5 --policy nosuch --json", ""),
+    ],
+)
+def test_what_the_service_refuses_is_one_line(
+    server: Server, argv: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The service's own words, exit status 1; a filter that matches nothing is no error."""
+    status = main(["--socket", server.socket, *argv.split()])
+    if words:
+        assert status == 1
+        assert words in one_error(capsys)
+    else:
+        assert (status, json.loads(capsys.readouterr().out)) == (0, {"sessions": []})
+
+
+def test_kernels_refusal_is_shown(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error's name and the kernel's explanation."""
+    server.plane.refusal = not_connected()
+    assert main(["--socket", server.socket, "subflow", "add", "0xa0000001"]) == 1
+    error = one_error(capsys)
+    assert "ENOTCONN" in error
+    assert "session not established" in error
+
+
+def test_reload_of_a_bad_file_prints_all_problems(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a compiler does: a line for each, with file and line."""
+    server.plane.bad_config = (Problem("c.yaml", 3, "policies", "missing"), Problem("c.yaml", 0, "", "odd"))
+    assert main(["--socket", server.socket, "reload"]) == 1
+    assert capsys.readouterr().err.splitlines() == ["c.yaml:3: policies: missing", "c.yaml: odd"]
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["nosuch"], ["sessions", "--limit", "0"], ["run"], ["sess"], ["status", "--js"]]
+)
+def test_wrong_usage_is_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """argparse's own message; abbreviations are not guessed."""
+    with pytest.raises(SystemExit) as error:
+        main(argv)
+    assert error.value.code == 2
+    assert "usage: mptcp-pm" in capsys.readouterr().err
+
+
+# Without a service
+
+
+def test_check_prints_every_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """check uses the service's loader: all problems, exit status 1; --json has them as data."""
+    file = tmp_path / "c.yaml"
+    file.write_text("datapth: auto\npolicies: 3\n")
+    assert main(["check", str(file)]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f"{file}:") for line in lines)
+    assert main(["check", "--json", str(file)]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], len(document["problems"])) == (False, 2)
+
+
+def test_check_of_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit status 0."""
+    file = tmp_path / "c.yaml"
+    file.write_text("policies:\n  - {name: a, cgroup: /, path_manager: none}\n")
+    assert main(["check", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file}: good, 1 policy\n"
+
+
+@pytest.mark.parametrize(("ok", "required", "status"), [(True, True, 0), (False, False, 0), (False, True, 3)])
+def test_doctor_fails_where_the_service_would(
+    ok: bool, required: bool, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit status 3 only if a required capability is missing; the remedy is printed."""
+    monkeypatch.setattr(
+        "pm.linux.host.probe.probe", lambda: [Check("mptcp", ok, required, "off", "sysctl -w x=1")]
+    )
+    assert main(["doctor"]) == status
+    assert "sysctl -w x=1" in capsys.readouterr().out
+    assert main(["doctor", "--json"]) == status
+    assert json.loads(capsys.readouterr().out)["checks"][0]["remedy"] == "sysctl -w x=1"
+
+
+def test_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON Schema of the configuration."""
+    assert main(["schema"]) == 0
+    assert "policies" in json.loads(capsys.readouterr().out)["properties"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A script for the shell, with commands and choices."""
+    assert main(["completion", shell]) == 0
+    out = capsys.readouterr().out
+    assert "subflow" in out
+    assert "established" in out
+
+
+def test_bash_accepts_the_completion() -> None:
+    """The script is valid shell."""
+    script = subprocess.run(
+        [*MPTCP_PM, "completion", "bash"], cwd=ROOT, check=True, capture_output=True
+    ).stdout
+    subprocess.run(["bash", "-n"], input=script, check=True)
+
+
+def test_man_page_is_up_to_date() -> None:
+    """docs/mptcp-pm.1 is what `make man` writes."""
+    assert (ROOT / "docs" / "mptcp-pm.1").read_text() == man_page()
+
+
+def test_socket_comes_from_the_environment() -> None:
+    """MPTCP_PM_SOCKET is the default of --socket, wherever the option stands."""
+    parser = build_parser({"MPTCP_PM_SOCKET": "/from/environment"})
+    assert parser.parse_args(["status"]).socket == "/from/environment"
+    assert parser.parse_args(["--socket", "/a", "status"]).socket == "/a"
+    assert parser.parse_args(["status", "--socket", "/b"]).socket == "/b"
+    assert build_parser({}).parse_args(["status"]).socket == Api().unix
+
+
+def test_only_what_a_command_needs_is_imported(environment: dict[str, str]) -> None:
+    """`status --json` loads neither rich nor aiohttp, pydantic, structlog or pyroute2: it must start fast."""
+    code = (
+        "import sys; from pm.cli.main import main; main(['status', '--json']); "
+        "slow = {'rich', 'aiohttp', 'pydantic', 'structlog', 'pyroute2', 'asyncio'}; "
+        "print(slow & set(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "set()\n"
+
+
+# Endless commands and their ends
+
+
+def on_a_terminal(*args: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """A command that Ctrl-C reaches, also where this test runs in the background of a shell."""
+    return subprocess.Popen(
+        [*MPTCP_PM, *args],
+        env=environment,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, err) == (0, ""), out
+
+
+def test_events_follow_until_interrupted(server: Server, environment: dict[str, str]) -> None:
+    """A line per event; Ctrl-C ends it with status 0."""
+    process = on_a_terminal("events", "--json", environment=environment)
+    assert process.stdout
+    while not server.plane.events._readers:
+        assert process.poll() is None
+    server.publish()
+    assert json.loads(process.stdout.readline())["token"] == "0xa0000001"
+    interrupt(process)
+
+
+def test_events_end_with_the_service(tmp_path: Path) -> None:
+    """The end of the stream is one line, exit status 1."""
+    server = Server(tmp_path)
+    server.start()
+    process = subprocess.Popen(
+        [*MPTCP_PM, "--socket", server.socket, "events"], cwd=ROOT, stdout=-1, stderr=-1, text=True
+    )
+    while not server.plane.events._readers:
+        assert process.poll() is None
+    server.stop()
+    _, err = process.communicate(timeout=10)
+    assert (process.returncode, err.count("\n")) == (1, 1)
+
+
+def test_watch_shows_sessions_until_interrupted(environment: dict[str, str]) -> None:
+    """--watch refreshes; Ctrl-C ends it with status 0."""
+    process = on_a_terminal("sessions", "--watch", "--json", environment=environment)
+    assert process.stdout
+    for _ in range(2):
+        assert len(json.loads(process.stdout.readline())["sessions"]) == 2
+    interrupt(process)
+
+
+def test_closed_pipe_is_no_error(server: Server, environment: dict[str, str]) -> None:
+    """`mptcp-pm sessions --json | head -1` prints one line and nothing on standard error."""
+    for number in range(3, 500):
+        server.plane.add(number)
+    pipe = f"{sys.executable} -m pm.cli.main sessions --json | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", pipe], env=environment, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the path managers' programs are told: parameters, accepted peers, local addresses."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pm.errors import PmError
+from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.path_manager_maps import (
+    LOCALS,
+    compiler_flags,
+    local_entry,
+    policy_entries,
+    program_of,
+    third_parties,
+)
+from pm.model import Origin, Pair, Want
+from pm.path_managers.choice import PathManagerChoice
+from pm.path_managers.program import BUILT_IN, Program
+from pm.path_managers.registry import registry
+from pm.policies.model import Accept, Policy, Start
+from pm.programs.path_manager_programs import assign_slots
+from tests.unit.builders import address, policy, session, subflow
+
+
+def third_party(name: str, source: str, **parameters: int) -> Policy:
+    chosen = Program.Parameters(name=name, source=source, parameters=parameters)
+    return Policy(name=f"p-{name}", cgroup="/", path_manager=PathManagerChoice("program", chosen))
+
+
+def test_parameters_of_a_policy() -> None:
+    """struct path_parameters: start in nanoseconds and bytes, accept, then those of the path manager."""
+    chosen = policy(
+        "fullmesh",
+        {"subflows_per_pair": 2, "max_subflows": 6},
+        start=Start(after=0.5, after_bytes=65536),
+        accept=Accept(max_subflows=4),
+    )
+    entries = policy_entries(chosen, [])
+    ((key, value),) = entries.parameters.items()
+    assert entries.program == "fullmesh"
+    assert int.from_bytes(key, "little") == policy_id("p")
+    words = [int.from_bytes(value[i : i + 4], "little") for i in range(16, len(value), 4)]
+    assert int.from_bytes(value[:8], "little") == 500_000_000
+    assert int.from_bytes(value[8:16], "little") == 65536
+    assert words == [4, 0, 2, 6, 0, 0, 0, 0, 0, 0]
+    assert not entries.accepted
+
+
+def test_accepted_peers_of_both_families() -> None:
+    """Keys of an LPM trie: bits from the policy on, IPv4 as v4-mapped."""
+    chosen = policy(accept=Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/16"))))
+    entries = policy_entries(chosen, [])
+    (listed,) = (value[20:24] for value in entries.parameters.values())
+    assert listed == b"\1\0\0\0"
+    lengths = {key[12:]: int.from_bytes(key[:4], "little") for key in entries.accepted}
+    assert lengths == {packed_ip("10.0.0.0"): 64 + 96 + 8, packed_ip("fd00::"): 64 + 16}
+
+
+def test_path_managers_without_a_program_are_only_claimed() -> None:
+    """One in Python only gets the program `none`: the service opens its subflows."""
+    assert [program_of(policy(name)) for name in BUILT_IN] == list(BUILT_IN)
+    assert set(BUILT_IN) == registry().keys() - {"program"}
+    assert program_of(Policy(name="x", cgroup="/", path_manager=PathManagerChoice("other", None))) == "none"
+
+
+def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
+    """Two policies with the same file: the union of their parameters, what one lacks is 0."""
+    source = tmp_path / "mine.c"
+    source.write_text("PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c)")
+    one, two = third_party("mine", str(source), b=2), third_party("mine", str(source), a=1, b=3)
+    others = third_parties([one, two])
+    assert [o.parameters for o in others] == [("a", "b")]
+    for chosen, wanted in ((one, [0, 2]), (two, [1, 3])):
+        (value,) = policy_entries(chosen, others).parameters.values()
+        assert [value[24], value[28]] == wanted
+    flags = compiler_flags(others)
+    assert "-DPARAMETER_mine_a=0" in flags
+    assert "-DPARAMETER_mine_b=1" in flags
+    assert "-DPARAMETER_mine_c=7" in flags  # no policy gives it: always 0
+    assert "-DEACH_PATH_MANAGER(X)=X(none)X(ndiffports)X(fullmesh)X(backup)X(mine)" in flags
+
+
+def test_mistakes_with_third_parties(tmp_path: Path) -> None:
+    """A file that is not there, an unknown parameter, one name for two files: said in one line."""
+    source = tmp_path / "mine.c"
+    with pytest.raises(PmError, match="No such file"):
+        compiler_flags(third_parties([third_party("mine", str(source))]))
+    source.write_text("PARAMETER(p, mine_a)")
+    with pytest.raises(PmError, match="has no parameter `b`: it has a"):
+        compiler_flags(third_parties([third_party("mine", str(source), b=1)]))
+    with pytest.raises(PmError, match="have the same name"):
+        third_parties([third_party("mine", str(source)), third_party("mine", "/else.c")])
+    with pytest.raises(ValueError, match="built-in"):
+        Program.Parameters(name="fullmesh", source="/x.c")
+
+
+def test_what_a_program_opened_is_wanted() -> None:
+    """The service closes nothing of it, and opens nothing beside it."""
+    extra = subflow("10.0.2.1", "10.0.9.1", local_port=40001, origin=Origin.POLICY, backup=True)
+    theirs = subflow("10.0.1.1", "10.0.9.9", local_port=5201, origin=Origin.PEER)
+    known = session()
+    known.subflows += [extra, extra, theirs]
+    wanted = Program.wanted(known, [], Program.Parameters(name="x", source="/x.c"))
+    assert wanted == {
+        known.initial_pair: Want(1),
+        Pair("10.0.2.1", "10.0.9.1", extra.remote_port): Want(2, True),
+    }
+
+
+def test_a_local_address_that_went_keeps_its_id() -> None:
+    """Family 0: no new subflow, but those that end can still be told."""
+    gone, there = (
+        local_entry("10.0.1.1", 3, None),
+        local_entry("10.0.1.1", 3, address("10.0.1.1", 5, backup=True)),
+    )
+    assert gone[:2] == bytes(2)
+    assert there[:2] == b"\x0a\0"
+    assert gone[8:32] == there[8:32]
+    assert there[32:] == (5).to_bytes(4, "little") + (1).to_bytes(4, "little")
+
+
+IPS = [f"10.0.0.{i}" for i in range(1, LOCALS + 5)]
+
+
+@given(st.lists(st.sets(st.sampled_from(IPS)), max_size=12))
+def test_slots(changes: list[set[str]]) -> None:
+    """An address keeps its slot as long as it is usable; all usable ones have one while there is room."""
+    ids = {ip: i for i, ip in enumerate(IPS, 1)}
+    slots: list[tuple[str, int]] = [("", 0)] * LOCALS
+    for usable in changes:
+        before = {ip: slot for slot, (ip, _) in enumerate(slots) if ip}
+        slots = assign_slots(slots, sorted(usable), ids)
+        after = {ip: slot for slot, (ip, _) in enumerate(slots) if ip}
+        assert len(slots) == LOCALS
+        assert all(after[ip] == slot for ip, slot in before.items() if ip in usable)
+        assert len(usable & after.keys()) == min(len(usable), LOCALS)
+        assert all(ids[ip] == address_id for ip, address_id in slots if ip)

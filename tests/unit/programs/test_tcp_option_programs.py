@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Options without a kernel: which program goes where, what the maps hold, what REST and metrics show."""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import ipaddress
+import re
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pm.api.views import policy_view, session_detail_view, status_view
+from pm.cli.tables import session_report
+from pm.errors import PmError
+from pm.linux.bpf import tcp_option_layouts as option_layouts
+from pm.linux.bpf.tcp_option_layouts import (
+    BUILT_IN,
+    CongestionControlParameters,
+    DelayedAckParameters,
+    OptionEvent,
+    OptionParameters,
+    OptionRecord,
+    PolicyParameters,
+    PrefixKey,
+    UserTimeoutParameters,
+)
+from pm.linux.bpf.tcp_option_maps import compiler_flags
+from pm.linux.bpf.tcp_option_parameters import (
+    Kernel,
+    PolicyEntries,
+    ThirdParty,
+    policy_entries,
+    third_parties,
+    unavailable,
+)
+from pm.path_managers.choice import PathManagerChoice
+from pm.policies.model import Policy
+from pm.policies.tcp_options import (
+    CongestionControl,
+    DelayedAck,
+    DelayedAckRequest,
+    InitialWindow,
+    InitialWindowLimits,
+    InitialWindowRule,
+    OptionPlugin,
+    Options,
+    TcpOptions,
+    UserTimeout,
+    UserTimeoutLimits,
+)
+from pm.programs.attach import Place
+from pm.programs.tcp_option_programs import Prepared, plugin_reports, wanted_programs
+from tests.unit.api.plane import CGROUP, Plane, Report, make_session
+
+BPF = Path(__file__).resolve().parents[3] / "bpf_pm"
+KERNEL = Kernel(
+    congestion_control="cubic",
+    congestion_controls=frozenset({"cubic", "reno"}),
+    counts_segments=False,
+    delayed_ack_least_us=8000,
+)
+
+
+def policy(options: Options, name: str = "a") -> Policy:
+    return Policy(name=name, cgroup=f"/{name}", path_manager=PathManagerChoice("none", None), options=options)
+
+
+def blocks(options: Options) -> dict[int, OptionParameters]:
+    """What the program gets, by slot."""
+    some = policy(options)
+    entries = policy_entries(some, TcpOptions(), third_parties([some]), KERNEL)
+    (value,) = entries.parameters.values()
+    slots = PolicyParameters.from_buffer_copy(value).slots
+    found = {slot: block for slot, block in enumerate(slots) if block.search[0]}
+    assert entries.plugins == sum(1 << slot for slot in found)
+    return found
+
+
+def test_user_timeout_entry() -> None:
+    """Durations in milliseconds; kind 28 by itself; sends and listens as the policy says."""
+    limits = UserTimeoutLimits(min=5.0, max=600.0)
+    block = blocks(Options(user_timeout=UserTimeout(advertise=30.0, accept=limits)))[1]
+    assert (bytes(block.search), block.sends, block.listens) == (b"\x1c\0\0\0", 1, 1)
+    parameters = UserTimeoutParameters.from_buffer_copy(bytes(block.plugin))
+    assert (parameters.advertised_ms, parameters.lower_ms, parameters.upper_ms) == (30_000, 5_000, 600_000)
+    silent = blocks(Options(user_timeout=UserTimeout(accept=limits)))[1]
+    assert (silent.sends, silent.listens) == (0, 1)
+
+
+def test_congestion_control_entry() -> None:
+    """Every configured id, allowed where the policy accepts it and the kernel has it."""
+    options = Options(congestion_control=CongestionControl(request="bbr", accept=("cubic", "vegas")))
+    block = blocks(options)[2]
+    assert bytes(block.search) == b"\xfd\x04\x4d\x43"
+    parameters = CongestionControlParameters.from_buffer_copy(bytes(block.plugin))
+    assert (parameters.requested, parameters.usual) == (4, b"cubic")
+    known = {a.name: (a.id, a.allowed) for a in parameters.algorithms[: parameters.count]}
+    assert known == {b"reno": (1, 0), b"cubic": (2, 1), b"vegas": (3, 0), b"bbr": (4, 0)}
+    assert unavailable(policy(options), KERNEL) == ["vegas"]
+
+
+def test_initial_window_prefixes() -> None:
+    """IPv4 prefixes are v4-mapped, so that one trie has both families; the value is in segments."""
+    networks = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fd00::/16"))
+    window = InitialWindow(
+        accept=InitialWindowLimits(max=40, from_=networks),
+        rules=(InitialWindowRule(to=ipaddress.ip_network("10.1.0.0/16"), segments=32),),
+    )
+    entries = policy_entries(policy(Options(initial_window=window)), TcpOptions(), [], KERNEL)
+    found = {
+        (key.kind, key.length - option_layouts.PREFIX_FIXED_BITS, bytes(key.ip)[:14]): int.from_bytes(
+            v, "little"
+        )
+        for raw, v in entries.prefixes.items()
+        for key in [PrefixKey.from_buffer_copy(raw)]
+    }
+    mapped = b"\0" * 10 + b"\xff\xff"
+    assert found == {
+        (0, 104, mapped + b"\x0a\0"): 40,
+        (0, 16, b"\xfd" + b"\0" * 13): 40,
+        (1, 112, mapped + b"\x0a\x01"): 32,
+    }
+
+
+def test_delayed_ack_entry() -> None:
+    """The fraction is in 64ths; segments are counted only where the kernel can."""
+    request = DelayedAckRequest(fraction=0.25, segments=4)
+    block = blocks(Options(delayed_ack=DelayedAck(request=request)))[3]
+    parameters = DelayedAckParameters.from_buffer_copy(bytes(block.plugin))
+    assert (parameters.fraction, parameters.segments, parameters.counts_segments) == (16, 4, 0)
+    assert parameters.least_us == 8000
+    assert (block.sends, block.listens) == (1, 0)
+
+
+def test_third_party_parameters(tmp_path: Path) -> None:
+    """All policies' names have a place each, in the compiler's flags and in every policy's block."""
+    source = tmp_path / "level.c"
+    source.write_text("PARAMETER(o, level_level) PARAMETER(o, level_highest) PARAMETER(o, level_unset)")
+    plugins = [
+        OptionPlugin(name="level", source=str(source), exid=1, send=True, parameters={"level": 5}),
+        OptionPlugin(name="level", source=str(source), exid=1, accept=True, parameters={"highest": 7}),
+    ]
+    policies = [policy(Options(plugins=(p,)), f"p{i}") for i, p in enumerate(plugins)]
+    others = third_parties(policies)
+    flags = compiler_flags(others)
+    places = {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1", "-DPARAMETER_level_unset=42"}
+    assert places <= set(flags)
+    assert flags[-2:] == ["-include", str(source)]
+    assert "X(4,level)" in flags[0]
+    values = []
+    for some in policies:
+        (value,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
+        values.append(struct.unpack_from("=QQ", PolicyParameters.from_buffer_copy(value).slots[4].plugin))
+    assert values == [(0, 5), (7, 0)]
+
+
+def test_unknown_third_party_parameter(tmp_path: Path) -> None:
+    """A parameter that the file does not read is an error that says which it does."""
+    source = tmp_path / "level.c"
+    source.write_text("PARAMETER(o, level_level)")
+    with pytest.raises(PmError, match="no parameter `levl`: it has level"):
+        compiler_flags([ThirdParty("level", str(source), ("levl",))])
+
+
+def test_no_options_no_entries() -> None:
+    """A policy without options has nothing in the maps."""
+    assert policy_entries(policy(Options()), TcpOptions(), [], KERNEL) == PolicyEntries(0, {}, {})
+
+
+def places(**policies: str) -> dict[int, Place]:
+    paths = {name: "/" + name.replace("_", "/") for name in policies}
+    return {
+        i: Place(paths[name], Path(paths[name]), policy)
+        for i, (name, policy) in enumerate(policies.items(), start=1)
+    }
+
+
+def test_programs_where_they_are_needed() -> None:
+    """Policies with options get their program; one without gets a shield below such a policy only."""
+    options = Prepared({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, 2)
+    wanted = wanted_programs(places(a="opt", a_b="plain", a_b_c="opt", ab="plain", d="plain"), options)
+    assert wanted == {1: "opt 5 2", 2: "plain 0 2", 3: "opt 5 2"}
+    assert wanted_programs(places(a="plain"), Prepared({}, BUILT_IN, 0)) == {}
+
+
+def test_report_of_a_socket() -> None:
+    """Only plugins with something to tell, with the applied value and the last refusal."""
+    record = OptionRecord(sent=0b10, received=0b100, applied=0b10, refused=0b100)
+    record.value[1] = 30_000
+    record.reason[2] = OptionEvent.NOT_ALLOWED
+    assert plugin_reports(record, BUILT_IN) == [
+        ("user_timeout", True, False, 30_000, None),
+        ("congestion_control", False, True, None, "not_allowed"),
+    ]
+
+
+def test_rest_shows_options() -> None:
+    """A session's options name their subflow; a policy's are as configured; status counts."""
+    session = make_session(1)
+    report = Report("user_timeout", True, False, 30_000, None)
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
+    assert view["options"] == [
+        {
+            "subflow": session.subflows[0].id,
+            "option": "user_timeout",
+            "sent": True,
+            "received": False,
+            "applied": 30_000,
+            "refused": None,
+        }
+    ]
+    limits = InitialWindowLimits(max=40, from_=(ipaddress.ip_network("10.0.0.0/8"),))
+    shown = policy_view(policy(Options(initial_window=InitialWindow(accept=limits))), {}, 0)["options"]
+    assert shown == {"initial_window": {"accept": {"max": 40, "from": ["10.0.0.0/8"]}}}
+    plane = Plane()
+    counted = status_view(plane.status(), plane.option_counters(), 1.7e9)["options"]
+    assert counted == {"user_timeout": {"sent": 4, "malformed": 1}}
+
+
+def test_events_are_those_of_the_program() -> None:
+    """enum option_event and OptionEvent have the same names and values."""
+    text = (BPF / "include/option.h").read_text()
+    body = re.search(r"enum option_event \{(.*?)\n\};", text, re.S)
+    assert body
+    names = [n for n in re.findall(r"\tOPTION_(\w+)", body[1]) if n not in ("NOTHING", "EVENTS")]
+    assert names == [event.name for event in OptionEvent]
+    assert [event.value for event in OptionEvent] == list(range(1, len(names) + 1))
+
+
+LAYOUT = """
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64; typedef int32_t s32;
+#define __always_inline inline
+#define BPF_SOCK_OPS_RTT_CB_FLAG 8
+enum { TCP_BPF_IW = 1001, TCP_BPF_DELACK_MAX = 1003 };
+struct bpf_sock_ops { u32 data_segs_out, rtt_min; };
+int bpf_setsockopt(void *s, int l, int n, void *v, int z);
+int bpf_getsockopt(void *s, int l, int n, void *v, int z);
+#include "options/user_timeout.c"
+#include "options/congestion_control.c"
+#include "options/initial_window.c"
+#include "options/delayed_ack.c"
+"""
+SHARED = {
+    "option_parameters": option_layouts.OptionParameters,
+    "policy_parameters": option_layouts.PolicyParameters,
+    "option_record": option_layouts.OptionRecord,
+    "option_state": option_layouts.OptionState,
+    "user_timeout_parameters": option_layouts.UserTimeoutParameters,
+    "congestion_control_parameters": option_layouts.CongestionControlParameters,
+    "initial_window_parameters": option_layouts.InitialWindowParameters,
+    "delayed_ack_parameters": option_layouts.DelayedAckParameters,
+}
+
+
+def test_layouts_are_those_of_the_program(tmp_path: Path) -> None:
+    """Sizes and offsets of the shared structures are the same in C and Python."""
+    lines = []
+    for name, structure in SHARED.items():
+        lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
+        for field, *_ in structure._fields_:
+            lines.append(f'printf("{name}.{field} %zu\\n", offsetof(struct {name}, {field}));')
+    source = tmp_path / "layout.c"
+    source.write_text(LAYOUT + "int main(void) {\n" + "\n".join(lines) + "\nreturn 0; }\n")
+    compiler = next(
+        (c for c in ("gcc", "clang") if subprocess.run(["which", c], capture_output=True).stdout), ""
+    )
+    if not compiler:
+        pytest.skip("no C compiler")
+    program = tmp_path / "layout"
+    flags = ["-O1", "-w", f"-I{BPF}", f"-I{BPF / 'include'}", "-o", str(program)]
+    subprocess.run([compiler, str(source), *flags], check=True, capture_output=True)
+    printed = dict(
+        line.split() for line in subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
+    )
+    expected = {}
+    for name, structure in SHARED.items():
+        expected[name] = ctypes.sizeof(structure)
+        for field, *_ in structure._fields_:
+            expected[f"{name}.{field}"] = getattr(structure, field).offset
+    assert {k: int(v) for k, v in printed.items()} == expected
+
+
+def test_cli_shows_options() -> None:
+    """`mptcp-pm session` has a line per subflow and option."""
+    session = make_session(1)
+    report = Report("user_timeout", True, False, 30_000, None)
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
+    console = Console(width=240, record=True, file=io.StringIO())
+    console.print(session_report(view))
+    assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())
