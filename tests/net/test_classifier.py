@@ -282,8 +282,9 @@ def test_exclusive_program_is_reported(bare: Lab) -> None:
 SERVICE = """
 import asyncio, sys
 from pathlib import Path
-from pm.config.model import PathManagerChoice, Policy
-from pm.policies.globs import PolicyTable
+from pm.path_managers.choice import PathManagerChoice
+from pm.policies.model import Policy
+from pm.policies.policy_table import PolicyTable
 from pm.programs.classifiers import Selection
 
 async def main(glob, bpffs):
@@ -461,7 +462,7 @@ def test_the_service_never_maps_llvm(bare: Lab) -> None:
     async def scenario() -> None:
         async with selection(bare, policies(bare, x="x")):
             maps = await asyncio.to_thread(Path("/proc/self/maps").read_text)
-            assert "liblibbpf.so" in maps
+            assert "libbpf.so" in maps
             assert "LLVM" not in maps
             assert "libbcc" not in maps
 
