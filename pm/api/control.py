@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the API needs of the service: a Protocol, and the data that cross it.
 
-The API programs against ``ControlPlane``; ``pm.service`` implements it. Figures of subflows and
+The API programs against ``ControlPlane``; ``pm.api.control_plane`` implements it. Figures of subflows and
 kernel checks come from ``pm.linux``: the Protocols here name the attributes that the views read.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from pm.api.events import EventReader
+from pm.config.load import Loaded
 from pm.errors import Problem
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
@@ -101,6 +104,20 @@ class Status:
     sessions: int
 
 
+@dataclass(slots=True, kw_only=True)
+class ServiceState:
+    """What the service knows of itself. ``loaded`` is the configuration in force."""
+
+    config_path: Path
+    datapath: str
+    checks: Sequence[KernelCheck]
+    started_at: float
+    loaded: Loaded
+    last_reload: LastReload
+    counters: Counter[str]
+    ready: bool = False
+
+
 class ControlPlane(Protocol):
     def status(self) -> Status: ...
 
@@ -129,15 +146,13 @@ class ControlPlane(Protocol):
     async def option_reports(self, session: Session) -> Mapping[int, Sequence[OptionReport]]:
         """TCP options with something to tell, by the cookie of the subflow's socket."""
 
-    async def open_subflow(
-        self, token: int, local: str, remote: str, remote_port: int, backup: bool
-    ) -> Subflow:
+    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
         """Raises NotFound, KernelRefused. ``local_port`` is 0 where the kernel has not told it yet."""
 
-    async def close_subflow(self, token: int, subflow_id: str) -> None:
+    def close_subflow(self, token: int, subflow_id: str) -> None:
         """Raises NotFound, KernelRefused."""
 
-    async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+    def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
         """Raises NotFound, KernelRefused."""
 
     async def reload(self) -> None:

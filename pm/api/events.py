@@ -8,10 +8,13 @@ how many.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
+
+from pm.sessions.session import Session
 
 QUEUE_LENGTH = 1024
 REPLAY_LENGTH = 256
@@ -85,6 +88,16 @@ class Broadcast:
         self._recent.append(event)
         for reader in self._readers:
             reader.put(event)
+
+    def tell(self, type: str, action: str, **detail: Any) -> None:
+        """Publish what concerns no session, now."""
+        self.publish(time.time(), type, action, None, detail)
+
+    def tell_of_session(
+        self, time: float, type: str, action: str, session: Session, detail: Mapping[str, Any]
+    ) -> None:
+        """Publish what happened to a session; ``time`` is seconds since the epoch."""
+        self.publish(time, type, action, session.token, detail)
 
     @asynccontextmanager
     async def subscribe(self, after: int | None = None) -> AsyncIterator[EventReader]:

@@ -75,7 +75,7 @@ async def open_subflow(request: web.Request) -> web.Response:
     """201 where the kernel has told the local port already, else 202: its name will change with it."""
     session = _session(request)
     wanted = parse_body(OpenSubflow, await request.read())
-    subflow = await request.app[CONTROL].open_subflow(
+    subflow = request.app[CONTROL].open_subflow(
         session.token,
         wanted.local or session.local,
         wanted.remote or session.remote,
@@ -88,14 +88,14 @@ async def open_subflow(request: web.Request) -> web.Response:
 
 async def close_subflow(request: web.Request) -> web.Response:
     session, subflow = _session(request), request.match_info["id"]
-    await request.app[CONTROL].close_subflow(session.token, subflow)
+    request.app[CONTROL].close_subflow(session.token, subflow)
     return web.Response(status=HTTPStatus.NO_CONTENT)
 
 
 async def change_subflow(request: web.Request) -> web.Response:
     control, session, subflow_id = request.app[CONTROL], _session(request), request.match_info["id"]
     change = parse_body(ChangeSubflow, await request.read())
-    await control.set_backup(session.token, subflow_id, change.backup)
+    control.set_backup(session.token, subflow_id, change.backup)
     for subflow in session.subflows:
         if subflow.id == subflow_id:
             return _json(_subflow_document(control, session, subflow))

@@ -17,11 +17,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pm.api.control import Status
+from pm.sessions.actions import ActionKind
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-ACTIONS = ("open", "close", "setbackup", "announce", "withdraw")
 # Counter of the service -> name of its metric, and help. Any other appears under its own name.
 _TOTALS = {
     "events": ("events", "MPTCP events received from the kernel."),
@@ -143,9 +143,9 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     actions = CounterMetricFamily(
         "mptcp_pm_actions", "Commands to the kernel by kind and outcome.", labels=["kind", "outcome"]
     )
-    for kind in ACTIONS:
+    for kind in ActionKind:
         actions.add_metric([kind, "ok"], counters.get(kind, 0))
-        actions.add_metric([kind, "refused"], counters.get(f"{kind}_refused", 0))
+        actions.add_metric([kind, "refused"], counters.get(kind.refused, 0))
     yield actions
     reloads = CounterMetricFamily(
         "mptcp_pm_config_reloads",
@@ -155,7 +155,7 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     reloads.add_metric(["ok"], counters.get("reloads", 0))
     reloads.add_metric(["failed"], counters.get("reloads_failed", 0))
     yield reloads
-    shown = {*ACTIONS, *(f"{kind}_refused" for kind in ACTIONS), "reloads", "reloads_failed"}
+    shown = {*ActionKind, *(kind.refused for kind in ActionKind), "reloads", "reloads_failed"}
     for name in sorted((counters.keys() | _TOTALS.keys()) - shown):
         metric, text = _TOTALS.get(name, (name, f"{name.replace('_', ' ').capitalize()}."))
         yield CounterMetricFamily(f"mptcp_pm_{metric}", text, value=counters.get(name, 0))

@@ -36,7 +36,7 @@ from pm.programs.attach import Place, settle
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
-    from pm.sessions.plan import Locals
+    from pm.sessions.local_addresses import LocalAddresses
 
 log = structlog.get_logger(__name__)
 
@@ -117,10 +117,10 @@ class PathManagerPrograms:
         """Address ids that an earlier service gave, by address."""
         return {ip: address_id for ip, address_id in self._slots if ip}
 
-    def write_locals(self, locals_: Locals) -> None:
+    def write_locals(self, local_addresses: LocalAddresses) -> None:
         """Tell the programs what may carry new subflows. An address keeps its slot while it is away."""
-        usable = {a.ip: a for a in locals_.usable if a.ip in locals_.ids}
-        self._slots = assign_slots(self._slots, list(usable), locals_.ids)
+        usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids}
+        self._slots = assign_slots(self._slots, list(usable), local_addresses.ids)
         for slot, (ip, address_id) in enumerate(self._slots):
             if ip:
                 entry = local_entry(ip, address_id, usable.get(ip))

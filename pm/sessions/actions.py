@@ -3,9 +3,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 from pm.model import Pair, Subflow
+from pm.sessions.history import HistoryEvent
+
+
+class ActionKind(StrEnum):
+    """Every kind of action. The words are public: counters, metric labels and docs/api.md show them."""
+
+    OPEN = "open"
+    CLOSE = "close"
+    SET_BACKUP = "set_backup"
+    ANNOUNCE = "announce"
+    WITHDRAW = "withdraw"
+
+    @property
+    def refused(self) -> HistoryEvent:
+        """The word for an action of this kind that the kernel refused."""
+        return _REFUSED[self]
 
 
 class Open(NamedTuple):
@@ -49,3 +66,18 @@ class Withdraw(NamedTuple):
 
 
 Action = Open | Close | SetBackup | Announce | Withdraw
+
+KINDS: dict[type[Action], ActionKind] = {
+    Open: ActionKind.OPEN,
+    Close: ActionKind.CLOSE,
+    SetBackup: ActionKind.SET_BACKUP,
+    Announce: ActionKind.ANNOUNCE,
+    Withdraw: ActionKind.WITHDRAW,
+}
+_REFUSED = {
+    ActionKind.OPEN: HistoryEvent.OPEN_REFUSED,
+    ActionKind.CLOSE: HistoryEvent.CLOSE_REFUSED,
+    ActionKind.SET_BACKUP: HistoryEvent.SET_BACKUP_REFUSED,
+    ActionKind.ANNOUNCE: HistoryEvent.ANNOUNCE_REFUSED,
+    ActionKind.WITHDRAW: HistoryEvent.WITHDRAW_REFUSED,
+}

@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Behind programs that open subflows themselves: the service does what they did not, and nothing twice.
+"""Sessions whose BPF program opens subflows: the service does what the program did not, and nothing twice.
 
 A program acts in the kernel's callback, before the service has read of the event, and what it opens
-is not in the session table until it is established. So what the plan says about such a session waits
-until nothing happened to it for a while, and until a dump has shown what is there.
+is not in the session table until it is established. What the plan says about such a session waits
+until nothing has happened to it for a while, and until a dump has shown what there is.
 """
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 import structlog
 
+from pm.clock import Clock, Scheduler, Timer
 from pm.policies.model import Policy
-from pm.sessions.actions import Action, Open, SetBackup
+from pm.sessions.actions import Action
+from pm.sessions.admission import PROGRAM_GRACE_S, BehindProgram, behind_program, done_by_programs
 from pm.sessions.session import Session
-from pm.sessions.timers import BATCH, Agenda
-
-GRACE_S = 1.0
+from pm.sessions.timers import BATCH, TimerQueue
 
 log = structlog.get_logger(__name__)
 
@@ -39,72 +37,100 @@ class Programs(Protocol):
         """Forget a claim whose session has ended: its program may have gone before."""
 
 
-class Repair:
+class NoPrograms:
+    """The netlink datapath: the service opens every subflow itself, at once."""
+
+    open_subflows = False
+
+    def note_activity(self, token: int) -> None: ...
+
+    def forget(self, token: int) -> None: ...
+
+    def unknown_claims(self, known: Container[int]) -> list[int]:
+        return []
+
+    def defer_opens(self, session: Session, policy: Policy, actions: Sequence[Action]) -> Sequence[Action]:
+        return actions
+
+    def cancel(self) -> None: ...
+
+
+class BehindPrograms:
+    """The bpf datapath."""
+
+    open_subflows = True
+
     def __init__(
         self,
         *,
         programs: Programs,
-        agenda: Agenda,
+        timers: TimerQueue,
         merge_dump: Callable[[], None],
         reconcile: Callable[[int], None],
         counters: Counter[str],
+        clock: Clock,
+        scheduler: Scheduler,
     ) -> None:
         """``merge_dump`` makes the session table agree with the kernel, ``reconcile`` plans one token."""
         self._programs = programs
-        self._agenda = agenda
+        self._timers = timers
         self._merge_dump = merge_dump
         self._reconcile = reconcile
         self._counters = counters
-        self._touched: dict[int, float] = {}
-        self._doubtful: dict[int, None] = {}
-        self._confirmed: dict[int, None] = {}
-        self._timer: asyncio.Handle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._clock = clock
+        self._scheduler = scheduler
+        self._active_at: dict[int, float] = {}
+        self._awaiting_dump: dict[int, None] = {}
+        self._dump_merged: dict[int, None] = {}
+        self._timer: Timer | None = None
 
-    def touch(self, token: int) -> None:
+    def note_activity(self, token: int) -> None:
         """Something happened to a session: its program may be about to act."""
-        self._touched[token] = time.monotonic()
+        self._active_at[token] = self._clock.monotonic()
 
     def forget(self, token: int) -> None:
         """The session has ended."""
-        self._touched.pop(token, None)
+        self._active_at.pop(token, None)
         self._programs.release(token)
 
     def unknown_claims(self, known: Container[int]) -> list[int]:
         """Tokens of claims that are not among those ``known``."""
         return [token for token in self._programs.claimed() if token not in known]
 
+    def defer_opens(self, session: Session, policy: Policy, actions: Sequence[Action]) -> Sequence[Action]:
+        """The actions to perform now. The others come up again when they are due, if they still are."""
+        deferrable = [action for action in actions if done_by_programs(action)]
+        token = session.token
+        if not deferrable or self._programs.program_of(token, policy) is None:
+            return actions
+        active_at = self._active_at.get(token, 0.0)
+        now = self._clock.monotonic()
+        match behind_program(now, active_at, dump_merged=token in self._dump_merged):
+            case BehindProgram.ACT:
+                self._counters["repairs"] += len(deferrable)
+                log.info("repair", token=f"{token:#010x}", policy=policy.name, actions=len(deferrable))
+                return actions
+            case BehindProgram.WAIT:
+                self._timers.add(active_at + PROGRAM_GRACE_S, token)
+            case BehindProgram.LOOK:
+                self._awaiting_dump[token] = None
+                self._timer = self._timer or self._scheduler.call_soon(self._look)
+        return [action for action in actions if not done_by_programs(action)]
+
     def cancel(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    def sift(self, session: Session, policy: Policy, actions: Sequence[Action]) -> Sequence[Action]:
-        """The actions to perform now. The others come up again when they are due, if they still are."""
-        theirs = [a for a in actions if isinstance(a, Open | SetBackup)]
-        if not theirs or self._programs.program_of(session.token, policy) is None:
-            return actions
-        quiet_at = self._touched.get(session.token, 0.0) + GRACE_S
-        if time.monotonic() < quiet_at:
-            self._agenda.add(quiet_at, session.token)
-        elif session.token in self._confirmed:
-            self._counters["repairs"] += len(theirs)
-            log.info("repair", token=f"{session.token:#010x}", policy=policy.name, actions=len(theirs))
-            return actions
-        else:
-            self._doubtful[session.token] = None
-            self._timer = self._timer or self._loop.call_soon(self._confirm)
-        return [a for a in actions if not isinstance(a, Open | SetBackup)]
-
-    def _confirm(self) -> None:
+    def _look(self) -> None:
         self._timer = None
-        tokens, self._doubtful = list(self._doubtful), {}
+        tokens, self._awaiting_dump = list(self._awaiting_dump), {}
         self._merge_dump()
         for first in range(0, len(tokens), BATCH):
-            self._loop.call_soon(self._reconcile_confirmed, tokens[first : first + BATCH])
+            self._scheduler.call_soon(self._reconcile_batch, tokens[first : first + BATCH])
 
-    def _reconcile_confirmed(self, tokens: Sequence[int]) -> None:
-        self._confirmed = dict.fromkeys(tokens)
+    def _reconcile_batch(self, tokens: Sequence[int]) -> None:
+        self._dump_merged = dict.fromkeys(tokens)
         for token in tokens:
             self._reconcile(token)
-        self._confirmed = {}
+        self._dump_merged = {}

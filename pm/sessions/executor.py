@@ -4,38 +4,52 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import structlog
 
+from pm.clock import Clock
 from pm.errors import KernelRefused
 from pm.kernel import Commands, Prepared
 from pm.model import Origin
-from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 
 log = structlog.get_logger(__name__)
 
-# (seconds since the epoch, kind, action, session, detail): what watchers of the service are told
-Publish = Callable[[float, str, str, Session, dict[str, Any]], None]
+
+class Publish(Protocol):
+    """Tells the watchers of the service. ``time`` is seconds since the epoch."""
+
+    def __call__(
+        self, time: float, kind: str, action: str, session: Session, detail: dict[str, Any], /
+    ) -> None: ...
+
 
 FirstOpens = tuple[tuple[Open, Prepared], ...]
 
 
 class Executor:
-    """``counters`` has ``<action>`` and ``<action>_refused`` for every kind of action."""
+    """``counters`` has every ``ActionKind``, and its ``refused`` word."""
 
     def __init__(
-        self, *, table: SessionTable, commands: Commands, publish: Publish, counters: Counter[str]
+        self,
+        *,
+        table: SessionTable,
+        commands: Commands,
+        publish: Publish,
+        counters: Counter[str],
+        clock: Clock,
     ) -> None:
         self._table = table
         self._commands = commands
         self._publish = publish
         self._counters = counters
+        self._clock = clock
 
     def perform(
         self, session: Session, action: Action, origin: Origin = Origin.POLICY
@@ -44,15 +58,15 @@ class Executor:
 
         A refused ``Open`` is noted in ``session.retries`` with the time of the next try.
         """
-        now = time.time()
-        name = type(action).__name__.lower()
+        now = self._clock.time()
+        kind = KINDS[type(action)]
         try:
             self._execute(session, action, origin, now)
         except KernelRefused as e:
-            self._counters[f"{name}_refused"] += 1
+            self._counters[kind.refused] += 1
             self._refused(session, action, e, now)
             return e
-        self._counters[name] += 1
+        self._counters[kind] += 1
         return None
 
     def prepare(self, action: Open) -> Prepared:
@@ -64,21 +78,21 @@ class Executor:
 
     def record(self, session: Session, opens: FirstOpens, outcomes: Sequence[KernelRefused | None]) -> None:
         """Note what became of opens that were armed."""
-        now = time.time()
+        now = self._clock.time()
         for (action, _), refused in zip(opens, outcomes, strict=True):
             if refused:
-                self._counters["open_refused"] += 1
+                self._counters[ActionKind.OPEN.refused] += 1
                 self._refused(session, action, refused, now)
             else:
-                self._counters["open"] += 1
-                self._table.opening(session, action, Origin.POLICY, now)
+                self._counters[ActionKind.OPEN] += 1
+                self._table.subflow_opening(session, action, Origin.POLICY, now)
 
     def _execute(self, session: Session, action: Action, origin: Origin, now: float) -> None:
         token, commands = session.token, self._commands
         match action:
             case Open():
                 commands.create_subflow(token, self.prepare(action))
-                self._table.opening(session, action, origin, now)
+                self._table.subflow_opening(session, action, origin, now)
             case Close(subflow, reason):
                 try:
                     commands.destroy_subflow(
@@ -92,8 +106,8 @@ class Executor:
                 except KernelRefused as e:
                     if e.errno != errno.ESRCH:  # gone already
                         raise
-                self._table.forget(session, subflow)
-                session.history.add(now, "subflow_closed", f"{subflow.pair}: {reason}")
+                self._table.remove_subflow(session, subflow)
+                session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
                 self._publish(now, "subflow", "closed", session, {"subflow": subflow.id, "reason": reason})
             case SetBackup(subflow, backup, reason):
                 commands.set_backup(
@@ -105,28 +119,30 @@ class Executor:
                     backup=backup,
                 )
                 subflow.backup = backup
-                session.history.add(now, "backup_set" if backup else "backup_cleared", subflow.pair)
+                session.history.add(
+                    now, HistoryEvent.BACKUP_SET if backup else HistoryEvent.BACKUP_CLEARED, subflow.pair
+                )
                 detail = {"subflow": subflow.id, "backup": backup, "reason": reason}
                 self._publish(now, "subflow", "priority", session, detail)
             case Announce(ip, local_id):
                 # Noted even where the kernel refuses: it would refuse again at every change.
                 session.announced = {**(session.announced or {}), ip: local_id}
                 commands.announce(token, ip, local_id)
-                session.history.add(now, "address_announced", ip)
+                session.history.add(now, HistoryEvent.ADDRESS_ANNOUNCED, ip)
             case Withdraw(ip, local_id):
                 if session.announced:
                     session.announced.pop(ip, None)
                 commands.withdraw(token, local_id)
-                session.history.add(now, "address_withdrawn", ip)
+                session.history.add(now, HistoryEvent.ADDRESS_WITHDRAWN, ip)
 
     def _refused(self, session: Session, action: Action, error: KernelRefused, now: float) -> None:
         if "userspace PM not selected" in error.reason:
             session.managed = False
-            session.history.add(now, "unmanaged", "the kernel's own path manager has this session")
+            session.history.add(now, HistoryEvent.UNMANAGED, "the kernel's own path manager has this session")
             return
-        session.history.add(now, f"{type(action).__name__.lower()}_refused", str(error))
+        session.history.add(now, KINDS[type(action)].refused, str(error))
         if isinstance(action, Open):
-            retry = self._table.failed(session, action.pair, str(error), time.monotonic())
+            retry = self._table.note_failure(session, action.pair, str(error), self._clock.monotonic())
             log.info(
                 "subflow_refused",
                 token=f"{session.token:#010x}",

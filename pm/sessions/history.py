@@ -3,16 +3,46 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 
 LENGTH = 32
 
 
+class HistoryEvent(StrEnum):
+    """Every word that a history uses. They are public: REST, the CLI and docs/api.md show them."""
+
+    CREATED = "created"
+    ESTABLISHED = "established"
+    FOUND = "found"
+    POLICY = "policy"
+    START_REACHED = "start_reached"
+    UNMANAGED = "unmanaged"
+    SUBFLOW_OPENING = "subflow_opening"
+    SUBFLOW_ESTABLISHED = "subflow_established"
+    SUBFLOW_CLOSED = "subflow_closed"
+    SUBFLOW_FOUND = "subflow_found"
+    SUBFLOW_GONE = "subflow_gone"
+    BACKUP_SET = "backup_set"
+    BACKUP_CLEARED = "backup_cleared"
+    PEER_SET_BACKUP = "peer_set_backup"
+    PEER_CLEARED_BACKUP = "peer_cleared_backup"
+    ADDRESS_ANNOUNCED = "address_announced"
+    ADDRESS_WITHDRAWN = "address_withdrawn"
+    REMOTE_ADDRESS_ANNOUNCED = "remote_address_announced"
+    REMOTE_ADDRESS_REMOVED = "remote_address_removed"
+    OPEN_REFUSED = "open_refused"
+    CLOSE_REFUSED = "close_refused"
+    SET_BACKUP_REFUSED = "set_backup_refused"
+    ANNOUNCE_REFUSED = "announce_refused"
+    WITHDRAW_REFUSED = "withdraw_refused"
+
+
 class Entry(NamedTuple):
-    """``time`` is seconds since the epoch, ``event`` a snake_case name; ``detail`` is shown with str()."""
+    """``time`` is seconds since the epoch; ``detail`` is shown with str()."""
 
     time: float
-    event: str
+    event: HistoryEvent
     detail: object
 
 
@@ -21,7 +51,7 @@ class History(list[Entry]):
 
     __slots__ = ()
 
-    def add(self, time: float, event: str, detail: object = "") -> None:
+    def add(self, time: float, event: HistoryEvent, detail: object = "") -> None:
         if len(self) >= LENGTH:
             del self[0]
         self.append(Entry(time, event, detail))

@@ -13,7 +13,7 @@ from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 
 
-class ByHand:
+class OperatorCommands:
     """Every method raises NotFound, and KernelRefused."""
 
     def __init__(
@@ -35,8 +35,8 @@ class ByHand:
         subflow = self._subflow(session, subflow_id)
         self._perform(session, Close(subflow, "by hand"))
         if subflow.origin in (Origin.POLICY, Origin.INITIAL):
-            session.held = {**(session.held or {})}
-            session.held[subflow.pair] = session.held.get(subflow.pair, 0) + 1
+            session.closed_by_operator = {**(session.closed_by_operator or {})}
+            session.closed_by_operator[subflow.pair] = session.closed_by_operator.get(subflow.pair, 0) + 1
 
     def set_backup(self, token: int, subflow_id: str, *, backup: bool) -> None:
         """The path manager leaves the flag alone from now on."""

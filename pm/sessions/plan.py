@@ -7,38 +7,15 @@ or link that came or went, a failed subflow, a reload and a restart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from pm.model import LocalAddress, Origin, Pair, Role, Subflow, SubflowState, Wanted
 from pm.path_managers.base import PathManager
 from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Locals:
-    """The local addresses as the planner needs them; computed once per change, for all sessions.
-
-    ``usable`` may carry new subflows; ``up`` can carry packets, also where the rules exclude it;
-    ``ids`` are the namespace-wide address ids, 1 to 255.
-    """
-
-    usable: tuple[LocalAddress, ...]
-    up: frozenset[str]
-    ids: Mapping[str, int]
-
-    def id_of(self, session: Session, ip: str) -> int | None:
-        """The address id of ``ip`` within a session; 0 is the initial subflow's (RFC 8684, 3.4.2)."""
-        if ip == session.local:
-            return 0
-        if session.local_ids and ip in session.local_ids:
-            return session.local_ids[ip]
-        return self.ids.get(ip)
-
-
 def plan(
-    session: Session, path_manager: type[PathManager], locals_: Locals, now: float
+    session: Session, path_manager: type[PathManager], local_addresses: LocalAddresses, now: float
 ) -> tuple[list[Action], float | None]:
     """The actions due now, in order, and when (monotonic clock) a retry is due, if any.
 
@@ -48,23 +25,23 @@ def plan(
     policy = session.policy
     if policy is None or not session.managed:
         return [], None
-    usable = [a for a in locals_.usable if session.socket_family == 6 or a.family == 4]
-    initial_lost = session.local not in locals_.up
+    usable = [a for a in local_addresses.usable if session.socket_family == 6 or a.family == 4]
+    initial_lost = session.local not in local_addresses.up
     if session.started or initial_lost:
         wanted = path_manager.wanted(session, usable, policy.path_manager.parameters)
     else:
         wanted = {}
-    actions, retry_at = _open(session, wanted, usable, locals_, now)
+    actions, retry_at = _open(session, wanted, usable, local_addresses, now)
     if policy.announce and session.role is Role.SERVER and session.started:
-        actions += _announce(session, usable, locals_)
-    actions += _withdraw(session, usable, locals_)
+        actions += _announce(session, usable, local_addresses)
+    actions += _withdraw(session, usable, local_addresses)
     if session.started or initial_lost:
-        actions += _close(session, wanted, locals_)
+        actions += _close(session, wanted, local_addresses)
     return actions, retry_at
 
 
 def _open(
-    session: Session, wanted: Wanted, usable: list[LocalAddress], locals_: Locals, now: float
+    session: Session, wanted: Wanted, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
 ) -> tuple[list[Action], float | None]:
     actions: list[Action] = []
     retry_at: float | None = None
@@ -72,7 +49,7 @@ def _open(
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
     sources = {a.ip for a in usable}
-    if session.local in locals_.up:
+    if session.local in local_addresses.up:
         sources.add(session.local)  # the application chose it itself
     for pair, want in wanted.items():
         flows = have.get(pair, [])
@@ -84,33 +61,33 @@ def _open(
             and s.state is SubflowState.ESTABLISHED
             and s.origin in (Origin.INITIAL, Origin.POLICY)
         )
-        held = session.held.get(pair, 0) if session.held else 0
-        lacking = want.subflows - held - len(flows)
-        if lacking <= 0 or pair.local not in sources:
+        closed = session.closed_by_operator.get(pair, 0) if session.closed_by_operator else 0
+        missing = want.subflows - closed - len(flows)
+        if missing <= 0 or pair.local not in sources:
             continue
         retry = session.retries.get(pair) if session.retries else None
         if retry and now < retry.not_before:
             retry_at = min(retry_at or retry.not_before, retry.not_before)
             continue
-        local_id = locals_.id_of(session, pair.local)
+        local_id = local_addresses.id_of(session, pair.local)
         if local_id is not None:
             reason = session.policy.path_manager.name if session.policy else ""
-            actions += [Open(pair, local_id, want.backup, reason)] * lacking
+            actions += [Open(pair, local_id, want.backup, reason)] * missing
     return actions, retry_at
 
 
-def _announce(session: Session, usable: list[LocalAddress], locals_: Locals) -> list[Action]:
+def _announce(session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses) -> list[Action]:
     announced = session.announced or {}
     return [
         Announce(a.ip, local_id, f"address of {a.ifname}")
         for a in usable
         if a.ip != session.local
         and a.ip not in announced
-        and (local_id := locals_.id_of(session, a.ip)) is not None
+        and (local_id := local_addresses.id_of(session, a.ip)) is not None
     ]
 
 
-def _withdraw(session: Session, usable: list[LocalAddress], locals_: Locals) -> list[Action]:
+def _withdraw(session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses) -> list[Action]:
     """RM_ADDR for what the peer knows of us and that is gone.
 
     Comes before the subflows are closed: SUBFLOW_DESTROY makes the kernel forget the address id.
@@ -118,22 +95,24 @@ def _withdraw(session: Session, usable: list[LocalAddress], locals_: Locals) -> 
     usable_ips = {a.ip for a in usable}
     known = dict.fromkeys(session.announced or ())
     gone = [ip for ip in known if ip not in usable_ips]
-    alive = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED and s.local in locals_.up]
+    alive = [
+        s for s in session.subflows if s.state is SubflowState.ESTABLISHED and s.local in local_addresses.up
+    ]
     if alive:
-        lost = (s.local for s in session.subflows if s.local not in locals_.up)
+        lost = (s.local for s in session.subflows if s.local not in local_addresses.up)
         gone += [ip for ip in dict.fromkeys(lost) if ip not in known]
     return [
         Withdraw(ip, local_id, "address lost")
         for ip in gone
-        if (local_id := locals_.id_of(session, ip)) is not None
+        if (local_id := local_addresses.id_of(session, ip)) is not None
     ]
 
 
-def _close(session: Session, wanted: Wanted, locals_: Locals) -> list[Action]:
+def _close(session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> list[Action]:
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
     for subflow in session.subflows:
-        if subflow.local not in locals_.up:
+        if subflow.local not in local_addresses.up:
             if subflow.local_port:  # known also for one still opening, after a dump
                 closes.append(Close(subflow, "address lost"))
             continue

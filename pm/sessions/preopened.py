@@ -8,10 +8,10 @@ before anything is decoded or planned. The plan that follows finds it done, or c
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from pm.clock import Scheduler, Timer
 from pm.kernel import Commands, Event
 from pm.model import SubflowState
 from pm.policies.model import Policy
@@ -22,40 +22,41 @@ from pm.sessions.session import Session
 ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
 REMEMBERED_MAX = 4096
 
-Kind = tuple[object, ...]
+SessionKind = tuple[object, ...]
 
 
 class Classify(Protocol):
     def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None: ...
 
 
-class Expected(NamedTuple):
-    """A session whose CREATED came and that nobody has needed yet. ``time`` is seconds since the epoch."""
+class PendingSession(NamedTuple):
+    """CREATED was received; the session is not in the table yet. ``time`` is seconds since the epoch."""
 
     event: Event
     time: float
     policy: Policy | None
 
 
-class Arrivals:
+class FirstSubflows:
     def __init__(
         self,
         *,
         commands: Commands,
         executor: Executor,
         selector: Classify,
-        admit: Callable[[Expected], None],
+        admit: Callable[[PendingSession], None],
+        scheduler: Scheduler,
     ) -> None:
         """``admit`` takes a session into the table, when it is needed there."""
         self._commands = commands
         self._executor = executor
         self._selector = selector
         self._admit = admit
-        self._expected: dict[int, Expected] = {}
+        self._scheduler = scheduler
+        self._pending: dict[int, PendingSession] = {}
         self._armed: dict[int, FirstOpens] = {}
-        self._remembered: dict[Kind, FirstOpens] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._remembered: dict[SessionKind, FirstOpens] = {}
+        self._timer: Timer | None = None
 
     def expect(self, event: Event, now: float) -> None:
         """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
@@ -63,21 +64,22 @@ class Arrivals:
         if policy and (opens := self._remembered.get(_kind_of(event, policy))):
             self._commands.arm(event.token, [command for _, command in opens])
             self._armed[event.token] = opens
-        self._expected[event.token] = Expected(event, now, policy)
+        self._pending[event.token] = PendingSession(event, now, policy)
         if self._timer is None:
-            self._timer = self._loop.call_later(ADMIT_DELAY_S, self.admit_all)
+            self._timer = self._scheduler.call_later(ADMIT_DELAY_S, self.admit_all)
 
     def classify(self, event: Event) -> Policy | None:
         return self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
 
     def admit(self, token: int) -> None:
-        """Have a session in the table, if it was expected."""
-        if expected := self._expected.pop(token, None):
-            self._admit(expected)
+        """Take a session into the table, if it is pending."""
+        if pending := self._pending.pop(token, None):
+            self._admit(pending)
 
     def admit_all(self) -> None:
+        """Complete the table before somebody looks at it."""
         self.cancel()
-        for token in list(self._expected):
+        for token in list(self._pending):
             self.admit(token)
 
     def take_armed(self, token: int) -> FirstOpens | None:
@@ -105,7 +107,7 @@ class Arrivals:
         self._armed.clear()
         self._commands.disarm()
 
-    def forget_kinds(self) -> None:
+    def forget_remembered(self) -> None:
         """Addresses or policies changed: nothing remembered holds any more."""
         self._remembered.clear()
         self.disarm()
@@ -116,7 +118,7 @@ class Arrivals:
             self._timer = None
 
 
-def _kind_of(event: Event, policy: Policy) -> Kind:
+def _kind_of(event: Event, policy: Policy) -> SessionKind:
     return (
         policy.name,
         event.family,

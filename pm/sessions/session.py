@@ -38,8 +38,8 @@ class Session:
     ``number`` ascends in the order the sessions became known. ``created`` and ``established`` are
     seconds since the epoch; ``socket_family`` is 4 or 6 and limits the subflows (a v4 socket has v4
     subflows only, a v6 socket both). ``managed`` is false where the kernel's
-    own path manager has the session. ``held`` counts, per pair, the subflows the operator closed:
-    they are not opened again. Times of ``retries`` are on the monotonic clock.
+    own path manager has the session. ``closed_by_operator`` counts, per pair, the subflows that the
+    operator closed: they are not opened again. Times of ``retries`` are on the monotonic clock.
     """
 
     token: int
@@ -64,7 +64,7 @@ class Session:
     announced: dict[str, int] | None = None
     local_ids: dict[str, int] | None = None
     retries: dict[Pair, Retry] | None = None
-    held: dict[Pair, int] | None = None
+    closed_by_operator: dict[Pair, int] | None = None
 
     @property
     def initial_pair(self) -> Pair:

@@ -3,22 +3,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
-import time
 from collections.abc import Callable
+
+from pm.clock import Clock, Scheduler, Timer
 
 BATCH = 64  # per turn of the loop, so that nobody else waits for all of them
 
 
-class Agenda:
+class TimerQueue:
     """Calls ``due(token)`` at or soon after the time asked for. Forgotten sessions cost nothing more."""
 
-    def __init__(self, due: Callable[[int], None]) -> None:
+    def __init__(self, due: Callable[[int], None], *, clock: Clock, scheduler: Scheduler) -> None:
         self._due = due
+        self._clock = clock
+        self._scheduler = scheduler
         self._heap: list[tuple[float, int]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop = asyncio.get_running_loop()
+        self._timer: Timer | None = None
 
     def add(self, when: float, token: int) -> None:
         """``when`` is on the monotonic clock."""
@@ -33,10 +34,10 @@ class Agenda:
     def _schedule(self) -> None:
         if self._timer:
             self._timer.cancel()
-        self._timer = self._loop.call_at(self._heap[0][0], self._fire) if self._heap else None
+        self._timer = self._scheduler.call_at(self._heap[0][0], self._fire) if self._heap else None
 
     def _fire(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         tokens: dict[int, None] = {}
         while self._heap and self._heap[0][0] <= now and len(tokens) < BATCH:
             tokens[heapq.heappop(self._heap)[1]] = None

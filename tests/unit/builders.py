@@ -11,7 +11,7 @@ from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.history import History
-from pm.sessions.plan import Locals
+from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session, SessionState
 
 REMOTE = "10.0.9.1"
@@ -22,8 +22,8 @@ def address(ip: str, ifindex: int = 2, *, backup: bool = False, up: bool = True)
     return LocalAddress(ip, 24, ifindex, f"eth{ifindex}", up, backup, "", up)
 
 
-def locals_of(*addresses: LocalAddress) -> Locals:
-    return Locals(
+def locals_of(*addresses: LocalAddress) -> LocalAddresses:
+    return LocalAddresses(
         tuple(a for a in addresses if a.usable),
         frozenset(a.ip for a in addresses if a.up),
         {a.ip: i for i, a in enumerate(addresses, 1)},

@@ -154,9 +154,7 @@ class Plane:
     async def option_reports(self, session: Session) -> Mapping[int, Sequence[Report]]:
         return {4711: (Report("user_timeout", True, False, 30000, None),)}
 
-    async def open_subflow(
-        self, token: int, local: str, remote: str, remote_port: int, backup: bool
-    ) -> Subflow:
+    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
         self._may_refuse()
         port = 0 if remote == "10.0.9.9" else 50001
         subflow = Subflow(
@@ -165,11 +163,11 @@ class Plane:
         self.table[token].subflows.append(subflow)
         return subflow
 
-    async def close_subflow(self, token: int, subflow_id: str) -> None:
+    def close_subflow(self, token: int, subflow_id: str) -> None:
         self._may_refuse()
         self.table[token].subflows.remove(self._find(token, subflow_id))
 
-    async def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+    def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
         self._may_refuse()
         self._find(token, subflow_id).backup = backup
 

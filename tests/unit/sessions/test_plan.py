@@ -152,5 +152,5 @@ def test_v4_socket_gets_no_v6_subflow():
 
 def test_subflow_closed_by_hand_is_not_opened_again():
     """DELETE over REST holds, until the next reload."""
-    s = session(policy=policy(), held={Pair(B, REMOTE, REMOTE_PORT): 1})
+    s = session(policy=policy(), closed_by_operator={Pair(B, REMOTE, REMOTE_PORT): 1})
     assert actions(s, address(A), address(B)) == []

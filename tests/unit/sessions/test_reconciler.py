@@ -8,7 +8,6 @@ destroying a subflow is silent or tells.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import itertools
 import json
@@ -18,7 +17,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-import structlog
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -29,12 +27,8 @@ from pm.linux.netlink.mptcp_pm_codec import Event
 from pm.model import LocalAddress, Pair, Subflow
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
-from pm.sessions import behind_programs as repair
-from pm.sessions import executor, reconciler
-from pm.sessions import timers as agenda
-from pm.sessions.reconciler import Reconciler
+from pm.sessions.assembly import assemble
 from pm.sessions.session import Session
-from pm.sessions.session_table import SessionTable
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy
 from tests.unit.sessions.test_session_table import Record
 
@@ -293,22 +287,16 @@ class Selector:
 class World:
     """A reconciler on a model kernel, with a clock that only tests move."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, chosen: Policy, *, programs: bool = False) -> None:
+    def __init__(self, chosen: Policy, *, programs: bool = False) -> None:
         self.clock = Clock()
         self.loop = Loop(self.clock)
-        for module in (agenda, executor, reconciler, repair):
-            monkeypatch.setattr(module, "time", self.clock)
-        for module in (executor, reconciler, repair):
-            monkeypatch.setattr(module, "log", structlog.wrap_logger(structlog.ReturnLogger(), processors=[]))
-        monkeypatch.setattr(asyncio, "get_running_loop", lambda: self.loop)
         self.kernel = Kernel()
         if programs:
             self.kernel.program = Program(self.kernel)
         self.selector = Selector()
         self.selector.policy = chosen
         self.counters: Counter[str] = Counter()
-        self.reconciler = Reconciler(
-            table=SessionTable(),
+        self.sessions = assemble(
             commands=self.kernel,
             diagnosis=self.kernel,
             selector=self.selector,
@@ -316,8 +304,12 @@ class World:
             publish=lambda *args: None,
             counters=self.counters,
             observe_join=lambda seconds: None,
+            clock=self.clock,
+            scheduler=self.loop,
             programs=self.kernel.program,
         )
+        self.reconciler = self.sessions.reconciler
+        self.table = self.sessions.table
         self.tokens = itertools.count(1)
 
     def addresses(self, ips: set[str]) -> None:
@@ -327,7 +319,7 @@ class World:
         self.sweep()
 
     def sweep(self) -> None:
-        for session in self.reconciler.table:
+        for session in self.table:
             self.reconciler.reconcile(session)
 
     def connect(self, local: str) -> int:
@@ -344,7 +336,7 @@ class World:
         """Let every event arrive and every retry come due."""
         for _ in range(40):
             self.kernel.finish_connecting()
-            self.reconciler._on_readable()
+            self.reconciler.read_events()
             self.loop.run_until(self.clock.now + 400)
             if not self.kernel.queue and not self.kernel.connecting:
                 return
@@ -359,13 +351,9 @@ class Convergence(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.patch = pytest.MonkeyPatch()
-        self.world = World(self.patch, self.chosen, programs=self.programs)
+        self.world = World(self.chosen, programs=self.programs)
         self.up = set(ADDRESSES[:2])
         self.world.addresses(self.up)
-
-    def teardown(self) -> None:
-        self.patch.undo()
 
     @rule(local=st.sampled_from(ADDRESSES))
     def connect(self, local: str) -> None:
@@ -399,7 +387,7 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def events_arrive(self) -> None:
         self.world.kernel.finish_connecting()
-        self.world.reconciler._on_readable()
+        self.world.reconciler.read_events()
 
     @rule()
     def events_are_lost(self) -> None:
@@ -412,14 +400,14 @@ class Convergence(RuleBasedStateMachine):
 
     @invariant()
     def the_cap_holds(self) -> None:
-        for session in self.world.reconciler.table:
+        for session in self.world.table:
             assert len(session.subflows) <= 8 + 1  # one over, while a lost one is replaced
 
     def check(self) -> None:
         self.world.kernel.broken.clear()
         self.world.addresses(self.up)
         self.world.settle()
-        kernel, table = self.world.kernel, self.world.reconciler.table
+        kernel, table = self.world.kernel, self.world.table
         if kernel.program:
             assert kernel.program.claims <= kernel.sessions.keys()
         # Nobody can find a session that lost its only subflow while events were lost.
@@ -436,10 +424,7 @@ class Convergence(RuleBasedStateMachine):
 
 class ConvergenceAtTheEnd(Convergence):
     def teardown(self) -> None:
-        try:
-            self.check()
-        finally:
-            super().teardown()
+        self.check()
 
 
 class ConvergenceBehindPrograms(ConvergenceAtTheEnd):
@@ -463,21 +448,21 @@ TestConvergence.settings = settings(max_examples=150, stateful_step_count=30, de
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(monkeypatch, policy("fullmesh"))
+def world() -> World:
+    made = World(policy("fullmesh"))
     made.addresses(set(ADDRESSES[:2]))
     return made
 
 
 def only(world: World) -> Session:
-    (session,) = world.reconciler.table
+    (session,) = world.table
     return session
 
 
 def test_established_opens_at_once(world: World) -> None:
     """The command is given within the handling of ESTABLISHED: no timer, no task in between."""
     world.connect(ADDRESSES[0])
-    world.reconciler._on_readable()
+    world.reconciler.read_events()
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 
 
@@ -488,9 +473,9 @@ def test_what_was_learned_is_forgotten_when_addresses_change(world: World) -> No
         for _ in range(2):
             world.kernel.connecting.clear()
             world.connect(ADDRESSES[0])
-            world.reconciler._on_readable()
+            world.reconciler.read_events()
             assert {flow[0] for _, flow in world.kernel.connecting} == ips - {ADDRESSES[0]}
-            assert len(world.reconciler.table.by_token[max(world.kernel.sessions)].subflows) == 2
+            assert len(world.table.by_token[max(world.kernel.sessions)].subflows) == 2
 
 
 def test_first_commands_refused_are_retried(world: World) -> None:
@@ -499,11 +484,11 @@ def test_first_commands_refused_are_retried(world: World) -> None:
     world.settle()
     create, world.kernel.create_subflow = world.kernel.create_subflow, refusing  # type: ignore[method-assign]
     token = world.connect(ADDRESSES[0])
-    world.reconciler._on_readable()
-    assert world.reconciler.table.by_token[token].retries
+    world.reconciler.read_events()
+    assert world.table.by_token[token].retries
     world.kernel.create_subflow = create  # type: ignore[method-assign]
     world.settle()
-    assert len(world.reconciler.table.by_token[token].subflows) == 2
+    assert len(world.table.by_token[token].subflows) == 2
 
 
 def refusing(token: int, prepared: Prepared) -> None:
@@ -514,7 +499,7 @@ def test_session_without_classification_is_found_by_its_cgroup(world: World) -> 
     """The classifier missed it: its cgroup's id names the policy a moment later."""
     chosen, world.selector.policy = world.selector.policy, None
     world.connect(ADDRESSES[0])
-    world.reconciler._on_readable()
+    world.reconciler.read_events()
     assert not world.kernel.connecting
     world.selector.policy = chosen
     world.settle()
@@ -527,11 +512,11 @@ def test_refusal_is_retried_with_growing_delay(world: World) -> None:
     world.connect(ADDRESSES[0])
     tries = []
     for _ in range(300):
-        world.reconciler._on_readable()
+        world.reconciler.read_events()
         if world.kernel.connecting:
             tries.append(world.clock.now)
         world.kernel.finish_connecting()
-        world.reconciler._on_readable()
+        world.reconciler.read_events()
         world.loop.run_until(world.clock.now + 0.1)
     gaps = [round(b - a) for a, b in itertools.pairwise(tries)]
     assert gaps == [1, 2, 4, 8]
@@ -559,7 +544,7 @@ def test_events_lost_is_survived(world: World) -> None:
         raise EventsLost
 
     world.kernel.read_events = lost  # type: ignore[method-assign]
-    world.reconciler._on_readable()
+    world.reconciler.read_events()
     world.sweep()
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
     assert world.counters["events_lost"] == 1
@@ -573,7 +558,7 @@ def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(registry()["fullmesh"], "wanted", broken)
     world.connect(ADDRESSES[0])
-    world.reconciler._on_readable()
+    world.reconciler.read_events()
     assert world.counters["path_manager_errors"] > 0
     assert len(only(world).subflows) == 1
 
@@ -581,11 +566,13 @@ def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.Monk
 def test_by_hand_on_what_is_not_there(world: World) -> None:
     """Unknown sessions and subflows are NotFound, with the command that lists them."""
     with pytest.raises(NotFound, match="mptcp-pm sessions"):
-        world.reconciler.by_hand.open_subflow(99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False)
+        world.sessions.operator_commands.open_subflow(
+            99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False
+        )
     world.connect(ADDRESSES[0])
-    world.reconciler._on_readable()
+    world.reconciler.read_events()
     with pytest.raises(NotFound, match="mptcp-pm session 0x"):
-        world.reconciler.by_hand.close_subflow(only(world).token, "nothing")
+        world.sessions.operator_commands.close_subflow(only(world).token, "nothing")
 
 
 def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
@@ -593,4 +580,4 @@ def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
     for i in range(300):
         ip = f"10.1.{i // 250}.{i % 250 + 1}"
         world.reconciler.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
-        assert 1 <= world.reconciler.locals.ids[ip] <= 255
+        assert 1 <= world.sessions.addresses.current.ids[ip] <= 255

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pm.kernel import EventType
 from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.sessions.actions import Open
+from pm.sessions.admission import RETRY_CAP_S
+from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session import SessionState
-from pm.sessions.session_table import RETRY_CAP_S, SessionTable
+from pm.sessions.session_table import SessionTable
 from tests.unit.builders import REMOTE, REMOTE_PORT, event
 
 A, B = "10.0.1.1", "10.0.2.1"
@@ -60,9 +62,13 @@ def test_established_alone_makes_a_session():
 def test_join_completes_the_subflow_that_was_opening():
     """SUB_ESTABLISHED of a pair we asked for names its source port; any other is the peer's."""
     table, session = established()
-    table.opening(session, Open(PAIR_B, 2, False, "fullmesh"), Origin.POLICY, 3.0)
-    ours = table.joined(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=41000, local_id=2), 4.0)
-    theirs = table.joined(session, event(EventType.SUB_ESTABLISHED, remote_port=6000, local_port=80), 4.0)
+    table.subflow_opening(session, Open(PAIR_B, 2, False, "fullmesh"), Origin.POLICY, 3.0)
+    ours = table.subflow_established(
+        session, event(EventType.SUB_ESTABLISHED, local=B, local_port=41000, local_id=2), 4.0
+    )
+    theirs = table.subflow_established(
+        session, event(EventType.SUB_ESTABLISHED, remote_port=6000, local_port=80), 4.0
+    )
     assert (ours.origin, ours.local_port, ours.state) == (Origin.POLICY, 41000, SubflowState.ESTABLISHED)
     assert theirs.origin is Origin.PEER
     assert len(session.subflows) == 3
@@ -73,39 +79,42 @@ def test_failed_join_is_remembered_with_its_reason():
     table, session = established()
     delays = []
     for _ in range(12):
-        table.opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-        table.parted(session, event(EventType.SUB_CLOSED, local=B, error=errno.ECONNREFUSED), 4.0, 100.0)
+        table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
+        table.subflow_closed(
+            session, event(EventType.SUB_CLOSED, local=B, error=errno.ECONNREFUSED), 4.0, 100.0
+        )
         delays.append(session.retries[PAIR_B].not_before - 100.0)
     assert delays[:4] == [1.0, 2.0, 4.0, 8.0]
     assert delays[-1] == RETRY_CAP_S
     assert "ECONNREFUSED" in session.retries[PAIR_B].reason
-    table.opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-    table.joined(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), 5.0)
+    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
+    table.subflow_established(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), 5.0)
     assert session.retries == {}
 
 
 def test_close_of_an_unknown_subflow_says_nothing():
     """The event of a subflow that we closed ourselves finds it forgotten."""
     table, session = established()
-    assert table.parted(session, event(EventType.SUB_CLOSED, local_port=9), 3.0, 3.0) is None
+    assert table.subflow_closed(session, event(EventType.SUB_CLOSED, local_port=9), 3.0, 3.0) is None
     assert len(session.subflows) == 1
 
 
 def test_remote_addresses():
     """ADD_ADDR twice is one address; the same id with another address replaces it; RM_ADDR removes."""
     table, session = established()
-    assert table.announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
-    assert not table.announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
-    assert table.announced(session, RemoteAddress("10.0.9.3", 0, 1), 3.0)
+    assert table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
+    assert not table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
+    assert table.remote_announced(session, RemoteAddress("10.0.9.3", 0, 1), 3.0)
     assert session.remotes == (RemoteAddress("10.0.9.3", 0, 1),)
-    assert table.removed(session, 1, 4.0)
-    assert not table.removed(session, 1, 4.0)
+    assert table.remote_removed(session, 1, 4.0)
+    assert not table.remote_removed(session, 1, 4.0)
 
 
 def test_merge_adopts_older_sessions():
     """A dump shows a session with a join of ours: role, ids and origins come from its flags."""
     table = SessionTable()
-    merged = table.merge(
+    merged = merge_dump(
+        table,
         [
             Record(is_initial=False, local=B, local_port=41000, local_id=2),
             Record(),
@@ -128,7 +137,8 @@ def test_merge_learns_what_the_peer_announced():
     """An older session's joins tell the addresses that were announced, with a port where it is another."""
     table = SessionTable()
     join = Record(is_initial=False, local_port=41000)
-    merged = table.merge(
+    merged = merge_dump(
+        table,
         [
             Record(),
             replace(join, remote="10.0.2.2", remote_id=1),
@@ -145,21 +155,25 @@ def test_merge_learns_what_the_peer_announced():
 def test_merge_does_not_find_what_was_closed():
     """A subflow closed on command stays in dumps until the peer has its FIN: it is not there any more."""
     table, session = established()
-    table.forget(session, session.subflows[0])
-    table.merge([replace(Record(), is_closing=True)], 5.0)
+    table.remove_subflow(session, session.subflows[0])
+    merge_dump(table, [replace(Record(), is_closing=True)], 5.0)
     assert session.subflows == []
-    again = table.opening(session, Open(Pair(A, REMOTE, REMOTE_PORT), 0, False, ""), Origin.POLICY, 6.0)
-    table.merge([replace(Record(), is_closing=True)], 7.0)
+    again = table.subflow_opening(
+        session, Open(Pair(A, REMOTE, REMOTE_PORT), 0, False, ""), Origin.POLICY, 6.0
+    )
+    merge_dump(table, [replace(Record(), is_closing=True)], 7.0)
     assert (session.subflows, again.state, again.local_port) == ([again], SubflowState.OPENING, 0)
 
 
 def test_merge_repairs_after_lost_events():
     """The dump completes what was opening, adds what was missed, and reports what it did not see."""
     table, session = established()
-    table.opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-    table.opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
+    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
+    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
     table.create(event(EventType.CREATED, token=2), 3.0)
-    merged = table.merge([Record(), Record(is_initial=False, local=B, local_port=41000, local_id=2)], 5.0)
+    merged = merge_dump(
+        table, [Record(), Record(is_initial=False, local=B, local_port=41000, local_id=2)], 5.0
+    )
     assert [s.token for s in merged.sessions_missing] == [2]
     assert len(merged.subflows_missing) == 1
     assert [(s.local, s.local_port, s.state) for s in session.subflows][:2] == [
@@ -171,7 +185,7 @@ def test_merge_repairs_after_lost_events():
 def test_merge_changes_nothing_when_all_agrees():
     """A dump that agrees with the table is silent."""
     table, session = established()
-    merged = table.merge([Record()], 5.0)
+    merged = merge_dump(table, [Record()], 5.0)
     assert merged == ([], [], [])
     assert len(session.subflows) == 1
 
@@ -180,6 +194,6 @@ def test_history_is_bounded():
     """The last 32 entries are kept."""
     table, session = established()
     for i in range(40):
-        table.removed(session, i, float(i))
+        table.remote_removed(session, i, float(i))
     assert len(session.history) == 32
     assert session.history[-1].detail == "id 39"

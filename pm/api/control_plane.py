@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the API asks, answered by the parts of the running service."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from pm import __version__
+from pm.api.control import ServiceState, Status
+from pm.api.events import Broadcast, EventReader
+from pm.linux.netlink.addresses import AddressMonitor
+from pm.linux.netlink.inet_diag import SubflowStats
+from pm.linux.netlink.sock_diag import SockDiag
+from pm.model import LocalAddress, Pair, Subflow
+from pm.policies.model import Policy
+from pm.programs.classifiers import Selection
+from pm.programs.path_manager_programs import PathManagerPrograms
+from pm.programs.tcp_option_programs import Options, PluginReport
+from pm.sessions.assembly import Sessions
+from pm.sessions.session import Session
+
+
+class ServiceControlPlane:
+    """Implements ``pm.api.control.ControlPlane``."""
+
+    def __init__(
+        self,
+        *,
+        state: ServiceState,
+        sessions: Sessions,
+        addresses: AddressMonitor,
+        diagnosis: SockDiag,
+        selection: Selection,
+        options: Options,
+        programs: PathManagerPrograms | None,
+        broadcast: Broadcast,
+        reload: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._state = state
+        self._sessions = sessions
+        self._addresses = addresses
+        self._diagnosis = diagnosis
+        self._selection = selection
+        self._options = options
+        self._programs = programs
+        self._broadcast = broadcast
+        self._reload = reload
+
+    def status(self) -> Status:
+        state = self._state
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            started_at=state.started_at,
+            ready=state.ready,
+            datapath=state.datapath,
+            kernel_release=platform.release(),
+            checks=state.checks,
+            config_path=str(state.config_path),
+            config_digest=state.loaded.digest,
+            last_reload=state.last_reload,
+            counters=self._counters(),
+            sessions=len(self._sessions.table),
+        )
+
+    def _counters(self) -> Counter[str]:
+        counters = self._state.counters | Counter(self._selection.counters())
+        return counters + Counter(self._programs.counters()) if self._programs else counters
+
+    def policies(self) -> Sequence[Policy]:
+        return self._state.loaded.config.policies
+
+    def attached(self) -> Mapping[str, str]:
+        return self._selection.attached()
+
+    def sessions(self) -> Mapping[int, Session]:
+        self._sessions.first_subflows.admit_all()
+        return self._sessions.table.by_token
+
+    def cgroup_path(self, session: Session) -> str | None:
+        return self._selection.cgroup_path(session.cgroup_id)
+
+    def program_of(self, session: Session) -> str | None:
+        if self._programs is None or session.policy is None:
+            return None
+        return self._programs.program_of(session.token, session.policy)
+
+    def addresses(self) -> Sequence[LocalAddress]:
+        return self._addresses.addresses
+
+    def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
+        subflows = [subflow for session in sessions for subflow in session.subflows]
+        answers = iter(self._diagnosis.subflow_stats(subflows))
+        return [[next(answers) for _ in session.subflows] for session in sessions]
+
+    def option_counters(self) -> Mapping[str, Mapping[str, int]]:
+        return self._options.counters()
+
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
+        return await self._options.reports([(s.local_port, s.remote_port) for s in session.subflows])
+
+    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
+        pair = Pair(local, remote, remote_port)
+        return self._sessions.operator_commands.open_subflow(token, pair, backup=backup)
+
+    def close_subflow(self, token: int, subflow_id: str) -> None:
+        self._sessions.operator_commands.close_subflow(token, subflow_id)
+
+    def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+        self._sessions.operator_commands.set_backup(token, subflow_id, backup=backup)
+
+    async def reload(self) -> None:
+        await self._reload()
+
+    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+        return self._broadcast.subscribe(after)

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Loads the configuration again: on SIGHUP, on POST /v1/reload and when the file changes.
+
+A bad file changes nothing: the last good configuration stays in force.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+import structlog
+
+from pm.api.control import LastReload, ServiceState
+from pm.api.events import Broadcast
+from pm.config.load import Loaded, load_in_child
+from pm.config.model import Config, Datapath
+from pm.errors import ConfigError, PmError, Problem
+from pm.linux.host.file_watch import file_changes
+from pm.linux.host.notify import notify
+from pm.linux.netlink.addresses import AddressMonitor
+from pm.path_managers.program import Program
+from pm.policies.policy_table import compile_policies
+from pm.programs.classifiers import Selection
+from pm.programs.path_manager_programs import PathManagerPrograms
+from pm.programs.path_manager_programs import Prepared as PreparedPrograms
+from pm.programs.tcp_option_programs import Options
+from pm.programs.tcp_option_programs import Prepared as PreparedOptions
+from pm.sessions.reconciler import Reconciler
+
+NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
+
+_log = structlog.get_logger(__name__)
+
+
+def check_programs(config: Config, state: ServiceState) -> None:
+    """Raises ConfigError for a path manager that needs the bpf datapath where there is none."""
+    problems = [
+        Problem(str(state.config_path), 0, f"policies.{policy.name}.path_manager", NEEDS_PROGRAMS)
+        for policy in config.policies
+        if policy.path_manager.name == Program.name and state.datapath != Datapath.BPF
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+class Reloader:
+    def __init__(
+        self,
+        *,
+        state: ServiceState,
+        addresses: AddressMonitor,
+        reconciler: Reconciler,
+        selection: Selection,
+        options: Options,
+        programs: PathManagerPrograms | None,
+        broadcast: Broadcast,
+    ) -> None:
+        self._state = state
+        self._addresses = addresses
+        self._reconciler = reconciler
+        self._selection = selection
+        self._options = options
+        self._programs = programs
+        self._broadcast = broadcast
+        self._reloading = asyncio.Lock()
+
+    async def reload(self) -> None:
+        """Load the file again and bring it in force. Raises ConfigError, PmError: then nothing changed."""
+        state = self._state
+        path = str(state.config_path)
+        async with self._reloading:
+            notify("RELOADING=1")
+            try:
+                loaded = await load_in_child(path)
+                self._check_restart(loaded.config)
+                check_programs(loaded.config, state)
+                programs, options = await self._prepare_programs(loaded.config)
+            except PmError as e:
+                problems = e.problems if isinstance(e, ConfigError) else (Problem(path, 0, "", str(e)),)
+                state.last_reload = LastReload(time=time.time(), ok=False, problems=problems)
+                state.counters["reloads_failed"] += 1
+                self._broadcast.tell("config", "refused", problems=[str(p) for p in problems])
+                _log.error("reload_failed", problems=[str(p) for p in problems], in_force=state.loaded.digest)
+                raise
+            finally:
+                notify("READY=1")
+            await self._bring_in_force(loaded, programs, options)
+
+    async def _prepare_programs(self, config: Config) -> tuple[PreparedPrograms | None, PreparedOptions]:
+        """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""
+        try:
+            programs = await self._programs.prepare(config.policies) if self._programs else None
+            return programs, await self._options.prepare(config.policies, config.tcp_options)
+        except PmError as e:
+            raise ConfigError([Problem(str(self._state.config_path), 0, "policies", str(e))]) from e
+
+    async def _bring_in_force(
+        self, loaded: Loaded, programs: PreparedPrograms | None, options: PreparedOptions
+    ) -> None:
+        config, state = loaded.config, self._state
+        if self._programs and programs:
+            await self._programs.bring_in_force(programs)
+        await self._options.bring_in_force(options)
+        await self._selection.apply(compile_policies(config.policies))
+        state.loaded = loaded
+        self._addresses.set_rules(config.addresses)
+        self._reconciler.policies_changed()
+        state.last_reload = LastReload(time=time.time(), ok=True)
+        state.counters["reloads"] += 1
+        self._broadcast.tell("config", "reloaded", digest=loaded.digest)
+        _log.info("reloaded", digest=loaded.digest, policies=len(config.policies))
+
+    def _check_restart(self, config: Config) -> None:
+        """Sockets are opened once: what only a restart can change must not look changed."""
+        state = self._state
+        for key in ("api", "datapath"):
+            if getattr(config, key) != getattr(state.loaded.config, key):
+                message = "cannot change at run time: restart the service"
+                raise ConfigError([Problem(str(state.config_path), 0, key, message)])
+
+    async def on_hangup(self, hangup: asyncio.Event) -> None:
+        """Run forever: load again whenever ``hangup`` is set."""
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            await self._try_reload()
+
+    async def on_change(self) -> None:
+        """Run forever: load again whenever the file has changed."""
+        async for _ in file_changes(self._state.config_path):
+            await self._try_reload()
+
+    async def _try_reload(self) -> None:
+        # Logged, counted and shown by ``status``; the last good configuration stays.
+        with suppress(PmError):
+            await self.reload()

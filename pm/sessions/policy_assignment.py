@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which policy each session has: from the classifier's map, or from its cgroup where no classifier ran."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from pm.clock import Clock, Scheduler
+from pm.kernel import Diagnosis
+from pm.policies.model import Policy
+from pm.sessions.history import HistoryEvent
+from pm.sessions.session import Session
+from pm.sessions.session_table import SessionTable
+from pm.sessions.timers import BATCH
+
+NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
+
+
+class Selector(Protocol):
+    """Which policy owns a connection or a cgroup."""
+
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
+        """What the classifier in the socket's cgroup recorded; None where it recorded nothing."""
+
+    def policy_of_cgroup(self, cgroup_id: int) -> Policy | None: ...
+
+
+class PolicyAssignment:
+    def __init__(
+        self,
+        *,
+        table: SessionTable,
+        selector: Selector,
+        diagnosis: Diagnosis,
+        reconcile: Callable[[Session], None],
+        clock: Clock,
+        scheduler: Scheduler,
+    ) -> None:
+        """``reconcile`` plans a session whose policy was found late."""
+        self._table = table
+        self._selector = selector
+        self._diagnosis = diagnosis
+        self._reconcile = reconcile
+        self._clock = clock
+        self._scheduler = scheduler
+        self._unnamed: list[int] = []
+
+    def assign(self, session: Session, policy: Policy | None) -> bool:
+        """False where nothing changes."""
+        changed = policy != session.policy
+        session.policy = policy  # also where it is equal: a reload lets the old object go
+        if changed:
+            session.retries = session.closed_by_operator = None
+            if policy:
+                session.started = session.started or not (policy.start.after or policy.start.after_bytes)
+                session.history.add(self._clock.time(), HistoryEvent.POLICY, policy.name)
+        return changed
+
+    def assign_all(self) -> None:
+        """After a reload: every session gets the policy that its cgroup has now."""
+        for session in self._table:
+            if not session.cgroup_id:
+                self.find_cgroup(session)
+            self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id))
+
+    def find_cgroup_later(self, token: int) -> None:
+        if not self._unnamed:
+            self._scheduler.call_later(NAMING_DELAY_S, self._find_batch)
+        self._unnamed.append(token)
+
+    def find_cgroup(self, session: Session) -> None:
+        """Ask the kernel for a session's cgroup: for display, and where no classifier ran.
+
+        A process can connect before the classifier is attached to its cgroup; the cgroup's id names
+        the policy all the same.
+        """
+        if not session.cgroup_id:
+            (figures,) = self._diagnosis.session_infos((session.token,))
+            session.cgroup_id = figures.cgroup_id if figures else 0
+        unclassified = session.policy is None and session.cgroup_id
+        if unclassified and self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id)):
+            self._reconcile(session)
+
+    def _find_batch(self) -> None:
+        batch, self._unnamed = self._unnamed[:BATCH], self._unnamed[BATCH:]
+        if self._unnamed:
+            self._scheduler.call_soon(self._find_batch)
+        for token in batch:
+            if session := self._table.get(token):
+                self.find_cgroup(session)

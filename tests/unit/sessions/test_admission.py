@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What may happen now, and when it may otherwise."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from pm.model import Origin, Subflow, SubflowState
+from pm.policies.model import Accept, Start
+from pm.sessions.admission import (
+    PROGRAM_GRACE_S,
+    RETRY_CAP_S,
+    THRESHOLD_POLL_CAP_S,
+    THRESHOLD_POLL_S,
+    BehindProgram,
+    behind_program,
+    next_retry,
+    refusal,
+    wait_for_age,
+    wait_for_bytes,
+)
+from pm.sessions.session import Retry
+
+
+def join(remote: str, state: SubflowState = SubflowState.ESTABLISHED) -> Subflow:
+    return Subflow("10.0.1.2", 80, remote, 4000, Origin.PEER, state)
+
+
+@pytest.mark.parametrize(("age_s", "wait_s"), [(0.0, 2.0), (1.5, 0.5), (2.0, 0.0), (9.0, 0.0)])
+def test_age_of_a_start(age_s: float, wait_s: float) -> None:
+    """What is left until `after`; nothing once it is reached."""
+    assert wait_for_age(Start(after=2.0), age_s) == wait_s
+
+
+def test_bytes_of_a_start() -> None:
+    """Looked at often at first and less often as the session ages; not at all once they are reached."""
+    start = Start(after_bytes=1000)
+    assert wait_for_bytes(start, 0.0, 999) == THRESHOLD_POLL_S
+    assert wait_for_bytes(start, 8.0, 0) == 2.0
+    assert wait_for_bytes(start, 1e6, 0) == THRESHOLD_POLL_CAP_S
+    assert wait_for_bytes(start, 0.0, 1000) == 0.0
+
+
+def test_joins_from_elsewhere_are_refused() -> None:
+    """A prefix of one family says nothing of the other: what no prefix contains is refused."""
+    accept = Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
+    assert refusal(accept, join("10.9.9.9"), []) == ""
+    assert refusal(accept, join("fd00::9"), []) == ""
+    assert "prefix" in refusal(accept, join("192.0.2.1"), [])
+    assert "prefix" in refusal(Accept(from_=(ip_network("10.0.0.0/8"),)), join("fd00::9"), [])
+    assert "prefix" in refusal(Accept(from_=()), join("10.9.9.9"), [])
+
+
+def test_joins_above_the_limit_are_refused() -> None:
+    """Established subflows count, the join among them; those that are opening do not."""
+    accept = Accept(max_subflows=2)
+    there = [join("10.0.0.1"), join("10.0.0.2"), join("10.0.0.3", SubflowState.OPENING)]
+    assert refusal(accept, there[1], there) == ""
+    assert "more than 2" in refusal(accept, there[1], [*there, join("10.0.0.4")])
+    assert refusal(Accept(), there[1], there * 100) == ""
+
+
+def test_retries_are_further_and_further_apart() -> None:
+    """1, 2, 4 … 300 s after the failure, and the last reason is kept."""
+    retry: Retry | None = None
+    delays = []
+    for i in range(2000):
+        retry = next_retry(retry, f"reason {i}", 50.0)
+        delays.append(retry.not_before - 50.0)
+    assert retry
+    assert delays[:10] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, RETRY_CAP_S]
+    assert delays[-1] == RETRY_CAP_S
+    assert (retry.failures, retry.reason) == (2000, "reason 1999")
+
+
+def test_the_service_acts_behind_a_program_only_after_a_dump() -> None:
+    """First the program's time, then a look at what it did, then what it did not do."""
+    at = 100.0
+    quiet = at + PROGRAM_GRACE_S
+    assert behind_program(at, at, dump_merged=False) is BehindProgram.WAIT
+    assert behind_program(at + PROGRAM_GRACE_S / 2, at, dump_merged=True) is BehindProgram.WAIT
+    assert behind_program(quiet, at, dump_merged=False) is BehindProgram.LOOK
+    assert behind_program(quiet, at, dump_merged=True) is BehindProgram.ACT
