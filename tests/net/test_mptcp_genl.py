@@ -12,6 +12,7 @@ from pm.kernel import EventsLost, EventType
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.linux.netlink.mptcp_pm_codec import Event
 from pm.linux.netlink.sock_diag import SockDiag
+from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session_table import SessionTable
 from tests.lab.inside import inside
 from tests.lab.lab import Lab
@@ -80,6 +81,6 @@ def test_lost_events_are_noticed_and_the_dump_makes_good(lab: Lab) -> None:
         with pytest.raises(EventsLost):
             drain()
         table = SessionTable()
-        table.merge(inside(netns, lambda: list(diagnosis.dump_subflows())), 0.0)
+        merge_dump(table, inside(netns, lambda: list(diagnosis.dump_subflows())), 0.0)
         assert set(table.by_token) == set(lab.subflows())
         assert all(s.state == "established" and s.role == "client" for s in table)
