@@ -26,9 +26,9 @@ from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
 from pm.linux.bpf.tcp_option_maps import OptionPrograms, ProgramName, compiler_flags, read_kernel
 from pm.linux.bpf.tcp_option_parameters import policy_entries
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
-from tests.lab.inside import inside
 from tests.lab.lab import Lab, Side
-from tests.lab.options import with_options
+from tests.lab.netns import inside
+from tests.lab.tcp_options import with_options
 
 HERE = Path(__file__).parent
 # Not the machine's: a namespace may choose this one on every kernel, and it does not pace.

@@ -22,7 +22,8 @@ from pm.linux.bpf import libbpf
 from pm.linux.bpf.objects import SOURCES
 from tests.bench.option_programs import Programs, Variant
 from tests.bench.rows import Row
-from tests.lab.lab import Lab, Side, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab, Side
 
 HERE = Path(__file__).parent
 ROUNDS, SECONDS, CONNECTIONS = 15, 0.2, 50

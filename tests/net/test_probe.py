@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pm.linux.host.probe import Check, probe
-from tests.lab.inside import inside
-from tests.lab.lab import run
-from tests.lab.namespace import namespace
+from tests.lab.commands import run
+from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
 
 SCRIPT = """

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from pm.linux.host.sysctl import SPELLINGS, SYSCTLS, PathManagerSysctl
-from tests.lab.inside import inside
-from tests.lab.lab import run
-from tests.lab.namespace import namespace
+from tests.lab.commands import run
+from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
 
 
