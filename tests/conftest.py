@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""What all tests share."""
+
 from __future__ import annotations
 
 from collections.abc import Generator

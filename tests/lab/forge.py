@@ -67,13 +67,13 @@ def build(
 
 
 def raw_socket(netns: str, ip: str) -> socket.socket:
-    """What sends packets from inside the namespace, of this address's family."""
+    """A socket that sends packets from inside the namespace, of this address's family."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     return inside(netns, lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
 
 
 def send(sock: socket.socket, packet: bytes) -> None:
-    """As if the namespace's kernel had made it."""
+    """Send a packet as if the namespace's kernel had made it."""
     six = sock.family == socket.AF_INET6
     sock.sendto(packet, (str(ipaddress.ip_address(packet[24:40] if six else packet[16:20])), 0))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The programs in bpf_pm/path_managers without the service, and what the pure functions say."""
+"""The programs of bpf_pm/path_managers at work without the service, and what the pure functions want."""
 
 from __future__ import annotations
 
@@ -73,14 +73,14 @@ class PathManagerProgram:
         libbpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
 
     def replace(self, policy: Policy) -> None:
-        """By the program of another policy, as after a reload."""
+        """Put the program of another policy in its place, as a reload does."""
         program = self._load(policy)
         libbpf.update_link(self._link, program)
         os.close(self._program)
         self._program = program
 
     def tokens(self) -> list[int]:
-        """Of the sessions claimed."""
+        """The tokens of the claimed sessions."""
         return [int(*struct.unpack("=I", key)) for key in libbpf.keys(self.maps["claims"], 4)]
 
     def sessions(self) -> int:
@@ -118,7 +118,7 @@ def netlink(host: Host) -> Iterator[PathManagerSocket]:
 
 
 def local_address(ip: str, *, backup: bool = False) -> LocalAddress:
-    """Of either host, where link N has addresses 10.N... and fd00:N..."""
+    """The address as the service knows it, on either host: link N has 10.N... and fd00:N..."""
     link = int(re.split("[.:]+", ip)[1])
     return LocalAddress(ip, 24, link + 1, f"eth{link}", True, backup, "")
 
@@ -203,7 +203,7 @@ def settled(hosts: TwoHosts, client: socket.socket, result: Wanted) -> None:
 
 
 def announce(host: Host, announced: Sequence[Announced], *, first: int = 1) -> None:
-    """By the host's own path manager, with ids from ``first`` on."""
+    """The host's own path manager announces these addresses, with ids from ``first`` on."""
     for number, a in enumerate(announced, first):
         port = ("port", str(a.port)) if a.port else ()
         host.mptcp("endpoint", "add", a.ip, "id", str(number), "signal", *port)

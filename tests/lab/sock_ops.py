@@ -46,7 +46,7 @@ class SockOpsProgram:
         self._links[cgroup] = link(self._program, cgroup)
 
     def detach(self, cgroup: Path | None = None) -> None:
-        """From the cgroup, or from all; without effect where the cgroup has gone."""
+        """Detach from the cgroup, or from all; without effect where the cgroup has gone."""
         for path in list(self._links) if cgroup is None else [cgroup]:
             os.close(self._links.pop(path))
 

@@ -152,7 +152,7 @@ def name(address: tuple[Any, ...]) -> str:
 
 
 async def connect(sock: socket.socket, address: Any) -> None:
-    """As ``loop.sock_connect``, which asks the resolver for protocol 262 and is refused."""
+    """Connect without ``loop.sock_connect``, which asks the resolver for protocol 262 and is refused."""
     with contextlib.suppress(BlockingIOError):
         sock.connect(address)
     loop = asyncio.get_running_loop()

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The monitor of local addresses beside a kernel whose interfaces and addresses change."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The probe of the running kernel, with and without privileges and settings."""
+
 from __future__ import annotations
 
 import json

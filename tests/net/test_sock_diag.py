@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Dumps and look-ups of subflows and sessions, compared with ss."""
+
 from __future__ import annotations
 
 import re

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The sysctl of the path manager: set at the start, restored at the end, on either spelling."""
+
 from __future__ import annotations
 
 import sys

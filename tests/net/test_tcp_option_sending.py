@@ -21,7 +21,7 @@ from pm.linux.bpf.tcp_option_layouts import BUILT_IN
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
 from tests.lab.lab import Lab
 from tests.lab.service import Service
-from tests.lab.sock_ops import PROGRAMS
+from tests.lab.sock_ops import PROGRAMS, link
 from tests.lab.tcp_options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
 from tests.lab.waiting import wait_for
 
@@ -190,12 +190,11 @@ def foreign(lab: Lab, entry: str, cgroup: str) -> Iterator[int]:
     program = asyncio.run(compile_object(lab.directory / "foreign_flags.c", log_file=log))
     counter = libbpf.create_map("calls", program.maps["calls"][1])
     loaded = program.load(entry, maps={"calls": counter}, constants={}, log_file=log)
-    directory = os.open(directory_of(find_cgroup_root(), lab.cgroup(cgroup)), os.O_RDONLY)
-    link = libbpf.link_cgroup(loaded, directory)
+    attached = link(loaded, directory_of(find_cgroup_root(), lab.cgroup(cgroup)))
     try:
         yield counter
     finally:
-        for fd in (link, directory, loaded, counter):
+        for fd in (attached, loaded, counter):
             os.close(fd)
 
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The callbacks of a session's life: which come, when, and with what."""
+
 from __future__ import annotations
 
 import ctypes
@@ -77,7 +79,7 @@ def test_unclaimed_session_gets_new_session_only(hosts: TwoHosts, client: Record
 
 
 def test_peer_without_mptcp(hosts: TwoHosts, client: Recorder) -> None:
-    """A session that is plain TCP from the start is no session for a program."""
+    """The program hears nothing of a connection that is plain TCP from the start."""
     hosts.connect(hosts.listen(protocol=socket.IPPROTO_TCP))
     assert client.events() == []
 

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Claimed sessions: who manages them, and how netlink commands, endpoints and programs get on together."""
+
 from __future__ import annotations
 
 import errno
@@ -136,7 +138,7 @@ def test_genl_destroy(hosts: TwoHosts, client: Recorder, server: Recorder, genl:
 
 
 def test_genl_destroy_before_the_answer(hosts: TwoHosts, client: Recorder, genl: PathManagerSocket) -> None:
-    """Nor is it an error that TCP reports a connect() cut short by SUBFLOW_DESTROY as a reset."""
+    """A connect() that SUBFLOW_DESTROY cuts short ends without an error, though TCP calls it a reset."""
     hosts.client.ip("neigh", "add", "10.2.0.9", "lladdr", "02:00:00:00:00:09", "dev", "eth2")  # nobody
     client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1", 7777), address("10.2.0.9"))
     hosts.connect(hosts.listen())
@@ -158,7 +160,7 @@ def test_genl_withdraw(hosts: TwoHosts, client: Recorder, genl: PathManagerSocke
 def test_genl_withdraw_answered_by_a_reset(
     hosts: TwoHosts, client: Recorder, genl: PathManagerSocket
 ) -> None:
-    """Nor is it one where the peer ends the withdrawn address' subflow by a reset."""
+    """The subflow of a withdrawn address ends without an error, also where the peer resets it."""
     subflow = open_second_subflow(hosts, client)
     # RM_ADDR would go this way.
     hosts.client.run("tc", "qdisc", "add", "dev", "eth1", "root", "netem", "loss", "100%")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From one datapath to the other on the same machine."""
+"""A machine goes from one datapath to the other, and from a policy to its programs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""TCP_BPF_DELACK_SEGS."""
+"""TCP_BPF_DELACK_SEGS: after how many segments a receiver acknowledges."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def asks(fraction: float, segments: int = 0) -> DelayedAck:
 
 
 def acks_of_transfer(hosts: TwoHosts) -> tuple[int, int]:
-    """On the wire, while SIZE bytes go to the server: its ACKs, and the segments with data."""
+    """Send SIZE bytes to the server; the numbers of its ACKs and of segments with data, on the wire."""
     listener = hosts.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
     with Capture("server", "eth1") as capture:
         client, server = hosts.connect(listener, protocol=socket.IPPROTO_TCP)

@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""bpf_open_subflow() and bpf_close_subflow(): what they do, refuse, and count."""
+
 from __future__ import annotations
 
 import errno
@@ -330,7 +332,7 @@ def test_requests_wait_for_accept(hosts: TwoHosts, server: Recorder) -> None:
 
 
 def test_helper_on_plain_tcp(hosts: TwoHosts) -> None:
-    """On a TCP socket that is no subflow: EOPNOTSUPP."""
+    """On a TCP socket that does not belong to MPTCP they return EOPNOTSUPP."""
     program = SockOpsProgram("plain")
     program.attach(hosts.client.cgroup)
     hosts.connect(hosts.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)

@@ -74,7 +74,7 @@ def test_fullmesh(hosts: TwoHosts, load: Load, name: str, per_pair: int, most: i
     """fullmesh opens every pair of one family, by round, up to its cap."""
     topology = TOPOLOGIES[name]
     if per_pair > 1 and len(topology.locals) * (1 + len(topology.announced)) * per_pair > most:
-        # Further rounds that used up the cap before an announcement are the service's to mend.
+        # Further rounds that used up the cap before an announcement are for the service to correct.
         topology = topology._replace(announced=())
     announce(hosts.server, topology.announced)
     chosen = policy("fullmesh", {"subflows_per_pair": per_pair, "max_subflows": most})

@@ -37,7 +37,7 @@ def connect(hosts: TwoHosts) -> socket.socket:
 
 
 def end(sock: socket.socket, how: int) -> None:
-    """By close, fastclose, disconnect, or shutdown and close."""
+    """End a connection by close (0), fastclose (1), disconnect (2), or shutdown and close (3)."""
     if how == 1:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     elif how == 2:

@@ -48,7 +48,7 @@ def test_documented_example(lab: Lab) -> None:
 
 
 def test_bad_files_change_nothing(lab: Lab, tmp_path: Path) -> None:
-    """A file that is no C, that the verifier refuses, that is not there; a parameter that it has not."""
+    """A file is not C, is refused by the verifier, or is missing; a parameter is unknown: all is refused."""
     service = lab.service(config(policy(lab, "a"), datapath="bpf"))
     source = tmp_path / "second_interface.c"
     unbounded = EXAMPLE.read_text().replace("~claim->near;", "claim->remotes[p->value[0]].address.id;")
