@@ -31,6 +31,7 @@ from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.history import History
 from pm.sessions.session import Session
+from tests.lab.netns import inside
 from tests.lab.sock_ops import LOG, compiled, link
 from tests.lab.two_hosts import Host, TwoHosts
 from tests.lab.waiting import wait_equal
@@ -98,8 +99,7 @@ class PathManagerProgram:
         self.maps.clear()
 
     def _load(self, policy: Policy) -> int:
-        with self._host.inside():
-            cookie = netns_cookie()
+        cookie = inside(self._host.name, netns_cookie)
         return self._object.load(
             f"path_manager_{policy_entries(policy, self._others).program}",
             maps=self.maps,
@@ -111,9 +111,7 @@ class PathManagerProgram:
 @contextmanager
 def netlink(host: Host) -> Iterator[PathManagerSocket]:
     """The service's way to a session."""
-    with host.inside():
-        genl = PathManagerSocket()
-    with genl:
+    with inside(host.name, PathManagerSocket) as genl:
         yield genl
 
 

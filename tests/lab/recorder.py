@@ -14,6 +14,8 @@ CLAIM, REFUSE = 0x4D500001, 0x4D500002
 
 
 class Op(IntEnum):
+    """The callbacks, BPF_SOCK_OPS_MPTCP_* of bpf_mptcp.h."""
+
     NEW_SESSION = 100
     FULLY_ESTABLISHED = 101
     CLOSE_SESSION = 102
@@ -25,7 +27,7 @@ class Op(IntEnum):
 
 
 class Flag(IntEnum):
-    """mptcp_flags"""
+    """The bits of ``mptcp_flags`` in the context of a callback."""
 
     MASTER = 1
     JOIN = 2
@@ -91,13 +93,13 @@ class Recorder(SockOpsProgram):
         *,
         times: int = 1,
         remaining: int = 1,
-        lengths: tuple[int, int] | None = None,
     ) -> None:
-        """In the next ``remaining`` callbacks ``op``, call the helper ``kind`` ("open", "close")."""
-        src_len, dst_len = lengths or (len(src), len(dst))
-        packed = struct.pack(
-            "=6I40s40s", op, {"open": 1, "close": 2}[kind], src_len, dst_len, times, remaining, src, dst
-        )
+        """Call the helper ``kind`` ("open" or "close") in the next ``remaining`` callbacks ``op``, ``times`` each.
+
+        ``index``: 0 to 3, which of the four actions it is; its last result is ``Event.results[index]``.
+        """
+        number = {"open": 1, "close": 2}[kind]
+        packed = struct.pack("=6I40s40s", op, number, len(src), len(dst), times, remaining, src, dst)
         self.write("actions", index, packed)
 
     def reset(self) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.lab.path_manager_programs import Load, PathManagerProgram
 from tests.lab.recorder import Recorder
-from tests.lab.two_hosts import TwoHosts
+from tests.lab.two_hosts import Host, TwoHosts
 
 # A report of the kernel about itself
 TROUBLE = ("WARNING:", "BUG:", "KASAN", "possible recursive locking", "INFO: task", "Call Trace", "RCU:")
@@ -53,27 +53,27 @@ def hosts() -> Iterator[TwoHosts]:
 
 
 @pytest.fixture(scope="session")
-def _recorders() -> tuple[Recorder, Recorder]:
+def recorders() -> tuple[Recorder, Recorder]:
+    """Compiled and loaded once for all tests."""
     return Recorder(), Recorder()
 
 
 @pytest.fixture
-def client(hosts: TwoHosts, _recorders: tuple[Recorder, Recorder]) -> Recorder:
-    """Records at the client, and claims every session."""
-    recorder = _recorders[0]
-    recorder.reset()
-    recorder.reply()
-    recorder.attach(hosts.client.cgroup)
-    return recorder
+def client(hosts: TwoHosts, recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """It records at the client, and claims every session."""
+    return at_work(recorders[0], hosts.client)
 
 
 @pytest.fixture
-def server(hosts: TwoHosts, _recorders: tuple[Recorder, Recorder]) -> Recorder:
-    """Records at the server, and claims every session."""
-    recorder = _recorders[1]
+def server(hosts: TwoHosts, recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """It records at the server, and claims every session."""
+    return at_work(recorders[1], hosts.server)
+
+
+def at_work(recorder: Recorder, host: Host) -> Recorder:
     recorder.reset()
     recorder.reply()
-    recorder.attach(hosts.server.cgroup)
+    recorder.attach(host.cgroup)
     return recorder
 
 
