@@ -102,16 +102,16 @@ class Lab:
             self._connect()
             self._hold_mounts()
             self._stack = stack.pop_all()
-        evidence.begin(self.evidence)
+        evidence.begin(self.look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        evidence.end(self.evidence, value)
-        self._stack.close()
+        with self._stack:
+            evidence.end(self.look, value)
 
-    def evidence(self) -> list[evidence.Section]:
+    def look(self) -> list[evidence.Section]:
         """What a failed test shows: the log of each service, the sockets of client and server."""
         logs = [evidence.log(f"log of mptcp-pm in {ns}", path) for ns, path in self._logs]
         return logs + [evidence.sockets(self.netns(ns)) for ns in ("client", "server")]

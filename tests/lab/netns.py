@@ -36,17 +36,19 @@ def inside(netns: str, function: Callable[[], T]) -> T:
     """What ``function()`` returns or raises, run by a thread of its own in the namespace.
 
     The sockets it makes, the commands it starts and its /proc/sys and /proc/thread-self/net belong there.
+    Raises FileNotFoundError where there is no such namespace.
     """
 
-    def enter() -> None:
+    def enter_and_call() -> T:
         fd = os.open(f"/run/netns/{netns}", os.O_RDONLY)
         try:
             enter_namespace(fd)
         finally:
             os.close(fd)
+        return function()
 
-    with ThreadPoolExecutor(1, initializer=enter) as executor:
-        return executor.submit(function).result()
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(enter_and_call).result()
 
 
 def enter_namespace(fd: int) -> None:

@@ -94,7 +94,7 @@ class Recorder(SockOpsProgram):
         times: int = 1,
         remaining: int = 1,
     ) -> None:
-        """Call the helper ``kind`` ("open" or "close") in the next ``remaining`` callbacks ``op``, ``times`` each.
+        """Call ``kind`` ("open", "close") ``times`` times in each of the next ``remaining`` callbacks ``op``.
 
         ``index``: 0 to 3, which of the four actions it is; its last result is ``Event.results[index]``.
         """

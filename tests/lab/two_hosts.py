@@ -121,19 +121,21 @@ class TwoHosts:
                 host.ip("link", "set", f"eth{n}", "up")
 
     def __enter__(self) -> Self:
-        evidence.begin(self.evidence)
+        evidence.begin(self.look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        evidence.end(self.evidence, value)
-        for sock in self._sockets:
-            sock.close()
-        self.client.close()
-        self.server.close()
+        try:
+            evidence.end(self.look, value)
+        finally:
+            for sock in self._sockets:
+                sock.close()
+            self.client.close()
+            self.server.close()
 
-    def evidence(self) -> list[evidence.Section]:
+    def look(self) -> list[evidence.Section]:
         """What a failed test shows: the sockets of both."""
         return [evidence.sockets(host.name) for host in (self.client, self.server)]
 
