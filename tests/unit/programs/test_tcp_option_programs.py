@@ -33,11 +33,11 @@ from pm.linux.bpf.tcp_option_maps import compiler_flags
 from pm.linux.bpf.tcp_option_parameters import (
     Kernel,
     PolicyEntries,
-    ThirdParty,
     policy_entries,
     third_parties,
     unavailable,
 )
+from pm.linux.bpf.third_party import ThirdParty
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.tcp_options import (

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from pm.programs.tcp_option_programs import PluginReport
-from tests.lab.inject import inject, observe
+from tests.lab.forge import inject, observe
 from tests.lab.lab import Lab
-from tests.lab.options import ACCEPT, ALGORITHMS, USUAL, Connection, with_options
+from tests.lab.tcp_options import ACCEPT, ALGORITHMS, USUAL, Connection, with_options
 from tests.lab.waiting import wait_for
 
 NOT_ACCEPTED = bytes((next(i for name, i in ALGORITHMS.items() if name not in ("reno", "cubic")),))
@@ -76,7 +76,9 @@ def forged(lab: Lab, connection: Connection, options: str) -> None:
 
 def reported(connection: Connection, plugin: str) -> PluginReport:
     """What the server made of the plugin's option, once it has it."""
-    return wait_for(connection.server.reports, until=lambda reports: plugin in reports)[plugin]
+    return wait_for(
+        connection.server.reports, f"a report of {plugin}", until=lambda reports: plugin in reports
+    )[plugin]
 
 
 @pytest.mark.parametrize("family", [4, 6])

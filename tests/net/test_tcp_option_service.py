@@ -12,12 +12,13 @@ import pytest
 
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
 from pm.linux.bpf.tcp_option_maps import read_records
-from tests.lab.inside import inside
-from tests.lab.lab import Lab, run
-from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
+from tests.lab.commands import run
+from tests.lab.lab import Lab
+from tests.lab.netns import inside
 from tests.lab.scenarios import attached_programs, config, policy
 from tests.lab.service import ROOT, ApiError, Service
-from tests.lab.waiting import wait_for
+from tests.lab.tcp_options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
+from tests.lab.waiting import wait_equal
 
 LEVEL = ROOT / "docs/examples/level/level.c"
 
@@ -77,8 +78,8 @@ def test_rest_shows_each_subflow(lab: Lab) -> None:
             assert {option["subflow"] for option in detail["options"]} <= ids
             return [(o["sent"], o["received"], o["applied"]) for o in detail["options"]]
 
-        wait_for(lambda: options(client), until=lambda got: got == [(True, False, 30_000)] * 2)
-        wait_for(lambda: options(server), until=lambda got: got == [(False, True, 30_000)] * 2)
+        wait_equal(lambda: options(client), [(True, False, 30_000)] * 2)
+        wait_equal(lambda: options(server), [(False, True, 30_000)] * 2)
     assert events(server, "user_timeout")["applied"] == 2
     assert 'mptcp_pm_option_events_total{event="applied",option="user_timeout"} 2.0' in server.get("/metrics")
 

@@ -15,11 +15,12 @@ from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN, OptionRecord
 from pm.linux.bpf.tcp_option_maps import read_records
 from pm.programs.tcp_option_programs import PluginReport, plugin_reports
-from tests.lab.inside import inside
-from tests.lab.lab import Lab, Side, Traffic
+from tests.lab.capture import Option
+from tests.lab.lab import Lab, Side
+from tests.lab.netns import inside
 from tests.lab.scenarios import config, policy
 from tests.lab.service import ROOT, Service
-from tests.lab.wire import Option
+from tests.lab.traffic import Traffic
 
 # A namespace starts with the host's; setting it inside takes privileges that a namespace does not give.
 USUAL = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
@@ -59,7 +60,7 @@ class End:
 
     def __init__(self, lab: Lab, side: Side, cgroup: str, *args: str) -> None:
         self.lab, self.side = lab, side
-        command = [sys.executable, str(ROOT / "tests/lab/option_peer.py"), side, *args]
+        command = [sys.executable, str(ROOT / "tests/lab/tcp_options_tool.py"), side, *args]
         self.process: subprocess.Popen[str] = lab.popen(
             command, side, cgroup, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

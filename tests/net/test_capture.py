@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
-from tests.lab.lab import Lab, run
-from tests.lab.options import ACCEPT, SEND, WIRE, Connection, with_options
+from tests.lab.capture import NOP, RST, SYN, Capture, Option, Segment, parse_options
+from tests.lab.commands import run
+from tests.lab.lab import Lab
 from tests.lab.scenarios import config, policy
-from tests.lab.wire import NOP, RST, SYN, Capture, Option, Segment, parse_options
+from tests.lab.tcp_options import ACCEPT, SEND, WIRE, Connection, with_options
 
 FIELDS = ("tcp.srcport", "tcp.seq_raw", "tcp.len", "tcp.option_kind", "tcp.option_len")
 

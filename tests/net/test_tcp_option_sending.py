@@ -20,11 +20,11 @@ from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
 from tests.lab.lab import Lab
-from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
 from tests.lab.service import Service
+from tests.lab.sock_ops import PROGRAMS, link
+from tests.lab.tcp_options import ACCEPT, ASKED, SEND, USUAL, Connection, events, start, with_options
 from tests.lab.waiting import wait_for
 
-DATA = Path(__file__).parents[1] / "data"
 UTO = {"user_timeout": SEND["user_timeout"]}
 WORDS_WITH_UTO = 9  # of the TCP header: 20 bytes, timestamps, the option
 AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
@@ -46,7 +46,7 @@ def test_lost_packets(lab: Lab, family: int) -> None:
     connection.server.do("drop", words=WORDS_WITH_UTO)
     connection.client.do("open")
     connection.client.do("send", bytes=100)
-    wait_for(lambda: events(client, "user_timeout").get("sent", 0) >= 3)
+    wait_for(lambda: events(client, "user_timeout").get("sent", 0) >= 3, "the option sent three times")
     connection.server.do("drop", words=0)
     connection.server.do("open")
     connection.server.do("receive", bytes=100)
@@ -82,8 +82,8 @@ def test_gives_up(lab: Lab) -> None:
 
 def test_no_space(lab: Lab) -> None:
     """Where two options do not fit beside the timestamps they take turns; what had no room is counted."""
-    shutil.copy(DATA / "filler.c", lab.directory)
-    text = (DATA / "filler.c").read_text()
+    shutil.copy(PROGRAMS / "filler.c", lab.directory)
+    text = (PROGRAMS / "filler.c").read_text()
     (lab.directory / "second.c").write_text(text.replace("filler", "second"))
     plugins = [
         {"name": name, "source": str(lab.directory / f"{name}.c"), "exid": exid, "send": True, "accept": True}
@@ -118,7 +118,7 @@ def test_no_space_in_a_join(lab: Lab) -> None:
     with Connection(lab, mptcp=True) as connection:
         connection.exchange()
         lab.wait_subflows(2)
-        wait_for(lambda: events(client, "initial_window").get("no_space"))
+        wait_for(lambda: events(client, "initial_window").get("no_space"), "an option without room")
         for _ in range(10):
             connection.exchange(answer=20_000)
 
@@ -185,17 +185,16 @@ def foreign(lab: Lab, entry: str, cgroup: str) -> Iterator[int]:
     """Somebody else's program on a cgroup; the descriptor of its counter of calls."""
     for name in ("stub", "include"):
         shutil.copytree(SOURCES / name, lab.directory / name, dirs_exist_ok=True)
-    shutil.copy(DATA / "foreign_flags.c", lab.directory)
+    shutil.copy(PROGRAMS / "foreign_flags.c", lab.directory)
     log = lab.directory / "foreign.log"
     program = asyncio.run(compile_object(lab.directory / "foreign_flags.c", log_file=log))
     counter = libbpf.create_map("calls", program.maps["calls"][1])
     loaded = program.load(entry, maps={"calls": counter}, constants={}, log_file=log)
-    directory = os.open(directory_of(find_cgroup_root(), lab.cgroup(cgroup)), os.O_RDONLY)
-    link = libbpf.link_cgroup(loaded, directory)
+    attached = link(loaded, directory_of(find_cgroup_root(), lab.cgroup(cgroup)))
     try:
         yield counter
     finally:
-        for fd in (link, directory, loaded, counter):
+        for fd in (attached, loaded, counter):
             os.close(fd)
 
 

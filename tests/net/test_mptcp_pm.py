@@ -14,8 +14,8 @@ from pm.linux.netlink.mptcp_pm_codec import Event
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session_table import SessionTable
-from tests.lab.inside import inside
 from tests.lab.lab import Lab
+from tests.lab.netns import inside
 from tests.lab.waiting import wait_for
 
 
@@ -47,13 +47,13 @@ def test_events_of_a_session(lab: Lab) -> None:
         client = lab.client()
         client.open()
         ((token, (flow,)),) = lab.subflows().items()
-        created, established = wait_for(lambda: events(sock), until=lambda got: len(got) == 2)
+        created, established = wait_for(lambda: events(sock), "two events", until=lambda got: len(got) == 2)
         assert (created.type, established.type) == (EventType.CREATED, EventType.ESTABLISHED)
         for event in (created, established):
             assert (event.token, event.server_side, event.family) == (token, False, 4)
             assert (event.local, event.local_port, event.remote, event.remote_port) == flow[:4]
         client.close()
-        (closed,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CLOSED])
+        (closed,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CLOSED], "CLOSED")
         assert closed.token == token
 
 
@@ -62,7 +62,7 @@ def test_server_side_is_told(lab: Lab) -> None:
     with inside(lab.netns("server"), PathManagerSocket) as sock:
         lab.server()
         lab.client().open()
-        (created,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CREATED])
+        (created,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CREATED], "CREATED")
         assert created.server_side
 
 

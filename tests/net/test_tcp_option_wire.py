@@ -10,10 +10,10 @@ import pytest
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
 from pm.linux.bpf.tcp_option_parameters import KIND_EXPERIMENT as EXPERIMENT
 from pm.linux.bpf.tcp_option_parameters import KIND_USER_TIMEOUT as USER_TIMEOUT
-from tests.lab.inject import Puppet
+from tests.lab.capture import SYN, Capture, Option, Segment
+from tests.lab.forge import Puppet
 from tests.lab.lab import Lab
-from tests.lab.options import ACCEPT, ASKED, SEND, USUAL, WIRE, Connection, End, start
-from tests.lab.wire import SYN, Capture, Option, Segment
+from tests.lab.tcp_options import ACCEPT, ASKED, SEND, USUAL, WIRE, Connection, End, start
 
 PORT = 5000
 

@@ -22,6 +22,7 @@ import pytest
 from pm.errors import KernelRefused, PmError, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.layouts import Counter, SessionKey, SessionValue
 from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
@@ -29,8 +30,9 @@ from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.policy_table import PolicyTable
 from pm.programs.classifiers import Selection
-from tests.lab.inside import inside
-from tests.lab.lab import Lab, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab
+from tests.lab.netns import inside
 from tests.lab.oracle import Flow
 
 PORT = 5000
@@ -472,13 +474,15 @@ def test_the_service_never_maps_llvm(bare: Lab) -> None:
 def test_vanished_cgroup_is_refused(bare: Lab) -> None:
     """Attaching to a cgroup that has just gone, or been made anew, is ENOENT."""
     bare.cgroup("new")
+    log = bare.directory / "libbpf.log"
 
     async def scenario() -> None:
-        async with selection(bare, policies(bare, x="x")) as chosen:
-            root = find_cgroup_root()
-            for path in ("gone", "new"):
-                with pytest.raises(KernelRefused, match="ENOENT"):
-                    chosen._classifier.attach(directory_of(root, bare.cgroup_path(path)), 1 << 60, "x")
-            assert chosen.attached() == {}
+        program = await compile_object(SOURCES / "classify.c", log_file=log)
+        classifier = Classifier.open(program, bpffs=None, log_file=log)
+        for path in ("gone", "new"):
+            with pytest.raises(KernelRefused, match="ENOENT"):
+                classifier.attach(directory_of(find_cgroup_root(), bare.cgroup_path(path)), 1 << 60, "x")
+        assert not classifier.attached
+        classifier.close(keep=False)
 
     in_client(bare, scenario)

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The programs in bpf_pm/path_managers without the service, and what the pure functions say."""
+"""The programs of bpf_pm/path_managers at work without the service, and what the pure functions want."""
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import os
 import re
@@ -12,15 +11,12 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
-from pm.linux.bpf.objects import BpfObject, compile_object
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
     SOURCE,
@@ -29,27 +25,23 @@ from pm.linux.bpf.path_manager_maps import (
     policy_entries,
     third_parties,
 )
-from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.history import History
 from pm.sessions.session import Session
-from tests.kernel.lab import Host, Lab, wait_for
+from tests.lab.netns import inside
+from tests.lab.sock_ops import LOG, compiled, link
+from tests.lab.two_hosts import Host, TwoHosts
+from tests.lab.waiting import wait_equal
 
-LOG = Path("/dev/stderr")
 Pairs = Counter[Pair]
-Load = Callable[..., "Program"]
-"""The fixture ``load``: arguments of Program."""
+Load = Callable[..., "PathManagerProgram"]
+"""The fixture ``load``: arguments of PathManagerProgram."""
 
 
-@cache
-def compiled(others: tuple[ThirdParty, ...] = ()) -> BpfObject:
-    return asyncio.run(compile_object(SOURCE, log_file=LOG, cflags=compiler_flags(others)))
-
-
-class Program:
+class PathManagerProgram:
     """The program of a policy, attached to a host's cgroup; closing it detaches it.
 
     ``room``: sessions that it can claim. Address ids are slots, from 1.
@@ -60,16 +52,14 @@ class Program:
     ) -> None:
         self._host = host
         self._others = tuple(third_parties([policy]))
-        self._object = compiled(self._others)
+        self._object = compiled(SOURCE, tuple(compiler_flags(self._others)))
         self.maps = {}
         for name, (_, spec) in self._object.maps.items():
             limited = spec._replace(max_entries=room) if room and name == "claims" else spec
             self.maps[name] = libbpf.create_map(name, limited)
         self.configure(policy, locals_)
         self._program = self._load(policy)
-        directory = os.open(host.cgroup, os.O_RDONLY)
-        self._link = libbpf.link_cgroup(self._program, directory)
-        os.close(directory)
+        self._link = link(self._program, host.cgroup)
 
     def configure(self, policy: Policy, locals_: Sequence[LocalAddress]) -> None:
         entries = policy_entries(policy, self._others)
@@ -84,14 +74,14 @@ class Program:
         libbpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
 
     def replace(self, policy: Policy) -> None:
-        """By the program of another policy, as after a reload."""
+        """Put the program of another policy in its place, as a reload does."""
         program = self._load(policy)
         libbpf.update_link(self._link, program)
         os.close(self._program)
         self._program = program
 
     def tokens(self) -> list[int]:
-        """Of the sessions claimed."""
+        """The tokens of the claimed sessions."""
         return [int(*struct.unpack("=I", key)) for key in libbpf.keys(self.maps["claims"], 4)]
 
     def sessions(self) -> int:
@@ -109,8 +99,7 @@ class Program:
         self.maps.clear()
 
     def _load(self, policy: Policy) -> int:
-        with self._host.inside():
-            cookie = netns_cookie()
+        cookie = inside(self._host.name, netns_cookie)
         return self._object.load(
             f"path_manager_{policy_entries(policy, self._others).program}",
             maps=self.maps,
@@ -122,14 +111,12 @@ class Program:
 @contextmanager
 def netlink(host: Host) -> Iterator[PathManagerSocket]:
     """The service's way to a session."""
-    with host.inside():
-        genl = PathManagerSocket()
-    with genl:
+    with inside(host.name, PathManagerSocket) as genl:
         yield genl
 
 
 def local_address(ip: str, *, backup: bool = False) -> LocalAddress:
-    """Of either host, where link N has addresses 10.N... and fd00:N..."""
+    """The address as the service knows it, on either host: link N has 10.N... and fd00:N..."""
     link = int(re.split("[.:]+", ip)[1])
     return LocalAddress(ip, 24, link + 1, f"eth{link}", True, backup, "")
 
@@ -196,45 +183,31 @@ def count(result: Wanted) -> Pairs:
     return Counter({pair: want.subflows for pair, want in result.items()})
 
 
-def endpoint(text: str) -> tuple[str, int]:
-    """ "ip:port" of ss."""
-    ip, port = text.rsplit(":", 1)
-    return v4(ip.split("%")[0].strip("[]")), int(port)
-
-
 def pairs(host: Host) -> Pairs:
     """The established subflows of a host."""
-    return Counter(Pair(endpoint(local)[0], *endpoint(remote)) for local, remote in host.subflows())
+    return Counter(Pair(flow.local, flow.remote, flow.remote_port) for flow in host.subflows())
 
 
-def has(host: Host, expected: Pairs) -> bool:
-    return pairs(host) == expected
-
-
-def settled(lab: Lab, client: socket.socket, result: Wanted) -> None:
+def settled(hosts: TwoHosts, client: socket.socket, result: Wanted) -> None:
     """The client has the subflows, with their backup flags, and asked the kernel for no others."""
     expected = count(result)
-    try:
-        wait_for("wanted subflows", lambda: pairs(lab.client) == expected)
-    except AssertionError:
-        assert pairs(lab.client) == expected
-        raise
+    wait_equal(lambda: pairs(hosts.client), expected)
     opened = expected - Counter([initial_pair(client)])
     initial_changed = result[initial_pair(client)].backup
-    assert lab.client.counter("BPFReq") == opened.total() + initial_changed
-    assert lab.client.counter("BPFReqRefused") == lab.client.counter("BPFReqFailed") == 0
-    assert lab.server.counter("MPJoinSynBackupRx") == sum(n for p, n in opened.items() if result[p].backup)
-    wait_for("flag of the initial subflow", lambda: lab.server.counter("MPPrioRx") == initial_changed)
+    assert hosts.client.counter("BPFReq") == opened.total() + initial_changed
+    assert hosts.client.counter("BPFReqRefused") == hosts.client.counter("BPFReqFailed") == 0
+    assert hosts.server.counter("MPJoinSynBackupRx") == sum(n for p, n in opened.items() if result[p].backup)
+    wait_equal(lambda: hosts.server.counter("MPPrioRx"), initial_changed)
 
 
 def announce(host: Host, announced: Sequence[Announced], *, first: int = 1) -> None:
-    """By the host's own path manager, with ids from ``first`` on."""
+    """The host's own path manager announces these addresses, with ids from ``first`` on."""
     for number, a in enumerate(announced, first):
         port = ("port", str(a.port)) if a.port else ()
         host.mptcp("endpoint", "add", a.ip, "id", str(number), "signal", *port)
 
 
-def accept_joins(lab: Lab) -> None:
+def accept_joins(hosts: TwoHosts) -> None:
     """The server's own path manager takes what the client opens; the client has a third address."""
-    lab.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
-    lab.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")
+    hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    hosts.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")

@@ -1,24 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Test programs: compiled by BCC, loaded, attached to a cgroup, their maps read and written."""
+"""programs/record.c: the MPTCP callbacks of the patched kernel as a test sees and answers them."""
 
 from __future__ import annotations
 
-import ctypes
-import os
 import socket
 import struct
 from enum import IntEnum
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-HERE = Path(__file__).resolve().parent
-REPOSITORY = HERE.parents[1]
-SOCK_OPS, ATTACH_SOCK_OPS, ALLOW_MULTI = 13, 3, 2
-PROG_ATTACH, PROG_DETACH, SYS_BPF = 8, 9, 321
+from tests.lab.sock_ops import SockOpsProgram
+
 CLAIM, REFUSE = 0x4D500001, 0x4D500002
 
 
 class Op(IntEnum):
+    """The callbacks, BPF_SOCK_OPS_MPTCP_* of bpf_mptcp.h."""
+
     NEW_SESSION = 100
     FULLY_ESTABLISHED = 101
     CLOSE_SESSION = 102
@@ -30,7 +27,7 @@ class Op(IntEnum):
 
 
 class Flag(IntEnum):
-    """mptcp_flags"""
+    """The bits of ``mptcp_flags`` in the context of a callback."""
 
     MASTER = 1
     JOIN = 2
@@ -74,56 +71,17 @@ def address(
     return packed[:length]
 
 
-def compile_program(path: Path, cflags: tuple[str, ...] = ()) -> Any:
-    os.environ["BCC_KERNEL_SOURCE"] = str(REPOSITORY / "bpf_pm" / "stub")
-    os.environ["BCC_LINUX_VERSION_CODE"] = str((6 << 16) + (12 << 8))
-    import bcc
-
-    return bcc.BPF(
-        src_file=str(path).encode(),
-        cflags=[f"-I{REPOSITORY / 'bpf_pm' / 'include'}", "-Wno-unused-value", *cflags],
-    )
-
-
-def _bpf(command: int, attributes: bytes) -> None:
-    buffer = ctypes.create_string_buffer(attributes.ljust(64, b"\0"))
-    if ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, command, buffer, 64) < 0:
-        error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
-
-
-class Program:
-    """A sock_ops program, attached to as many cgroups as wanted."""
-
-    def __init__(self, name: str = "record", *, function: str = "record") -> None:
-        self.module = compile_program(HERE / "programs" / f"{name}.c")
-        self.fd: int = self.module.load_func(function.encode(), SOCK_OPS).fd
-
-    def attach(self, cgroup: Path) -> None:
-        fd = os.open(cgroup, os.O_RDONLY)
-        try:
-            _bpf(PROG_ATTACH, struct.pack("=IIII", fd, self.fd, ATTACH_SOCK_OPS, ALLOW_MULTI))
-        finally:
-            os.close(fd)
-
-    def detach(self, cgroup: Path) -> None:
-        fd = os.open(cgroup, os.O_RDONLY)
-        try:
-            _bpf(PROG_DETACH, struct.pack("=II I", fd, self.fd, ATTACH_SOCK_OPS))
-        finally:
-            os.close(fd)
-
-
-class Recorder(Program):
-    """programs/record.c"""
+class Recorder(SockOpsProgram):
+    """Keeps every callback of the cgroups it is attached to, and replies and acts as it is told."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("record")
         self._events: list[Event] = []
 
     def reply(self, *, new_session: int = CLAIM, join_request: int = 0) -> None:
-        table = self.module[b"replies"]
-        table[0], table[1] = ctypes.c_uint32(new_session), ctypes.c_uint32(join_request)
+        """What the program replies to the two callbacks that ask."""
+        self.write("replies", 0, struct.pack("=I", new_session))
+        self.write("replies", 1, struct.pack("=I", join_request))
 
     def act(
         self,
@@ -135,40 +93,37 @@ class Recorder(Program):
         *,
         times: int = 1,
         remaining: int = 1,
-        lengths: tuple[int, int] | None = None,
     ) -> None:
-        """In the next ``remaining`` callbacks ``op``, call the helper ``kind`` ("open", "close")."""
-        src_len, dst_len = lengths or (len(src), len(dst))
-        packed = struct.pack(
-            "=6I40s40s", op, {"open": 1, "close": 2}[kind], src_len, dst_len, times, remaining, src, dst
-        )
-        table = self.module[b"actions"]
-        table[ctypes.c_int(index)] = table.Leaf.from_buffer_copy(packed)
+        """Call ``kind`` ("open", "close") ``times`` times in each of the next ``remaining`` callbacks ``op``.
+
+        ``index``: 0 to 3, which of the four actions it is; its last result is ``Event.results[index]``.
+        """
+        number = {"open": 1, "close": 2}[kind]
+        packed = struct.pack("=6I40s40s", op, number, len(src), len(dst), times, remaining, src, dst)
+        self.write("actions", index, packed)
 
     def reset(self) -> None:
+        """Attached nowhere, with nothing recorded and nothing to do."""
+        self.detach()
         self._read()
         self._events.clear()
         self.reply(new_session=0)
-        for name in (b"actions", b"counts"):
-            table = self.module[name]
-            for i in range(len(table)):
-                table[ctypes.c_int(i)] = table.Leaf()
+        self.clear("actions")
+        self.clear("counts")
 
     def count(self, op: Op) -> int:
-        return int(self.module[b"counts"][op - Op.NEW_SESSION].value)
+        """How many callbacks ``op`` there were."""
+        return self.integers("counts")[op - Op.NEW_SESSION]
 
     def events(self, *ops: Op) -> list[Event]:
+        """The callbacks so far, or those of ``ops``, in their order."""
         self._read()
         return [e for e in self._events if not ops or e.op in ops]
 
     def _read(self) -> None:
         """Move what the queue holds to the list."""
-        while True:
-            try:
-                raw = self.module[b"events"].pop()
-            except KeyError:
-                return
-            f = _EVENT.unpack(bytes(raw))
+        while raw := self.pop("events"):
+            f = _EVENT.unpack(raw)
             ip, family = f[14], f[12]
             self._events.append(
                 Event(

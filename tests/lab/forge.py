@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Packets of one's own making: forged in a living connection's name, or of a client made of nothing else."""
+"""Packets that no kernel made: forged in a living connection's name, or a client made of nothing else."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self
 
-from tests.lab.inside import inside
+from tests.lab.capture import ACK, SYN, Capture, Segment
+from tests.lab.netns import inside
 from tests.lab.waiting import wait_for
-from tests.lab.wire import ACK, SYN, Capture, Segment
 
 SO_ATTACH_FILTER = 26
 WINDOW = 512
@@ -59,7 +59,7 @@ def build(
     ends = [ipaddress.ip_address(ip) for ip, _ in (source, destination)]
     addresses = b"".join(end.packed for end in ends)
     pseudo = addresses + struct.pack("!II", len(tcp), socket.IPPROTO_TCP)
-    struct.pack_into("!H", tcp, 16, _checksum(pseudo + tcp))
+    struct.pack_into("!H", tcp, 16, checksum(pseudo + tcp))
     if ends[0].version == 6:
         return struct.pack("!IHBB", 6 << 28, len(tcp), socket.IPPROTO_TCP, 64) + addresses + tcp
     ip = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), 0, 0, 64, socket.IPPROTO_TCP, 0)
@@ -67,13 +67,13 @@ def build(
 
 
 def raw_socket(netns: str, ip: str) -> socket.socket:
-    """What sends packets from inside the namespace, of this address's family."""
+    """A socket that sends packets from inside the namespace, of this address's family."""
     family = socket.AF_INET6 if ":" in ip else socket.AF_INET
     return inside(netns, lambda: socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW))
 
 
 def send(sock: socket.socket, packet: bytes) -> None:
-    """As if the namespace's kernel had made it."""
+    """Send a packet as if the namespace's kernel had made it."""
     six = sock.family == socket.AF_INET6
     sock.sendto(packet, (str(ipaddress.ip_address(packet[24:40] if six else packet[16:20])), 0))
 
@@ -104,7 +104,7 @@ class Puppet:
         """A handshake whose SYN and third packet have these options."""
         self.send(flags=SYN, options=MSS + syn)
         self.sequence += 1
-        answer = wait_for(self.answers)[0]
+        answer = wait_for(self.answers, "the answer to the SYN")[0]
         self.acknowledgement = answer.sequence + 1
         self.send(options=ack)
 
@@ -138,8 +138,8 @@ def _muted(local: str) -> socket.socket:
     return sock
 
 
-def _checksum(data: bytes | bytearray) -> int:
-    """RFC 1071."""
+def checksum(data: bytes | bytearray) -> int:
+    """RFC 1071, in network order."""
     data += bytes(len(data) % 2)
     total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total >> 16:

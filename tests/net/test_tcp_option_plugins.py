@@ -10,7 +10,7 @@ import pytest
 
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
 from tests.lab.lab import Lab
-from tests.lab.options import ACCEPT, ALGORITHMS, ASKED, SEND, USUAL, Connection, start
+from tests.lab.tcp_options import ACCEPT, ALGORITHMS, ASKED, SEND, USUAL, Connection, start
 
 PAIRS = [*((name,) for name in BUILT_IN), *combinations(BUILT_IN, 2), BUILT_IN]
 APPLIED = {"user_timeout": 30_000, "congestion_control": ALGORITHMS[ASKED], "initial_window": 20}

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """How long until the MP_JOIN, and how many connections per second: program against in-kernel path manager.
 
-``kernel/run -- PYTHON -m tests.kernel.inside.bench_join [SESSIONS]``. Both kinds of session alternate
+``kernel/run -- PYTHON -m tests.bench.kernel_join [SESSIONS]``. Both kinds of session alternate
 on one kernel. The delay is that on the wire, from the server's first packet after its SYN-ACK (which
 makes the session fully established at the client) to the SYN of the additional subflow.
 """
@@ -14,8 +14,9 @@ import struct
 import sys
 import time
 
-from tests.kernel.lab import Lab, exchange
-from tests.kernel.programs import Program, address
+from tests.lab.recorder import address
+from tests.lab.sock_ops import SockOpsProgram
+from tests.lab.two_hosts import TwoHosts, exchange
 
 ETH_P_IP = 0x0800
 SO_TIMESTAMPNS = 35
@@ -25,8 +26,8 @@ SYN, ACK = 0x02, 0x10
 class Wire:
     """The TCP packets of eth1 at the client: (time in ns, source port, destination port, flags)."""
 
-    def __init__(self, lab: Lab) -> None:
-        with lab.client.inside():
+    def __init__(self, hosts: TwoHosts) -> None:
+        with hosts.client.inside():
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
         self._socket.bind(("eth1", 3))
         self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -47,8 +48,8 @@ class Wire:
             found.append((seconds * 10**9 + nanoseconds, source, destination, tcp[13]))
 
 
-def join_delay_us(lab: Lab, wire: Wire, listener: socket.socket) -> float | None:
-    client = lab.client.socket()
+def join_delay_us(hosts: TwoHosts, wire: Wire, listener: socket.socket) -> float | None:
+    client = hosts.client.socket()
     client.connect(("10.1.0.2", 5000))
     server = listener.accept()[0]
     wire.packets()
@@ -67,11 +68,11 @@ def join_delay_us(lab: Lab, wire: Wire, listener: socket.socket) -> float | None
     return (join - established) / 1000 if join and established else None
 
 
-def rate(lab: Lab, listener: socket.socket, sessions: int) -> float:
+def rate(hosts: TwoHosts, listener: socket.socket, sessions: int) -> float:
     """Sessions per second, each with data both ways."""
     start = time.monotonic()
     for _ in range(sessions):
-        client = lab.client.socket()
+        client = hosts.client.socket()
         client.connect(("10.1.0.2", 5000))
         server = listener.accept()[0]
         exchange(client, server)
@@ -81,27 +82,22 @@ def rate(lab: Lab, listener: socket.socket, sessions: int) -> float:
 
 
 def main(sessions: int) -> None:
-    with Lab() as lab:
-        lab.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")
-        lab.client.mptcp("limits", "set", "subflows", "1")
-        lab.client.mptcp("endpoint", "add", "10.1.0.9", "dev", "eth1", "subflow")
-        lab.server.mptcp("limits", "set", "subflows", "1")
-        listener = lab.listen()
-        program, silent = Program("bench", function="bench"), Program("silent", function="silent")
-        table = program.module[b"source"]
-
-        def claim(source: bytes) -> None:
-            table[0] = table.Leaf.from_buffer_copy(source)
-
-        program.attach(lab.client.cgroup)
-        wire = Wire(lab)
+    with TwoHosts() as hosts:
+        hosts.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")
+        hosts.client.mptcp("limits", "set", "subflows", "1")
+        hosts.client.mptcp("endpoint", "add", "10.1.0.9", "dev", "eth1", "subflow")
+        hosts.server.mptcp("limits", "set", "subflows", "1")
+        listener = hosts.listen()
+        program, silent = SockOpsProgram("bench"), SockOpsProgram("silent")
+        program.attach(hosts.client.cgroup)
+        wire = Wire(hosts)
         delays: dict[str, list[float]] = {"program": [], "kernel": []}
         for i in range(2 * sessions):
             kind = ("program", "kernel")[i % 2]
-            claim(address("10.1.0.9") if kind == "program" else bytes(40))
-            if (delay := join_delay_us(lab, wire, listener)) is not None:
+            program.write("source", 0, address("10.1.0.9") if kind == "program" else bytes(40))
+            if (delay := join_delay_us(hosts, wire, listener)) is not None:
                 delays[kind].append(delay)
-        program.detach(lab.client.cgroup)
+        program.detach(hosts.client.cgroup)
         for kind, values in delays.items():
             quantiles = statistics.quantiles(values, n=10)
             print(
@@ -109,17 +105,17 @@ def main(sessions: int) -> None:
                 f" p10={quantiles[0]:.0f} p90={quantiles[8]:.0f}"
             )
 
-        lab.client.mptcp("endpoint", "flush")
-        lab.client.sysctl("net.mptcp.bpf_max_subflows", 0)  # the claim alone
-        claim(address("10.1.0.9"))
+        hosts.client.mptcp("endpoint", "flush")
+        hosts.client.sysctl("net.mptcp.bpf_max_subflows", 0)  # the claim alone
+        program.write("source", 0, address("10.1.0.9"))
         rates: dict[str, list[float]] = {"without": [], "silent": [], "claimed": []}
         for _ in range(9):
             for kind, attached in (("without", None), ("silent", silent), ("claimed", program)):
                 if attached:
-                    attached.attach(lab.client.cgroup)
-                rates[kind].append(rate(lab, listener, sessions))
+                    attached.attach(hosts.client.cgroup)
+                rates[kind].append(rate(hosts, listener, sessions))
                 if attached:
-                    attached.detach(lab.client.cgroup)
+                    attached.detach(hosts.client.cgroup)
         for kind, values in rates.items():
             print(
                 f"rate {kind}: median={statistics.median(values):.0f}/s {min(values):.0f}..{max(values):.0f}"

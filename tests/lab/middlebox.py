@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A middlebox that takes MPTCP's options out of TCP segments, between client and server of a lab."""
+"""A middlebox between two hosts that takes MPTCP's options out of their TCP segments."""
 
 from __future__ import annotations
 
@@ -10,19 +10,12 @@ import struct
 import threading
 from collections.abc import Iterator
 
-from tests.kernel.lab import Lab, run
+from tests.lab.capture import END, ETH_P_ALL, NOP, SYN
+from tests.lab.commands import run
+from tests.lab.forge import checksum
+from tests.lab.two_hosts import TwoHosts
 
-ETH_P_ALL = 3
-MPTCP, NOP, END = 30, 1, 0
-SYN = 0x02
-
-
-def checksum(data: bytes) -> int:
-    """RFC 1071, in network order."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2 + len(data) % 2}H", data + bytes(len(data) % 2)))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+MPTCP = 30  # the kind of its options
 
 
 def strip_mptcp(frame: bytes) -> bytes:
@@ -40,15 +33,15 @@ def strip_mptcp(frame: bytes) -> bytes:
         i += length
     tcp[16:18] = bytes(2)
     pseudo = bytes(packet[12:20]) + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
-    tcp[16:18] = checksum(pseudo + bytes(tcp)).to_bytes(2, "big")
+    tcp[16:18] = checksum(pseudo + tcp).to_bytes(2, "big")
     return frame[:14] + bytes(packet[:at] + tcp)
 
 
 @contextlib.contextmanager
-def middlebox(lab: Lab) -> Iterator[None]:
+def middlebox(hosts: TwoHosts) -> Iterator[None]:
     """A third link, 10.3.0.1 to 10.3.0.2, through the box."""
     ends = []
-    for host, name, ip in ((lab.client, "box1", "10.3.0.1/24"), (lab.server, "box2", "10.3.0.2/24")):
+    for host, name, ip in ((hosts.client, "box1", "10.3.0.1/24"), (hosts.server, "box2", "10.3.0.2/24")):
         run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth3", "netns", host.name)
         host.ip("addr", "add", ip, "dev", "eth3")
         host.ip("link", "set", "eth3", "up", "gso_max_segs", "1")

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """One end of TCP or MPTCP connections that says what its sockets have, driven by JSON lines on stdin.
 
-option_peer.py server [--mptcp] [--port 5000]      listens on both families
-option_peer.py client HOST [--mptcp] [--port 5000]
+tcp_options_tool.py server [--mptcp] [--port 5000]      listens on both families
+tcp_options_tool.py client HOST [--mptcp] [--port 5000]
 both with [--user-timeout MS] [--congestion NAME]  what the application sets itself, before anything
 
 {"do": "open"}                  client: connect; server: accept

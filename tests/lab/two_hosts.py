@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Two hosts on two links inside the patched kernel, in one process: a socket keeps the network
-namespace and the cgroup in which it was made, so each host makes its own and threads are not needed.
+"""Two hosts on two links inside the patched kernel, whose sockets all belong to this process.
+
+A socket keeps the network namespace and the cgroup in which it was made: each host makes its own, and
+neither other processes (as in lab.py) nor threads are needed.
 
 Link N (1 or 2): 10.N.0.1 and fd00:N::1 at the client, 10.N.0.2 and fd00:N::2 at the server.
 """
@@ -8,40 +10,25 @@ Link N (1 or 2): 10.N.0.1 and fd00:N::1 at the client, 10.N.0.2 and fd00:N::2 at
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import socket
-import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self, TypeVar
+from types import TracebackType
+from typing import Self
 
+from tests.lab import evidence, netns
+from tests.lab.commands import run
+from tests.lab.oracle import Flow, read_subflows
 from tests.lab.waiting import PATIENCE
 
-CLONE_NEWNET = 0x40000000
 IPPROTO_MPTCP = 262
 CGROUPS = Path("/sys/fs/cgroup")
-T = TypeVar("T")
 Socket = socket.socket  # Host.socket() hides the module in its class
 
 
-def wait_for(what: str, condition: Callable[[], T], timeout_s: float = 5.0) -> T:
-    """The first true value of ``condition()``; fails after ``timeout_s``, times PATIENCE."""
-    timeout_s *= PATIENCE
-    deadline = time.monotonic() + timeout_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s; last: {value!r}"
-        time.sleep(0.005)
-    return value
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 class Host:
-    """A network namespace with a cgroup."""
+    """A network namespace with a cgroup; both have its name."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -57,26 +44,29 @@ class Host:
         os.close(self._namespace)
         self._namespace = -1
         run("ip", "netns", "del", self.name)
-        with contextlib.suppress(OSError):  # sockets of it may still be closing
+        with contextlib.suppress(OSError):  # its sockets may still be closing
             self.cgroup.rmdir()
 
     def ip(self, *arguments: str) -> str:
         return run("ip", "-n", self.name, *arguments)
 
     def mptcp(self, *arguments: str) -> str:
-        return run("ip", "-n", self.name, "mptcp", *arguments)
+        return self.ip("mptcp", *arguments)
+
+    def run(self, *command: str) -> str:
+        """Output of a command in the namespace; AssertionError with its errors where it fails."""
+        return netns.run_inside(self.name, *command)
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """This process in the namespace and cgroup of the host."""
-        libc = ctypes.CDLL(None, use_errno=True)
+        """This process is in the namespace and the cgroup of the host."""
         home = os.open("/proc/self/ns/net", os.O_RDONLY)
         (self.cgroup / "cgroup.procs").write_text("0")
         try:
-            assert libc.setns(self._namespace, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+            netns.enter_namespace(self._namespace)
             yield
         finally:
-            assert libc.setns(home, CLONE_NEWNET) == 0
+            netns.enter_namespace(home)
             os.close(home)
             (CGROUPS / "cgroup.procs").write_text("0")
 
@@ -95,34 +85,27 @@ class Host:
         sock.listen(128)
         return sock
 
-    def sysctl(self, name: str, value: object = None) -> str:
-        with self.inside():
-            path = Path("/proc/sys") / name.replace(".", "/")
-            if value is not None:
-                path.write_text(str(value))
-            return path.read_text().strip()
+    def sysctl(self, name: str, value: object) -> None:
+        netns.write_sysctls(self.name, {name: value})
 
-    def counter(self, name: str) -> int:
-        """MPTcpExt``name`` of the namespace."""
-        with self.inside():
-            # of this thread: /proc/net is that of the process's first one
-            lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
-        header, values = (line.split() for line in lines if line.startswith("MPTcpExt:"))
-        return int(dict(zip(header, values, strict=True)).get(name, 0))
+    def read(self, file: str) -> list[str]:
+        """The lines of /proc/net/``file`` in the namespace."""
+        # /proc/net is that of the process's first thread.
+        return netns.inside(self.name, Path("/proc/thread-self/net", file).read_text).splitlines()
 
-    def subflows(self) -> list[tuple[str, str]]:
-        """(local, remote) "ip:port" of the established TCP sockets of MPTCP sessions."""
-        with self.inside():
-            lines = run("ss", "-Htni", "state", "established").splitlines()
-        pairs = []
-        for line, info in zip(lines[::2], lines[1::2], strict=True):
-            if "tcp-ulp-mptcp" in info:
-                pairs.append((line.split()[2], line.split()[3]))
-        return sorted(pairs)
+    def counter(self, name: str, group: str = "MPTcpExt") -> int:
+        """A counter of the namespace, from /proc/net/netstat."""
+        names, values = (line.split() for line in self.read("netstat") if line.startswith(f"{group}:"))
+        return int(dict(zip(names, values, strict=True))[name])
+
+    def subflows(self) -> list[Flow]:
+        """The established subflows of all sessions."""
+        sessions = read_subflows(self.name).values()
+        return [flow for flows in sessions for flow in flows if flow.state == "ESTAB"]
 
 
-class Lab:
-    """``lab.client``, ``lab.server`` and the sessions between them."""
+class TwoHosts:
+    """``with TwoHosts() as hosts:`` has ``hosts.client``, ``hosts.server`` and sessions between them."""
 
     def __init__(self) -> None:
         self.client, self.server = Host("client"), Host("server")
@@ -138,13 +121,23 @@ class Lab:
                 host.ip("link", "set", f"eth{n}", "up")
 
     def __enter__(self) -> Self:
+        evidence.begin(self.look)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for sock in self._sockets:
-            sock.close()
-        self.client.close()
-        self.server.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            evidence.end(self.look, value)
+        finally:
+            for sock in self._sockets:
+                sock.close()
+            self.client.close()
+            self.server.close()
+
+    def look(self) -> list[evidence.Section]:
+        """What a failed test shows: the sockets of both."""
+        return [evidence.sockets(host.name) for host in (self.client, self.server)]
 
     def keep(self, sock: socket.socket) -> socket.socket:
         self._sockets.append(sock)

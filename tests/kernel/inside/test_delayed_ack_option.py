@@ -27,9 +27,10 @@ from pm.linux.host.probe import probe
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.tcp_options import DelayedAck, DelayedAckRequest, Options, TcpOptions
-from tests.kernel.lab import IPPROTO_MPTCP, Host, Lab, exchange, run, wait_for
-from tests.lab.inject import Puppet
-from tests.lab.wire import SYN, Capture
+from tests.lab.capture import SYN, Capture
+from tests.lab.forge import Puppet
+from tests.lab.two_hosts import IPPROTO_MPTCP, Host, TwoHosts, exchange
+from tests.lab.waiting import wait_equal
 
 DELAYED_ACK = 3  # its slot
 SIZE = 4 << 20
@@ -89,21 +90,20 @@ def load(compiled: BpfObject, tmp_path: Path) -> Iterator[Load]:
         yield load
 
 
-def netem(lab: Lab, *options: str) -> None:
+def netem(hosts: TwoHosts, *options: str) -> None:
     """``options`` of tc-netem on the client's way to the server."""
-    with lab.client.inside():
-        run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
+    hosts.client.run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
 
 
 def asks(fraction: float, segments: int = 0) -> DelayedAck:
     return DelayedAck(request=DelayedAckRequest(fraction=fraction, segments=segments))
 
 
-def acks_of_transfer(lab: Lab) -> tuple[int, int]:
-    """On the wire, while SIZE bytes go to the server: its ACKs, and the segments with data."""
-    listener = lab.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
+def acks_of_transfer(hosts: TwoHosts) -> tuple[int, int]:
+    """Send SIZE bytes to the server; the numbers of its ACKs and of segments with data, on the wire."""
+    listener = hosts.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
     with Capture("server", "eth1") as capture:
-        client, server = lab.connect(listener, protocol=socket.IPPROTO_TCP)
+        client, server = hosts.connect(listener, protocol=socket.IPPROTO_TCP)
         client.setblocking(False)
         left, to_send = SIZE, memoryview(bytes(SIZE))
         while left:
@@ -117,25 +117,25 @@ def acks_of_transfer(lab: Lab) -> tuple[int, int]:
     return acks, sum(s.source[1] != 5000 and s.payload > 0 for s in segments)
 
 
-def test_segments_per_ack(lab: Lab, load: Load) -> None:
+def test_segments_per_ack(hosts: TwoHosts, load: Load) -> None:
     """The receiver sends an ACK for as many segments as its peer asks, and for two without the option."""
-    lab.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
-    netem(lab, "rate", "30mbit", "delay", "20ms")
-    usual, _ = acks_of_transfer(lab)
-    load(lab.client, asks(3.9, segments=8))
-    load(lab.server, DelayedAck(accept=True))
-    few, segments = acks_of_transfer(lab)
+    hosts.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
+    netem(hosts, "rate", "30mbit", "delay", "20ms")
+    usual, _ = acks_of_transfer(hosts)
+    load(hosts.client, asks(3.9, segments=8))
+    load(hosts.server, DelayedAck(accept=True))
+    few, segments = acks_of_transfer(hosts)
     print(f"ACKs on the wire: usual {usual}, asked for one per 8 segments {few}, of {segments} segments")
     assert few < usual / 2
 
 
 @pytest.mark.parametrize(("delay_ms", "fraction"), [(20, 0.25), (60, 0.5), (100, 3.9)])
-def test_timeout_over_a_long_path(lab: Lab, load: Load, delay_ms: int, fraction: float) -> None:
+def test_timeout_over_a_long_path(hosts: TwoHosts, load: Load, delay_ms: int, fraction: float) -> None:
     """The timer is that fraction of the receiver's minimum RTT, within the kernel's limits."""
-    netem(lab, "delay", f"{delay_ms}ms")
-    load(lab.client, asks(fraction))
-    receiver = load(lab.server, DelayedAck(accept=True))
-    client, server = lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
+    netem(hosts, "delay", f"{delay_ms}ms")
+    load(hosts.client, asks(fraction))
+    receiver = load(hosts.server, DelayedAck(accept=True))
+    client, server = hosts.connect(hosts.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
     for _ in range(3):
         exchange(client, server)
     info = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
@@ -147,16 +147,16 @@ def test_timeout_over_a_long_path(lab: Lab, load: Load, delay_ms: int, fraction:
 
 @pytest.mark.parametrize("protocol", [socket.IPPROTO_TCP, IPPROTO_MPTCP])
 @pytest.mark.parametrize("server_ip", ["10.1.0.2", "fd00:1::2"])
-def test_arrives_over_a_lossy_path(lab: Lab, load: Load, server_ip: str, protocol: int) -> None:
+def test_arrives_over_a_lossy_path(hosts: TwoHosts, load: Load, server_ip: str, protocol: int) -> None:
     """With every fifth packet of the client lost, the option is repeated until it has arrived."""
     for sysctl in ("ipv4.neigh.eth1.mcast_solicit", "ipv6.neigh.eth1.mcast_solicit"):
-        lab.client.sysctl(f"net.{sysctl}", 20)  # these are lost, too
-    netem(lab, "loss", "20%")
-    load(lab.client, asks(0.25))
-    receiver = load(lab.server, DelayedAck(accept=True))
-    listener = lab.listen(server_ip, protocol=protocol)
+        hosts.client.sysctl(f"net.{sysctl}", 20)  # these are lost, too
+    netem(hosts, "loss", "20%")
+    load(hosts.client, asks(0.25))
+    receiver = load(hosts.server, DelayedAck(accept=True))
+    listener = hosts.listen(server_ip, protocol=protocol)
     for _ in range(3):
-        client, server = lab.connect(listener, server_ip, protocol=protocol)
+        client, server = hosts.connect(listener, server_ip, protocol=protocol)
         for _ in range(5):
             exchange(client, server)
         assert receiver.applied_us(server) == LEAST_US
@@ -165,8 +165,8 @@ def test_arrives_over_a_lossy_path(lab: Lab, load: Load, server_ip: str, protoco
 class Peer:
     """A puppet in the client's namespace, and the server's end of its connection."""
 
-    def __init__(self, lab: Lab, puppet: Puppet, server: socket.socket) -> None:
-        self.lab, self.puppet, self.server = lab, puppet, server
+    def __init__(self, hosts: TwoHosts, puppet: Puppet, server: socket.socket) -> None:
+        self.hosts, self.puppet, self.server = hosts, puppet, server
         server.setblocking(False)
 
     def answers_to(self, *ahead: int) -> tuple[int, int]:
@@ -179,7 +179,7 @@ class Peer:
 
     def settle(self) -> None:
         """Until all is acknowledged: the timer has nothing left to send."""
-        wait_for("last ACK", lambda: self.puppet.answers()[-1].acknowledgement == self.puppet.sequence)
+        wait_equal(lambda: self.puppet.answers()[-1].acknowledgement, self.puppet.sequence)
 
     def delay_s(self) -> float:
         """Until a segment by itself is acknowledged."""
@@ -197,28 +197,25 @@ class Peer:
                 pass
 
     def timer_acks(self) -> int:
-        with self.lab.server.inside():
-            lines = Path("/proc/thread-self/net/netstat").read_text().splitlines()
-        names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
-        return int(dict(zip(names, values, strict=True))["DelayedACKs"])
+        return self.hosts.server.counter("DelayedACKs", "TcpExt")
 
 
 @contextlib.contextmanager
-def peer(lab: Lab, family: int, option: bytes) -> Iterator[Peer]:
+def peer(hosts: TwoHosts, family: int, option: bytes) -> Iterator[Peer]:
     """A client that sends this option in the packet that ends the handshake."""
     local, remote = {4: ("10.1.0.1", "10.1.0.2"), 6: ("fd00:1::1", "fd00:1::2")}[family]
     with (
-        lab.server.listen(remote, protocol=socket.IPPROTO_TCP) as listener,
+        hosts.server.listen(remote, protocol=socket.IPPROTO_TCP) as listener,
         Puppet("client", local, (remote, listener.getsockname()[1]), "eth1") as puppet,
     ):
         puppet.connect(ack=option)
         with listener.accept()[0] as server:
-            yield Peer(lab, puppet, server)
+            yield Peer(hosts, puppet, server)
 
 
-def phases(lab: Lab, family: int, option: bytes) -> dict[str, tuple[int, int]]:
+def phases(hosts: TwoHosts, family: int, option: bytes) -> dict[str, tuple[int, int]]:
     """What a receiver answers in each phase of a connection."""
-    with peer(lab, family, option) as it:
+    with peer(hosts, family, option) as it:
         found = {"start": it.answers_to(*[0] * 16), "steady": it.answers_to(*[0] * 32)}
         it.settle()
         found["out of order"] = it.answers_to(*range(1, 7))
@@ -231,11 +228,11 @@ def phases(lab: Lab, family: int, option: bytes) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_usual_acks_where_the_sender_needs_them(lab: Lab, load: Load, family: int) -> None:
+def test_usual_acks_where_the_sender_needs_them(hosts: TwoHosts, load: Load, family: int) -> None:
     """At the start, out of order, when a hole is filled, for retransmissions: ACKs are the usual ones."""
-    usual = phases(lab, family, b"")
-    load(lab.server, DelayedAck(accept=True))
-    asked = phases(lab, family, OPTION)
+    usual = phases(hosts, family, b"")
+    load(hosts.server, DelayedAck(accept=True))
+    asked = phases(hosts, family, OPTION)
     steady, usual_steady = asked.pop("steady"), usual.pop("steady")
     print(f"steady: {steady} instead of {usual_steady}; as usual: {asked}")
     assert steady[0] < usual_steady[0] / 2
@@ -244,13 +241,13 @@ def test_usual_acks_where_the_sender_needs_them(lab: Lab, load: Load, family: in
     assert asked["out of order"] == (6, 0)
 
 
-def test_timer(lab: Lab, load: Load) -> None:
+def test_timer(hosts: TwoHosts, load: Load) -> None:
     """A segment that no other follows is acknowledged sooner than without the option."""
     delays = []
     for option in (b"", OPTION):
-        with peer(lab, 4, option) as it:
+        with peer(hosts, 4, option) as it:
             it.answers_to(*[0] * 16)
             delays.append(median(it.delay_s() for _ in range(7)))
-        load(lab.server, DelayedAck(accept=True))
+        load(hosts.server, DelayedAck(accept=True))
     print(f"an ACK after {delays[0] * 1e3:.0f} ms, with the option after {delays[1] * 1e3:.0f} ms")
     assert delays[1] < delays[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""TCP segments as they are on an interface of a lab's namespace, with their options parsed."""
+"""The packets of an interface in a network namespace, and TCP segments with their options parsed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from tests.lab.inside import inside
+from tests.lab.netns import inside
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
 SO_RCVBUFFORCE = 33
@@ -28,7 +28,7 @@ class Option(NamedTuple):
 
     @property
     def length(self) -> int:
-        """On the wire."""
+        """Bytes on the wire."""
         return 1 if self.kind == NOP else 2 + len(self.value)
 
     def packed(self) -> bytes:
@@ -91,7 +91,7 @@ class Capture:
 
 
 def parse_segment(packet: bytes) -> Segment | None:
-    """From an IPv4 or IPv6 header (without extensions) on; None for what is not TCP."""
+    """``packet`` begins with an IPv4 or IPv6 header (without extensions); None where it is not TCP."""
     if packet[0] >> 4 == 4:
         protocol, addresses = packet[9], (packet[12:16], packet[16:20])
         header, end = (packet[0] & 15) * 4, struct.unpack_from("!H", packet, 2)[0]
