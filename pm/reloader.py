@@ -10,8 +10,6 @@ import asyncio
 import time
 from contextlib import suppress
 
-import structlog
-
 from pm.api.control import LastReload, ServiceState
 from pm.api.events import Broadcast
 from pm.config.load import Loaded, load_in_child
@@ -20,6 +18,7 @@ from pm.errors import ConfigError, PmError, Problem
 from pm.linux.host.file_watch import file_changes
 from pm.linux.host.notify import notify
 from pm.linux.netlink.addresses import AddressMonitor
+from pm.log import get_logger
 from pm.path_managers.program import Program
 from pm.policies.policy_table import compile_policies
 from pm.programs.classifiers import Selection
@@ -31,7 +30,7 @@ from pm.sessions.reconciler import Reconciler
 
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 def check_programs(config: Config, state: ServiceState) -> None:

@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvloop
 
 from pm import log
@@ -28,7 +27,7 @@ from pm.config.model import Datapath, OnExit
 from pm.errors import PmError, SystemUnfit
 from pm.linux.host.instance import only_instance
 from pm.linux.host.notify import notify
-from pm.linux.host.probe import Check, probe, require
+from pm.linux.host.probe import SystemCheck, probe, require
 from pm.linux.host.scheduling import prefer_latency
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
@@ -46,7 +45,7 @@ from pm.sessions.assembly import Sessions, assemble
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
 
-_log = structlog.get_logger(__name__)
+_log = log.get_logger()
 
 
 def run(config_path: str, *, log_level: str, log_format: str) -> int:
@@ -87,7 +86,7 @@ async def _main(config_path: str) -> None:
         notify("STOPPING=1")
 
 
-def choose_datapath(wanted: Datapath, checks: Sequence[Check]) -> Datapath:
+def choose_datapath(wanted: Datapath, checks: Sequence[SystemCheck]) -> Datapath:
     """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel does not have it."""
     available = _has(checks, "bpf_datapath")
     if wanted is Datapath.BPF and not available:
@@ -97,12 +96,12 @@ def choose_datapath(wanted: Datapath, checks: Sequence[Check]) -> Datapath:
     return Datapath.BPF if available and wanted is not Datapath.NETLINK else Datapath.NETLINK
 
 
-def _has(checks: Sequence[Check], name: str) -> bool:
+def _has(checks: Sequence[SystemCheck], name: str) -> bool:
     return any(check.name == name and check.ok for check in checks)
 
 
 @asynccontextmanager
-async def open_service(path: Path, checks: Sequence[Check]) -> AsyncIterator[Service]:
+async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterator[Service]:
     """Everything up, classifiers attached, API listening; all undone at exit.
 
     Raises ConfigError, SystemUnfit, PmError.

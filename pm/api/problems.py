@@ -9,16 +9,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from pm.api.shapes import ParameterProblemShape, ProblemShape
 from pm.api.views import problem_views
 from pm.errors import ConfigError, KernelRefused, NotFound, PmError
+from pm.log import get_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class BadRequest(PmError):

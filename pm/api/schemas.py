@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import types
+from enum import StrEnum
 from functools import cache
 from typing import (
     Annotated,
@@ -74,6 +75,8 @@ def schema_of(hint: Any, components: dict[str, Schema]) -> Schema:
         return _SCALARS[hint]
     if is_typeddict(hint) or dataclasses.is_dataclass(hint):
         return _named(hint, components)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"type": "string", "enum": [member.value for member in hint]}
     if get_origin(hint) is Literal:
         return {"type": "string", "enum": list(get_args(hint))}
     if get_origin(hint) is list:

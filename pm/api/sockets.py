@@ -12,16 +12,15 @@ import ssl
 import stat
 from pathlib import Path
 
-import structlog
-
 from pm.config.model import Tls
 from pm.errors import PmError
+from pm.log import get_logger
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 TOKEN_MIN_LENGTH = 16
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def bind_unix(path: str) -> socket.socket:

@@ -9,15 +9,14 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from pm.errors import KernelRefused
+from pm.log import get_logger
 
 if TYPE_CHECKING:
     from pm.linux.bpf.attachments import Attachments
 
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Attach(NamedTuple):

@@ -15,19 +15,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-import structlog
-
 from pm.errors import KernelRefused
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, directory_of, find_cgroup_root
 from pm.linux.host.mounts import find_mount
+from pm.log import get_logger
 from pm.programs.attach import AttachmentAction, Detach, Place, perform, plan_attachments
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Table(Protocol):

@@ -12,8 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.objects import compile_object
@@ -32,13 +30,14 @@ from pm.linux.bpf.path_manager_maps import (
 )
 from pm.linux.bpf.third_party import digest
 from pm.linux.host.mounts import find_mount
+from pm.log import get_logger
 from pm.programs.attach import Place, settle
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
     from pm.sessions.local_addresses import LocalAddresses
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Prepared(NamedTuple):

@@ -11,8 +11,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import structlog
-
 from pm.errors import PmError
 from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN, SLOTS, OptionEvent, OptionRecord
@@ -26,13 +24,14 @@ from pm.linux.bpf.tcp_option_parameters import (
 )
 from pm.linux.bpf.third_party import ThirdParty, digest
 from pm.linux.host.mounts import find_mount
+from pm.log import get_logger
 from pm.programs.attach import Place, settle
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
     from pm.policies.tcp_options import TcpOptions
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Prepared(NamedTuple):

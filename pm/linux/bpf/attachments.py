@@ -18,16 +18,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar, Self
 
-import structlog
-
 from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
+from pm.log import get_logger
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Attachments:

@@ -38,7 +38,7 @@ COMMANDS = {8: "ANNOUNCE", 9: "REMOVE", 10: "SUBFLOW_CREATE", 11: "SUBFLOW_DESTR
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class SystemCheck:
     """One capability. ``found`` says what is there; ``remedy`` what to do, "" where nothing is to do."""
 
     name: str
@@ -48,7 +48,7 @@ class Check:
     remedy: str
 
 
-def probe() -> list[Check]:
+def probe() -> list[SystemCheck]:
     """Every check, the fundamental ones first. Takes some milliseconds."""
     return [
         _kernel(),
@@ -71,7 +71,7 @@ def probe() -> list[Check]:
     ]
 
 
-def require(checks: Iterable[Check]) -> None:
+def require(checks: Iterable[SystemCheck]) -> None:
     """Raises SystemUnfit for the first required check that failed."""
     for check in checks:
         if check.required and not check.ok:
@@ -80,18 +80,18 @@ def require(checks: Iterable[Check]) -> None:
             )
 
 
-def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> Check:
-    return Check(name, ok, required, found, "" if ok else remedy)
+def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> SystemCheck:
+    return SystemCheck(name, ok, required, found, "" if ok else remedy)
 
 
-def _kernel() -> Check:
+def _kernel() -> SystemCheck:
     release = os.uname().release
     version = re.match(r"(\d+)\.(\d+)", release)
     ok = version is not None and tuple(map(int, version.groups())) >= OLDEST_KERNEL
     return _check("kernel", ok, release, NEWER_KERNEL)
 
 
-def _mptcp() -> Check:
+def _mptcp() -> SystemCheck:
     value = _read(SYSCTLS / "enabled")
     if value is None:
         return _check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
@@ -99,7 +99,7 @@ def _mptcp() -> Check:
     return _check("mptcp", value == "1", found, "run `sysctl -w net.mptcp.enabled=1`")
 
 
-def _path_manager_sysctl() -> Check:
+def _path_manager_sysctl() -> SystemCheck:
     name = "path_manager_sysctl"
     spelling = find_spelling()
     if spelling is None:
@@ -117,7 +117,7 @@ def _path_manager_sysctl() -> Check:
     )
 
 
-def _mptcp_pm() -> Check:
+def _mptcp_pm() -> SystemCheck:
     name = "mptcp_pm"
     try:
         commands, groups = _generic_family(name)
@@ -129,7 +129,7 @@ def _mptcp_pm() -> Check:
     return _check(name, not missing, found, NEWER_KERNEL)
 
 
-def _capability(capability: Capability) -> Check:
+def _capability(capability: Capability) -> SystemCheck:
     held = effective_capabilities()
     name = f"cap_{capability.name.lower()}"
     ok = capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
@@ -139,7 +139,7 @@ def _capability(capability: Capability) -> Check:
     return _check(name, ok, "held" if ok else "not held", remedy)
 
 
-def _cgroup2() -> Check:
+def _cgroup2() -> SystemCheck:
     mount = find_mount("cgroup2")
     # With cgroup version 1 at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
     target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
@@ -151,7 +151,7 @@ def _cgroup2() -> Check:
     )
 
 
-def _bpffs() -> Check:
+def _bpffs() -> SystemCheck:
     mount = find_mount("bpf")
     return _check(
         "bpffs",
@@ -162,7 +162,7 @@ def _bpffs() -> Check:
     )
 
 
-def _bcc() -> Check:
+def _bcc() -> SystemCheck:
     library = _library("libbcc.so.0", "libbpfcc")
     if importlib.util.find_spec("bcc") is None:
         return _check(
@@ -174,7 +174,7 @@ def _bcc() -> Check:
     return _check("bcc", library.ok, library.found, library.remedy)
 
 
-def _library(soname: str, package: str) -> Check:
+def _library(soname: str, package: str) -> SystemCheck:
     """Looks into the dynamic linker's cache: loading it would map it."""
     try:
         cache = LD_CACHE.read_bytes()
@@ -187,12 +187,12 @@ def _library(soname: str, package: str) -> Check:
     return _check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
 
 
-def _diagnosis(module: str, protocol: int) -> Check:
+def _diagnosis(module: str, protocol: int) -> SystemCheck:
     ok = can_diagnose(protocol)
     return _check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
 
 
-def _btf() -> Check:
+def _btf() -> SystemCheck:
     ok = BTF.exists()
     return _check(
         "btf",
@@ -203,14 +203,14 @@ def _btf() -> Check:
     )
 
 
-def _jit() -> Check:
+def _jit() -> SystemCheck:
     # The sysctl exists in the initial network namespace only, for root only.
     value = _read(JIT)
     found = "not visible from here" if value is None else "disabled" if value == "0" else "enabled"
     return _check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
 
 
-def _join_initial_address() -> Check:
+def _join_initial_address() -> SystemCheck:
     value = _read(SYSCTLS / "allow_join_initial_addr_port")
     return _check(
         "join_initial_address",
@@ -221,7 +221,7 @@ def _join_initial_address() -> Check:
     )
 
 
-def _bpf_datapath() -> Check:
+def _bpf_datapath() -> SystemCheck:
     ok = _is_patched()
     return _check(
         "bpf_datapath",
@@ -232,7 +232,7 @@ def _bpf_datapath() -> Check:
     )
 
 
-def _delack_segments() -> Check:
+def _delack_segments() -> SystemCheck:
     ok = _is_patched()
     return _check(
         "delack_segments",
