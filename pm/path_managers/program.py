@@ -13,10 +13,8 @@ from pm.model import LocalAddress, Origin, Want, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
 from pm.path_managers.base import SessionView
 
-# Built-in path managers that the patched kernel has as programs too (bpf_pm/path_managers).
+# Built-in path managers that exist as BPF programs too (bpf_pm/path_managers).
 BUILT_IN = ("none", "ndiffports", "fullmesh", "backup")
-
-
 PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 
 
@@ -30,7 +28,7 @@ PROGRAM_PARAMETERS = Check("a mapping of names to whole numbers", check_program_
 class Program:
     name: ClassVar[str] = "program"
     summary: ClassVar[str] = (
-        "A path manager in BPF C of your own, on the patched kernel only (`docs/path-managers.md`)."
+        "Your own path manager in BPF C, for the patched kernel only (`docs/path-managers.md`)."
     )
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +38,7 @@ class Program:
         parameters: Annotated[
             dict[str, int],
             PROGRAM_PARAMETERS,
-            Doc("Whole numbers by name; the file reads them with `PARAMETER`."),
+            Doc("Whole numbers by name; the C file reads them with `PARAMETER`."),
         ] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
@@ -49,7 +47,7 @@ class Program:
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # The program knows what it wants; what it opened is as wanted.
+        # Only the program knows what it wants: the subflows that exist are taken as wanted.
         wanted: Wanted = {}
         for subflow in session.subflows:
             if subflow.origin is not Origin.PEER:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this kernel and these privileges offer, and the command that mends what is missing.
+"""What this kernel and these privileges offer, and the command that fixes what is missing.
 
-Every check copes without root, only reads, and maps no library: ``mptcp-pm doctor`` shows them all,
-``require`` ends a start that cannot work.
+Every check works without root, only reads, and loads no library. ``mptcp-pm doctor`` shows them all;
+``require`` ends a start that cannot succeed.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COMMANDS = {8: "ANNOUNCE", 9: "REMOVE", 10: "SUBFLOW_CREATE", 11: "SUBFLOW_DESTR
 
 @dataclass(frozen=True, slots=True)
 class SystemCheck:
-    """One capability. ``found`` says what is there; ``remedy`` what to do, "" where nothing is to do."""
+    """One capability of the system: ``found`` says what is there, ``remedy`` how to fix it ("" if ``ok``)."""
 
     name: str
     ok: bool
@@ -49,7 +49,7 @@ class SystemCheck:
 
 
 def probe() -> list[SystemCheck]:
-    """Every check, the fundamental ones first. Takes some milliseconds."""
+    """Run every check, the fundamental ones first. This takes some milliseconds."""
     return [
         _kernel(),
         _mptcp(),
@@ -103,7 +103,7 @@ def _path_manager_sysctl() -> SystemCheck:
     name = "path_manager_sysctl"
     spelling = find_spelling()
     if spelling is None:
-        return _check(name, False, "no path managers in user space", NEWER_KERNEL)
+        return _check(name, False, "no support for path managers in user space", NEWER_KERNEL)
     path = SYSCTLS / spelling.name
     value = _read(path)
     writable = os.access(path, os.W_OK, effective_ids=True)
@@ -112,8 +112,8 @@ def _path_manager_sysctl() -> SystemCheck:
         name,
         writable or value == spelling.userspace,
         found,
-        f"run `{spelling.command}` in this network namespace, or name it among the container's sysctls",
-        required=not _is_patched(),  # there, programs claim sessions one by one
+        f"run `{spelling.command}` in this network namespace, or set it among the container's sysctls",
+        required=not _is_patched(),  # there, BPF programs claim sessions one by one
     )
 
 
@@ -133,7 +133,7 @@ def _capability(capability: Capability) -> SystemCheck:
     held = effective_capabilities()
     name = f"cap_{capability.name.lower()}"
     ok = capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
-    remedy = "run as root, or with AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
+    remedy = "run as root, or set AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
     if ok and in_user_namespace():
         return _check(name, False, "held in a user namespace only", "run in the initial user namespace")
     return _check(name, ok, "held" if ok else "not held", remedy)
@@ -141,7 +141,7 @@ def _capability(capability: Capability) -> SystemCheck:
 
 def _cgroup2() -> SystemCheck:
     mount = find_mount("cgroup2")
-    # With cgroup version 1 at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
+    # If cgroup version 1 is at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
     target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
     return _check(
         "cgroup2",
@@ -175,7 +175,7 @@ def _bcc() -> SystemCheck:
 
 
 def _library(soname: str, package: str) -> SystemCheck:
-    """Looks into the dynamic linker's cache: loading it would map it."""
+    """Look a library up in the dynamic linker's cache: loading it would map it."""
     try:
         cache = LD_CACHE.read_bytes()
     except OSError:
@@ -204,7 +204,7 @@ def _btf() -> SystemCheck:
 
 
 def _jit() -> SystemCheck:
-    # The sysctl exists in the initial network namespace only, for root only.
+    # Only root sees this sysctl, and only in the initial network namespace.
     value = _read(JIT)
     found = "not visible from here" if value is None else "disabled" if value == "0" else "enabled"
     return _check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
@@ -226,8 +226,8 @@ def _bpf_datapath() -> SystemCheck:
     return _check(
         "bpf_datapath",
         ok,
-        "bpf_open_subflow is there" if ok else "no helper bpf_open_subflow: a stock kernel",
-        "boot the kernel of kernel/README.md; the netlink datapath needs none",
+        "the helper bpf_open_subflow is available" if ok else "a stock kernel without bpf_open_subflow",
+        "boot the kernel of kernel/README.md; the netlink datapath does not need it",
         required=False,
     )
 

@@ -163,7 +163,7 @@ def test_token_over_tcp(server: Server, capsys: pytest.CaptureFixture[str]) -> N
     """--url with the token file works, without it the error says what is needed."""
     assert main(["--url", server.url, "--token-file", str(server.token_file), "status", "--json"]) == 0
     assert main(["--url", server.url, "status"]) == 1
-    assert "a bearer token is needed" in capsys.readouterr().err
+    assert "a bearer token is required" in capsys.readouterr().err
 
 
 # Errors
