@@ -14,6 +14,9 @@
 #ifndef MPTCP_PM_OPTION_H
 #define MPTCP_PM_OPTION_H
 
+#include "bpf_mptcp.h"
+#include "context.h"
+
 #define OPTION_SLOTS 8 /* plugins of one service: the built-in ones and third parties' */
 #define OPTION_ASSIGNED 2 /* header of an option with a kind of its own: kind, length */
 #define OPTION_EXPERIMENTAL 4 /* header of kind 253 (RFC 6994): kind, length, ExID */
@@ -24,7 +27,6 @@
 #define TCP_CONGESTION 13
 #define TCP_USER_TIMEOUT 18
 #define TCP_CA_NAME_MAX 16
-#define TCP_BPF_DELACK_SEGS 1100 /* of the patched kernel only */
 
 /* What can happen to an option; index into the counters of its plugin. From MALFORMED on: refusals. */
 enum option_event {
@@ -50,8 +52,8 @@ struct option_parameters {
 	u8 sends; /* whether this end writes the option */
 	u8 listens; /* whether it heeds the peer's */
 	u8 pad[2];
-	u8 plugin
-		[OPTION_PARAMETER_BYTES]; /* struct NAME_parameters, or u64 values of a third party's */
+	/* struct NAME_parameters, or a third party's parameters as u64 values */
+	u8 plugin[OPTION_PARAMETER_BYTES];
 };
 
 /* Written by the service, read here. */
@@ -92,9 +94,6 @@ struct option {
 	struct policy_parameters *parameters;
 	u32 slot;
 };
-
-/* A field of the context, by itself: the verifier refuses one load of two neighbours. */
-#define FIELD(o, name) (*(volatile u32 *)&(o)->skops->name)
 
 enum prefix_kind {
 	PREFIX_TRUSTED, /* value: the largest window a peer may ask for */

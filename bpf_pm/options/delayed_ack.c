@@ -29,7 +29,7 @@ static __always_inline enum option_event delayed_ack_apply(struct option *o)
 {
 	struct delayed_ack_parameters *p = option_parameters_of(o);
 	u32 *private = option_private(o);
-	u32 rtt_us = FIELD(o, rtt_min);
+	u32 rtt_us = FIELD(o->skops, rtt_min);
 	u64 timeout_us;
 
 	if (rtt_us == RTT_UNKNOWN)

@@ -44,7 +44,7 @@ static __always_inline enum option_event initial_window_receive(struct option *o
 	option_stop_listening(o);
 	if (!most)
 		return OPTION_UNTRUSTED;
-	if (FIELD(o, data_segs_out))
+	if (FIELD(o->skops, data_segs_out))
 		return OPTION_LATE;
 	if (segments > most)
 		segments = most;

@@ -26,7 +26,7 @@ static __always_inline bool backup_change(struct bpf_sock_ops *skops, struct cla
 		u32 slot = i / REMOTES, remote = i % REMOTES;
 
 		if (slots_to(claim, remote) & ~claim->near & 1 << slot &&
-		    pair_at(claim, remote, slot)->there &&
+		    pair_at(claim, remote, slot)->live &&
 		    set_backup(skops, claim, remote, slot, backup))
 			return true;
 	}
@@ -37,7 +37,7 @@ static __always_inline void backup_manage(struct bpf_sock_ops *skops, struct cla
 					  const struct path_parameters *p)
 {
 	/* Without a primary that works, nothing must wait behind a flag. */
-	bool backup = claim->initial_slot < LOCALS && initial_pair(claim)->there;
+	bool backup = claim->initial_slot < LOCALS && initial_pair(claim)->live;
 
 	if (!subflows(initial_pair(claim)))
 		open_initial(skops, claim);

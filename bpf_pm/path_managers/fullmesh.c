@@ -4,13 +4,14 @@
  * (paper, 4.4.2). What is lacking is opened by round, so that a cap that is too small for several
  * subflows per pair leaves every pair its first one: one round now, the next when they are there.
  */
+#include "context.h"
 #include "path_manager.h"
 
 #define BEYOND 512 /* any count of subflows */
 
 /*
- * How many subflows every pair has. Without branches, and what they leave behind read back from the map:
- * the verifier would follow each of them in every iteration.
+ * How many subflows every pair has. Branch-free, and the mask is read back from the map: otherwise the
+ * verifier explores both branches in every iteration.
  */
 static __always_inline u32 fullmesh_round(struct claim *claim)
 {
@@ -19,7 +20,7 @@ static __always_inline u32 fullmesh_round(struct claim *claim)
 
 	for (u32 remote = 0; remote < REMOTES; remote++) {
 		claim->private[1] = ~slots_to(claim, remote);
-		asm volatile("" ::: "memory");
+		barrier();
 		unusable = claim->private[1];
 		for (u32 slot = 0; slot < LOCALS; slot++) {
 			more = subflows(pair_at(claim, remote, slot)) +

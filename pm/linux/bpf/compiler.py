@@ -34,7 +34,10 @@ def compile_source(source: Path, cflags: list[str]) -> dict[str, Any]:
     os.environ["BCC_LINUX_VERSION_CODE"] = str(_kernel_version_code())
     import bcc
 
-    module = bcc.BPF(src_file=str(source), cflags=[f"-I{SOURCES / 'include'}", *cflags])
+    # BCC gives the compiler a text without a name: errors are to name the file.
+    text = f'#line 1 "{source}"\n{source.read_text()}'
+    includes = [f"-I{directory}" for directory in (source.parent, SOURCES / "include")]
+    module = bcc.BPF(text=text, cflags=[*includes, *cflags])
     lib, handle = bcc.lib, module.module
     lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     for name in ("name", "fd_id", "key_size_id", "leaf_size_id"):
