@@ -22,6 +22,7 @@
 #define LOCALS 16 /* slots of local addresses; their order is the order of opening */
 #define REMOTES 8 /* of a session */
 #define INITIAL 0 /* of the initial subflow: its remote address, and its pair of addresses */
+#define PARAMETERS 8 /* of a path manager */
 #define PAIRS (1 + LOCALS) /* with a remote: the initial local address, and that in slot n - 1 */
 
 /* Parameters of a policy. Written by the service; pm/linux/bpf/path_manager_maps.py has the same. */
@@ -30,7 +31,7 @@ struct path_parameters {
 	u64 start_after_bytes; /* on the initial subflow, both ways */
 	u32 accept_max_subflows; /* established ones, the initial included; 0: no limit */
 	u32 accept_listed; /* 1: from peers in accepted_peers only */
-	u32 value[8]; /* the path manager's own */
+	u32 value[PARAMETERS]; /* the path manager's own; the last is always 0 for a third party */
 };
 
 /* A third party's parameter: PARAMETER(p, mesh_limit) is `limit` of the path manager `mesh`. */
