@@ -420,7 +420,7 @@ async def test_bad_c_is_one_error_with_a_log(sources: Path) -> None:
     source.write_text("int classify(struct bpf_sock_ops *skops) { return nonsense; }\n")
     with pytest.raises(PmError, match=r"bad\.c does not compile.*log"):
         await compile_object(source, log_file=sources / "log")
-    assert f"{source}:1:46: error: use of undeclared identifier 'nonsense'" in (sources / "log").read_text()
+    assert f"{source}:1:51: error: use of undeclared identifier 'nonsense'" in (sources / "log").read_text()
 
 
 async def test_verifier_refusal_is_one_error_with_a_log(sources: Path) -> None:
