@@ -47,7 +47,7 @@ class BpfObject(NamedTuple):
             _write(log_file, e.log)
             raise SystemUnfit(
                 f"the kernel's verifier refused the BPF program {program}",
-                f"it needs Linux 5.19 or newer; the verifier's log is in {log_file}",
+                f"boot Linux 5.19 or newer; the verifier's log is in {log_file}",
             ) from e
 
 
