@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.policies.built_in_options import BUILT_IN_OPTIONS
+
 Time = Annotated[str, Doc("RFC 3339, UTC.")]
 Token = Annotated[str, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")]
 Ip = Annotated[str, Doc("IPv4 or IPv6 address.")]
@@ -103,8 +105,9 @@ class SubflowOptionShape(TypedDict):
     applied: Annotated[
         int | None,
         Doc(
-            "What this end set because of it: `user_timeout` in milliseconds, `congestion_control` its id, "
-            "`initial_window` in segments, `delayed_ack` in microseconds."
+            "What this end set because of it: "
+            + ", ".join(f"`{option.name}` {option.unit}" for option in BUILT_IN_OPTIONS)
+            + "."
         ),
     ]
     refused: Annotated[str | None, Doc("Why the peer's option was refused, last.")]

@@ -9,17 +9,10 @@ from typing import Any
 
 from pm.config.document import Document, Loc
 from pm.config.schema import alternatives
+from pm.policies.built_in_options import ALGORITHMS_MAX, BUILT_IN_OPTIONS, PLUGINS_MAX
 from pm.policies.tcp_options import Exids, TcpOptions
 
-PLUGINS_MAX = 4
-ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
-# What an option must have one of, to be of use at either end.
-ROLES = {
-    "user_timeout": ("advertise", "accept"),
-    "congestion_control": ("request", "accept"),
-    "initial_window": ("request", "accept", "rules"),
-    "delayed_ack": ("request", "accept"),
-}
+ROLES = {option.name: option.roles for option in BUILT_IN_OPTIONS}
 
 
 def check_options(document: Document) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -13,9 +13,14 @@ from pm.model import LocalAddress, Origin, Want, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
 from pm.path_managers.base import SessionView
 
-# Built-in path managers that the patched kernel has as programs too (bpf_pm/path_managers).
-BUILT_IN = ("none", "ndiffports", "fullmesh", "backup")
-
+# Built-in path managers that are programs for the patched kernel too (bpf_pm/path_managers/NAME.c), with
+# the names of their parameters in the order in which that file has them: value[0], value[1].
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "ndiffports": ("subflows",),
+    "fullmesh": ("subflows_per_pair", "max_subflows"),
+    "backup": (),
+}
 
 PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 

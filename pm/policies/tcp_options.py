@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Doc
 
 from pm.notation import IDENTIFIER, PATH, Check, Duration, Network, check_numbers
+from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
@@ -123,7 +124,7 @@ class Options:
     ] = None
     initial_window: Annotated[InitialWindow | None, Doc("Initial congestion window.")] = None
     delayed_ack: Annotated[DelayedAck | None, Doc("How long ACKs are delayed.")] = None
-    plugins: Annotated[tuple[OptionPlugin, ...], MaxLen(4), Doc("Third parties' options.")] = ()
+    plugins: Annotated[tuple[OptionPlugin, ...], MaxLen(PLUGINS_MAX), Doc("Third parties' options.")] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +138,7 @@ class Exids:
 class TcpOptions:
     algorithms: Annotated[
         dict[str, Annotated[int, Ge(1), Le(255)]],
-        Doc("Id on the wire of each congestion control, 1 to 255; at most 16."),
+        Doc(f"Id on the wire of each congestion control, 1 to 255; at most {ALGORITHMS_MAX}."),
     ] = field(default_factory=lambda: {"reno": 1, "cubic": 2, "vegas": 3, "bbr": 4})
     exids: Annotated[
         Exids, Doc("Experiment ids of the options of kind 253 (RFC 6994); none of them is registered.")

@@ -7,16 +7,17 @@ from __future__ import annotations
 import ctypes
 from enum import IntEnum
 
-SLOTS = 8
+from pm.policies.built_in_options import ALGORITHMS_MAX, BUILT_IN_OPTIONS, PLUGINS_MAX
+
 PARAMETER_BYTES = 344
 EVENTS_PER_SLOT = 16
-ALGORITHMS = 16
 CA_NAME_BYTES = 16
 
 PLUGINS_PLACEHOLDER = 0x6D707463705F706C
-BUILT_IN = ("initial_window", "user_timeout", "congestion_control", "delayed_ack")
+BUILT_IN = tuple(option.name for option in sorted(BUILT_IN_OPTIONS, key=lambda option: option.slot))
 """Plugins of this package by slot; third parties' follow. Where not all options fit into a packet, those
 in the first slots go first: an initial window is of use in the first packet only."""
+SLOTS = len(BUILT_IN) + PLUGINS_MAX
 
 _u8, _u16 = ctypes.c_uint8, ctypes.c_uint16
 _u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
@@ -120,7 +121,7 @@ class CongestionControlParameters(ctypes.Structure):
         ("count", _u8),
         ("pad", _u8 * 2),
         ("usual", ctypes.c_char * CA_NAME_BYTES),
-        ("algorithms", Algorithm * ALGORITHMS),
+        ("algorithms", Algorithm * ALGORITHMS_MAX),
     ]
 
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,10 +15,12 @@ from hypothesis import strategies as st
 
 from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
     compiler_flags,
     local_entry,
+    parameter_values,
     policy_entries,
     program_of,
     third_parties,
@@ -51,6 +56,22 @@ def test_parameters_of_a_policy() -> None:
     assert int.from_bytes(value[8:16], "little") == 65536
     assert words == [4, 0, 2, 6, 0, 0, 0, 0, 0, 0]
     assert not entries.accepted
+
+
+def test_built_in_parameters_go_by_name() -> None:
+    """Each has the place that its C file reads, whatever the order of the fields in the dataclass is."""
+
+    class Reordered(NamedTuple):
+        max_subflows: int
+        subflows_per_pair: int
+
+    reordered = PathManagerChoice("fullmesh", Reordered(subflows_per_pair=2, max_subflows=6))
+    assert parameter_values(Policy(name="p", cgroup="/", path_manager=reordered), [])[:3] == [2, 6, 0]
+    assert parameter_values(policy("ndiffports", {"subflows": 5}), [])[:2] == [5, 0]
+    for name, parameters in BUILT_IN.items():
+        assert set(parameters) == {field.name for field in fields(registry()[name].Parameters)}
+        text = (SOURCES / f"path_managers/{name}.c").read_text()
+        assert {int(i) for i in re.findall(r"p->value\[(\d+)\]", text)} == set(range(len(parameters)))
 
 
 def test_accepted_peers_of_both_families() -> None:

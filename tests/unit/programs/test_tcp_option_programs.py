@@ -7,7 +7,9 @@ import io
 import ipaddress
 import re
 import struct
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from rich.console import Console
@@ -29,7 +31,7 @@ from pm.linux.bpf.tcp_option_layouts import (
 )
 from pm.linux.bpf.tcp_option_maps import compiler_flags
 from pm.linux.bpf.tcp_option_parameters import (
-    Kernel,
+    KernelOptionSupport,
     PolicyEntries,
     policy_entries,
     third_parties,
@@ -37,11 +39,13 @@ from pm.linux.bpf.tcp_option_parameters import (
 )
 from pm.linux.bpf.third_party import ThirdParty
 from pm.path_managers.choice import PathManagerChoice
+from pm.policies.built_in_options import BUILT_IN_OPTIONS, KIND_EXPERIMENT
 from pm.policies.model import Policy
 from pm.policies.tcp_options import (
     CongestionControl,
     DelayedAck,
     DelayedAckRequest,
+    Exids,
     InitialWindow,
     InitialWindowLimits,
     InitialWindowRule,
@@ -51,11 +55,11 @@ from pm.policies.tcp_options import (
     UserTimeout,
     UserTimeoutLimits,
 )
-from pm.programs.attach import Place
-from pm.programs.tcp_option_programs import Prepared, plugin_reports, wanted_programs
+from pm.programs.attach import MatchedCgroup
+from pm.programs.tcp_option_programs import CompiledOptions, plugin_reports, wanted_programs
 from tests.unit.api.plane import CGROUP, Plane, Report, make_session
 
-KERNEL = Kernel(
+KERNEL = KernelOptionSupport(
     congestion_control="cubic",
     congestion_controls=frozenset({"cubic", "reno"}),
     counts_segments=False,
@@ -169,20 +173,20 @@ def test_no_options_no_entries() -> None:
     assert policy_entries(policy(Options()), TcpOptions(), [], KERNEL) == PolicyEntries(0, {}, {})
 
 
-def places(**policies: str) -> dict[int, Place]:
+def places(**policies: str) -> dict[int, MatchedCgroup]:
     paths = {name: "/" + name.replace("_", "/") for name in policies}
     return {
-        i: Place(paths[name], Path(paths[name]), policy)
+        i: MatchedCgroup(paths[name], Path(paths[name]), policy)
         for i, (name, policy) in enumerate(policies.items(), start=1)
     }
 
 
 def test_programs_where_they_are_needed() -> None:
     """Policies with options get their program; one without gets a shield below such a policy only."""
-    options = Prepared({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, 2)
+    options = CompiledOptions({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, "digest")
     wanted = wanted_programs(places(a="opt", a_b="plain", a_b_c="opt", ab="plain", d="plain"), options)
-    assert wanted == {1: "opt 5 2", 2: "plain 0 2", 3: "opt 5 2"}
-    assert wanted_programs(places(a="plain"), Prepared({}, BUILT_IN, 0)) == {}
+    assert wanted == {1: ("opt", 5, "digest"), 2: ("plain", 0, "digest"), 3: ("opt", 5, "digest")}
+    assert wanted_programs(places(a="plain"), CompiledOptions({}, BUILT_IN, "")) == {}
 
 
 def test_report_of_a_socket() -> None:
@@ -227,3 +231,16 @@ def test_cli_shows_options() -> None:
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(session_report(view))
     assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())
+
+
+def test_built_in_options_are_declared_once() -> None:
+    """The table names every option of a policy, its keys, whether it has an ExID, and slots without gaps."""
+    models = {field.name: field for field in fields(Options) if field.name != "plugins"}
+    assert [option.name for option in BUILT_IN_OPTIONS] == list(models)
+    hints = get_type_hints(Options)
+    for option in BUILT_IN_OPTIONS:
+        (model,) = (kind for kind in get_args(hints[option.name]) if is_dataclass(kind))
+        assert set(option.roles) == {field.name for field in fields(model)}
+    experiments = [option.name for option in BUILT_IN_OPTIONS if option.kind == KIND_EXPERIMENT]
+    assert experiments == [field.name for field in fields(Exids)]
+    assert sorted(option.slot for option in BUILT_IN_OPTIONS) == list(range(len(BUILT_IN)))

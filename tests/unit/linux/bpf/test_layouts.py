@@ -13,7 +13,6 @@ from typing import Any, get_type_hints
 import pytest
 from annotated_types import Le, MaxLen
 
-from pm.config import option_rules
 from pm.errors import PmError
 from pm.linux.bpf import layouts, tcp_option_layouts, tcp_option_parameters
 from pm.linux.bpf import path_manager_maps as path_managers
@@ -23,6 +22,7 @@ from pm.path_managers.ndiffports import NDiffPorts
 from pm.path_managers.program import BUILT_IN as PATH_MANAGERS
 from pm.path_managers.program import PROGRAM_PARAMETERS_MAX
 from pm.policies import tcp_options
+from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 
 
 def structure(name: str, layout: type[ctypes.Structure]) -> Iterator[str]:
@@ -106,7 +106,7 @@ def options() -> Iterator[str]:
     yield from indices("EACH_PLUGIN(PLACE, 0)", c.BUILT_IN)
     yield assertion(f"PLUGINS_PLACEHOLDER == {c.PLUGINS_PLACEHOLDER}")
     yield assertion(f"OPTION_SLOTS == {c.SLOTS}")
-    yield assertion(f"OPTION_SLOTS >= PLACES + {option_rules.PLUGINS_MAX}")
+    yield assertion(f"OPTION_SLOTS >= PLACES + {PLUGINS_MAX}")
     yield assertion(f"OPTION_SLOTS >= PLACES + {limit(tcp_options.Options, 'plugins', MaxLen)}")
     yield assertion(f"OPTION_EVENTS == {c.EVENTS_PER_SLOT}")
     yield assertion(f"OPTION_PARAMETER_BYTES == {c.PARAMETER_BYTES}")
@@ -114,8 +114,7 @@ def options() -> Iterator[str]:
     yield assertion(f"OPTION_EXPERIMENTAL == {tcp_option_parameters.EXID_LENGTH}")
     yield assertion(f"PREFIX_FIXED_BITS == {c.PREFIX_FIXED_BITS}")
     yield assertion(f"TCP_CA_NAME_MAX == {c.CA_NAME_BYTES}")
-    yield assertion(f"ALGORITHMS == {c.ALGORITHMS}")
-    yield assertion(f"ALGORITHMS == {option_rules.ALGORITHMS_MAX}")
+    yield assertion(f"ALGORITHMS == {ALGORITHMS_MAX}")
     yield assertion(f"MS_MAX == {round(tcp_options.USER_TIMEOUT_MAX_S * 1000)}")
     yield assertion(f"FRACTION_ONE == {tcp_option_parameters.FRACTION_ONE}")
     yield assertion(f"SEGMENTS_MAX == {limit(tcp_options.DelayedAckRequest, 'segments')}")
@@ -134,7 +133,7 @@ def path_manager() -> Iterator[str]:
     yield from enum("claim_counter", "CLAIM_COUNTER_", c.ClaimCounter, "CLAIM_COUNTERS")
     yield assertion(f"CLAIM_COUNTERS == {len(c.ClaimCounter)}")
     yield "#define PLACE(name) PLACE_##name,"
-    yield from indices("EACH_PATH_MANAGER(PLACE)", PATH_MANAGERS)
+    yield from indices("EACH_PATH_MANAGER(PLACE)", tuple(PATH_MANAGERS))
     yield assertion(f"BPF_MPTCP_ADDR_BACKUP == {c.ADDRESS_BACKUP}")
     yield assertion(f"LOCALS == {c.LOCALS}")
     yield assertion("(LOCALS & (LOCALS - 1)) == 0 && (REMOTES & (REMOTES - 1)) == 0")  # masks of indices
