@@ -25,7 +25,9 @@ from pm.api.server import serve
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
 from pm.errors import PmError, SystemUnfit
+from pm.linux.host.cgroups import find_cgroup_root
 from pm.linux.host.instance import only_instance
+from pm.linux.host.mounts import find_mount
 from pm.linux.host.notify import notify
 from pm.linux.host.probe import SystemCheck, probe, require
 from pm.linux.host.scheduling import prefer_latency
@@ -36,10 +38,10 @@ from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
 from pm.policies.policy_table import compile_policies
-from pm.programs.attach import Place
+from pm.programs.attach import MatchedCgroup
 from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
-from pm.programs.tcp_option_programs import Options
+from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.reloader import Reloader, check_programs
 from pm.sessions.assembly import Sessions, assemble
 
@@ -135,41 +137,54 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
     def on_attachment(cgroup: str, policy: str | None) -> None:
         broadcast.tell("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
 
-    async def settle_programs(places: Mapping[int, Place]) -> None:
+    async def on_cgroups(cgroups: Mapping[int, MatchedCgroup]) -> None:
         if programs:
-            await programs.settle(places)
-        await options.settle(places)
+            await programs.attach(cgroups)
+        await options.attach(cgroups)
 
+    cgroup_root = await asyncio.to_thread(find_cgroup_root)
+    bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
-        programs = None
-        if state.datapath == Datapath.BPF:
-            programs = PathManagerPrograms(log_file=STATE_DIRECTORY / "bpf-path-managers.log", keep=keep)
-        options = Options(
-            log_file=STATE_DIRECTORY / "bpf-options.log",
-            keep=keep,
-            counts_segments=_has(checks, "delack_segments"),
-        )
-        selection = Selection(
-            compile_policies(config.policies),
-            log_file=STATE_DIRECTORY / "bpf.log",
-            keep=keep,
-            on_change=on_attachment,
-            follow=settle_programs,
-        )
         await _enter_in_thread(stack, only_instance(STATE_DIRECTORY))
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket())
         addresses = AddressMonitor(config.addresses, on_addresses)
         diagnosis = stack.enter_context(SockDiag(addresses.interface_of))
-        if programs:
+        programs = None
+        if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(PathManagerSysctl(STATE_DIRECTORY).restore_left)
-            prepared = await programs.prepare(config.policies)
-            stack.push_async_callback(programs.close)
-            await programs.bring_in_force(prepared)
+            programs = await stack.enter_async_context(
+                PathManagerPrograms.open(
+                    config.policies,
+                    log_file=STATE_DIRECTORY / "bpf-path-managers.log",
+                    keep=keep,
+                    bpffs=bpffs,
+                )
+            )
         else:
-            await asyncio.to_thread(remove_left_programs)
+            await asyncio.to_thread(remove_left_programs, bpffs)
             await _enter_in_thread(stack, PathManagerSysctl(STATE_DIRECTORY))
+        options = await stack.enter_async_context(
+            TcpOptionPrograms.open(
+                config.policies,
+                config.tcp_options,
+                log_file=STATE_DIRECTORY / "bpf-options.log",
+                keep=keep,
+                bpffs=bpffs,
+                counts_segments=_has(checks, "delack_segments"),
+            )
+        )
+        selection = await stack.enter_async_context(
+            Selection.open(
+                log_file=STATE_DIRECTORY / "bpf.log",
+                keep=keep,
+                on_change=on_attachment,
+                on_cgroups=on_cgroups,
+                cgroup_root=cgroup_root,
+                bpffs=bpffs,
+            )
+        )
         sessions = assemble(
             commands=commands,
             diagnosis=diagnosis,
@@ -185,9 +200,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
         )
         await stack.enter_async_context(addresses)
         on_addresses(addresses.addresses)
-        stack.push_async_callback(options.close)
-        await options.bring_in_force(await options.prepare(config.policies, config.tcp_options))
-        await stack.enter_async_context(selection)
+        await selection.apply(compile_policies(config.policies))
         reloader = Reloader(
             state=state,
             addresses=addresses,

@@ -13,6 +13,7 @@ from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from pm.model import EventKind, Origin, Role, SubflowState
+from pm.policies.built_in_options import BUILT_IN_OPTIONS
 from pm.sessions import history
 from pm.sessions.session import SessionState
 
@@ -107,8 +108,9 @@ class SubflowOptionShape(TypedDict):
     applied: Annotated[
         int | None,
         Doc(
-            "What this end set because of it: the timeout in milliseconds (`user_timeout`), the algorithm's "
-            "id (`congestion_control`), segments (`initial_window`), microseconds (`delayed_ack`)."
+            "What this end set because of it: "
+            + ", ".join(f"`{option.name}` {option.unit}" for option in BUILT_IN_OPTIONS)
+            + "."
         ),
     ]
     refused: Annotated[str | None, Doc("Why the peer's option was last refused.")]

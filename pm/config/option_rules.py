@@ -9,15 +9,10 @@ from typing import Any
 
 from pm.config.document import Document, Loc
 from pm.config.schema import alternatives
-from pm.policies.tcp_options import ALGORITHMS_MAX, PLUGINS_MAX, Exids, TcpOptions
+from pm.policies.built_in_options import ALGORITHMS_MAX, BUILT_IN_OPTIONS, PLUGINS_MAX
+from pm.policies.tcp_options import Exids, TcpOptions
 
-# An option has an effect only if it has at least one of these keys.
-ROLES = {
-    "user_timeout": ("advertise", "accept"),
-    "congestion_control": ("request", "accept"),
-    "initial_window": ("request", "accept", "rules"),
-    "delayed_ack": ("request", "accept"),
-}
+ROLES = {option.name: option.roles for option in BUILT_IN_OPTIONS}
 
 
 def check_options(document: Document) -> None:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -13,8 +13,15 @@ from pm.model import LocalAddress, Origin, Want, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
 from pm.path_managers.base import SessionView
 
-# Built-in path managers that exist as BPF programs too (bpf_pm/path_managers).
-BUILT_IN = ("none", "ndiffports", "fullmesh", "backup")
+# Built-in path managers that exist as BPF programs too (bpf_pm/path_managers/NAME.c), each with the names of
+# its parameters in the order in which that file reads them: value[0], value[1].
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "ndiffports": ("subflows",),
+    "fullmesh": ("subflows_per_pair", "max_subflows"),
+    "backup": (),
+}
+
 PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 
 

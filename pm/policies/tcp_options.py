@@ -10,10 +10,9 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Doc
 
 from pm.notation import IDENTIFIER, PATH, Check, Duration, Network, check_numbers
+from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
-PLUGINS_MAX = 4  # in all policies together
-ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
 
 

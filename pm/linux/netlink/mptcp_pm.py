@@ -222,7 +222,7 @@ def _resolve_family(sock: socket.socket) -> tuple[int, int]:
     answer.decode()
     if answer["header"]["type"] == NLMSG_ERROR:
         raise SystemUnfit(
-            "this kernel has no mptcp_pm netlink family", "boot a kernel with CONFIG_MPTCP=y, 5.19 or newer"
+            "this kernel has no mptcp_pm netlink family", "boot Linux 5.19 or newer with CONFIG_MPTCP=y"
         )
     groups = {
         group.get_attr("CTRL_ATTR_MCAST_GRP_NAME"): group.get_attr("CTRL_ATTR_MCAST_GRP_ID")
