@@ -27,7 +27,7 @@ from pm.linux.bpf.path_manager_maps import (
     compiler_flags,
     local_entry,
     policy_entries,
-    third_parties,
+    third_parties_of,
 )
 from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
@@ -59,7 +59,7 @@ class Program:
         self, host: Host, policy: Policy, locals_: Sequence[LocalAddress] = (), *, room: int = 0
     ) -> None:
         self._host = host
-        self._others = tuple(third_parties([policy]))
+        self._others = tuple(third_parties_of([policy]))
         self._object = compiled(self._others)
         self.maps = {}
         for name, (_, spec) in self._object.maps.items():
