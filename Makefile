@@ -34,7 +34,7 @@ lint: setup ## ruff, import-linter, mypy, yamllint, clang-format, shellcheck
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/mypy
 	@# Tests compare with pyroute2's own classes, which have no type information.
-	$(VENV)/bin/mypy --allow-untyped-calls tests/lab tests/net tests/kernel tests/bench tests/demo
+	$(VENV)/bin/mypy --allow-untyped-calls tests
 	yamllint --strict .
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck

@@ -14,7 +14,7 @@ from typing import Any
 from tests.bench.rows import Row
 from tests.lab.lab import Lab
 from tests.lab.service import ROOT
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 CGROUP = "bench"
 ROUNDS, CONNECTIONS, RATE = 11, 50, 100.0
@@ -84,7 +84,7 @@ class Track:
             self.client.open()
             return bool(self.observer.delays())
 
-        wait_for(joined)
+        wait_for(joined, "a connection that is joined")
         self.client.close()
 
     def round(self, connections: int = CONNECTIONS) -> list[float]:
@@ -97,7 +97,7 @@ class Track:
             delays.extend(self.observer.delays())
             return len(delays)
 
-        wait_for(all_joined, until=lambda n: n == connections)
+        wait_equal(all_joined, connections)
         self.client.close()
         return delays
 

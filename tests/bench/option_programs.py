@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 import yaml
 
 from pm.config.load import load_config
-from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
@@ -27,9 +26,10 @@ from pm.linux.bpf.tcp_option_maps import ProgramKey, TcpOptionAttachments, compi
 from pm.linux.bpf.tcp_option_parameters import policy_entries
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
 from tests.lab.attached import sock_ops_programs
-from tests.lab.inside import inside
 from tests.lab.lab import Lab, Side
-from tests.lab.options import with_options
+from tests.lab.netns import inside
+from tests.lab.sock_ops import link
+from tests.lab.tcp_options import with_options
 
 HERE = Path(__file__).parent
 # Not the machine's: a namespace may choose this one on every kernel, and it does not pace.
@@ -119,12 +119,11 @@ class Programs:
     def _every_packet_on(self, side: Side, name: str) -> Iterator[None]:
         log_file = self._lab.directory / "verifier.log"
         program = self._every_packet.load(name, maps={}, constants={}, log_file=log_file)
-        directory = os.open(self._directory(side), os.O_RDONLY | os.O_DIRECTORY)
-        link = libbpf.link_cgroup(program, directory)
+        attached = link(program, self._directory(side))
         try:
             yield
         finally:
-            for descriptor in (link, directory, program):
+            for descriptor in (attached, program):
                 os.close(descriptor)
 
     def _directory(self, cgroup: str) -> Path:

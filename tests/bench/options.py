@@ -22,7 +22,8 @@ from pm.linux.bpf import libbpf
 from pm.linux.bpf.objects import SOURCES
 from tests.bench.option_programs import Programs, Variant
 from tests.bench.rows import Row
-from tests.lab.lab import Lab, Side, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab, Side
 
 HERE = Path(__file__).parent
 ROUNDS, SECONDS, CONNECTIONS = 15, 0.2, 50
@@ -148,7 +149,7 @@ class Track:
             return (*self._bulk()[:3], *self._small(), *self._small("connector"))
 
     def runs(self, variant: Variant) -> list[dict[str, Any]]:
-        """Of every program in force: name, nanoseconds per run, and how often it ran, in small messages."""
+        """Name, nanoseconds per run and number of runs of every program in force, with small messages."""
         with self.programs.in_force(variant):
             before = {
                 (side, number): program_info(number)
@@ -267,7 +268,7 @@ def interval(ordered: Sequence[float]) -> tuple[float, float, float]:
 
 
 def cpu_seconds(process: subprocess.Popen[str]) -> float:
-    """Of a process that ends, once it has."""
+    """Wait for the end of the process; the CPU seconds that it used."""
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     return usage.ru_utime + usage.ru_stime
@@ -284,7 +285,8 @@ def table_2() -> list[Row]:
     for plugin, paper in PAPER_LINES.items():
         lines = lines_of_code(SOURCES / f"options/{plugin}.c")
         rows.append(Row(f"C, {plugin} / paper's", "lines", lines, paper, lines / paper, None))
-    shared = sum(lines_of_code(SOURCES / file) for file in ("options.c", "include/option.h"))
+    shared_files = [SOURCES / "options.c", SOURCES / "include/option.h", *SOURCES.glob("option_parts/*.h")]
+    shared = sum(map(lines_of_code, shared_files))
     return [*rows, Row.value("C, shared by all plugins", "lines", shared)]
 
 

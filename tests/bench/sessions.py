@@ -15,7 +15,7 @@ from tests.bench.load import Reader
 from tests.bench.rows import Row
 from tests.lab.lab import Lab
 from tests.lab.service import Service
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 SESSIONS = (100, 1_000, 10_000)
 OPEN_RATE = 400.0
@@ -56,7 +56,7 @@ def time_listing(lab: Lab, service: Service) -> tuple[list[float], list[float]]:
             except OSError:
                 return None
 
-        bare = wait_for(connect)
+        bare = wait_for(connect, "a bare server that listens")
         assert bare is not None
         rounds: tuple[list[float], list[float]] = ([], [])
         for _ in range(API_ROUNDS):
@@ -93,7 +93,7 @@ def bench() -> tuple[list[Row], Any]:
             base, before = service.rss_bytes(), held
             holder.open(count - held, OPEN_RATE, deadline_s=120)
             held = count
-            wait_for(partial(live, lab, service), 60, until=(count, count).__eq__)
+            wait_equal(partial(live, lab, service), (count, count), deadline_s=60)
             grown = (service.rss_bytes() - base) / (count - before)
             last = count == SESSIONS[-1]
             rows.append(

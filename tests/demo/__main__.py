@@ -22,9 +22,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tests.lab.lab import Lab, run
+from tests.lab.lab import Lab
 from tests.lab.service import Service
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal
 
 Pairs = Counter[tuple[str, str]]
 
@@ -79,8 +79,7 @@ def start(lab: Lab) -> Service:
     iperf3 = ["mptcpize", "run", "iperf3"]
     for app in applications(lab, service.datapath()):
         lab.popen([*iperf3, "--server", "--port", str(app.port)], ns="server", **quiet)
-    listening = ["nsenter", f"--net=/run/netns/{lab.netns('server')}", "ss", "-HtlnO"]
-    wait_for(lambda: run(*listening).count("LISTEN"), until=lambda n: n == 3)
+    wait_equal(lambda: lab.run("server", "ss", "-HtlnO").count("LISTEN"), 3)
     for app in applications(lab, service.datapath()):
         args = ["--client", lab.address("server", 1), "--port", str(app.port), "--time", "0"]
         lab.popen([*iperf3, *args], cgroup=app.cgroup, **quiet)
@@ -162,7 +161,7 @@ def watch(console: Console, view: View) -> None:
 def check_once(console: Console, lab: Lab, view: View) -> int:
     """Wait for the subflows, let traffic flow, print; 0 if everything still is as asked for."""
     try:
-        wait_for(lambda: differences(lab, view.service), 15, until=lambda found: not found)
+        wait_equal(lambda: differences(lab, view.service), [], deadline_s=15)
     except AssertionError as e:
         console.print(f"not reached: {e}")
     view.table()

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.kernel.test_kernel import kernel_run
+from tests.lab.patched_kernel import kernel_run
 
 DATAPATHS = ("netlink", "bpf")
 SCENARIOS = [
     *(f"tests/net/test_{name}.py" for name in ("policies", "path_changes", "rules", "lifecycle", "start")),
     "tests/net/test_third_party.py",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.
-    "tests/net/test_option_service.py::test_every_subflow_is_changed",
+    "tests/net/test_tcp_option_service.py::test_every_subflow_is_changed",
 ]
 
 

@@ -1,43 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Starts the patched kernel under User Mode Linux, with the tests of ``inside`` in it.
-
-KERNEL_RUN_OPTIONS: more options of kernel/run, for example ``--debug --mem 2G``.
-"""
+"""The tests of ``inside`` pass under the patched kernel; kernel/run keeps its promises."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import pty
-import shlex
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-OPTIONS = shlex.split(os.environ.get("KERNEL_RUN_OPTIONS", ""))
-RUN = REPOSITORY / "kernel" / "run"
-# The size of the table of MPTCP tokens follows from it; where a row is full, connections are plain TCP.
-MEMORY = "4G"
-# Page faults cost much there, and at times several times as much: deadlines are that much longer.
-PATIENCE = {"MPTCP_PM_TEST_PATIENCE": "4"}
-
-
-def kernel_run(
-    *command: str, stdin: bytes = b"", options: tuple[str, ...] = (), directory: Path = REPOSITORY
-) -> subprocess.CompletedProcess[bytes]:
-    share = ("--share", sys.prefix) if sys.prefix.startswith(("/tmp/", "/run/")) else ()
-    return subprocess.run(
-        [RUN, *share, "--timeout", "900", "--mem", MEMORY, *OPTIONS, *options, "--", *command],
-        cwd=directory,
-        env={**PATIENCE, **os.environ},
-        input=stdin,
-        capture_output=True,
-    )
+from tests.lab.patched_kernel import RUN, kernel_run
+from tests.lab.service import ROOT
+from tests.lab.waiting import wait_equal
 
 
 @pytest.mark.parametrize(
@@ -61,7 +39,7 @@ def test_exit_status_streams_and_environment(monkeypatch: pytest.MonkeyPatch) ->
     data = bytes(range(256)) * 300
     result = kernel_run("bash", "-c", script, "bash", 'a "b" *', stdin=data)
     assert result.returncode == 7
-    assert result.stdout == f"with 'quotes' and\nlines|a \"b\" *|{REPOSITORY}|".encode() + data
+    assert result.stdout == f"with 'quotes' and\nlines|a \"b\" *|{ROOT}|".encode() + data
     assert result.stderr.decode().splitlines()[-1] == "error"
 
 
@@ -73,7 +51,7 @@ def test_terminal() -> None:
     script = "stty size; trap 'echo interrupted; exit 3' INT; echo ready; while :; do sleep 0.1; done"
     process = subprocess.Popen(
         [RUN, "--timeout", "60", "--", "bash", "-c", script],
-        cwd=REPOSITORY, stdin=theirs, stdout=theirs, stderr=theirs,
+        cwd=ROOT, stdin=theirs, stdout=theirs, stderr=theirs,
     )  # fmt: skip
     shown = b""
     while b"ready" not in shown:
@@ -102,10 +80,7 @@ def test_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     process.terminate()
     assert process.wait() == 143
     process.stdout.close()
-    deadline = time.monotonic() + 10
-    while left := processes(mark):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
+    wait_equal(lambda: processes(mark), [])
 
 
 def processes(mark: str) -> list[str]:
@@ -120,9 +95,9 @@ def processes(mark: str) -> list[str]:
 
 def test_files_are_read_only(tmp_path: Path) -> None:
     """Files of the machine are seen, and can not be changed, except in a shared directory."""
-    result = kernel_run("touch", str(REPOSITORY / "kernel" / "touched"))
+    result = kernel_run("touch", str(ROOT / "kernel" / "touched"))
     assert result.returncode != 0
-    assert not (REPOSITORY / "kernel" / "touched").exists()
+    assert not (ROOT / "kernel" / "touched").exists()
     result = kernel_run("sh", "-c", f"echo yes > {tmp_path}/written", options=("--share", str(tmp_path)))
     assert result.returncode == 0
     assert (tmp_path / "written").read_text() == "yes\n"

@@ -24,23 +24,23 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
 from pm.model import family_of
-from tests.lab.driver import Traffic, assert_same_bytes
-from tests.lab.oracle import Flow, parse_subflows
+from tests.lab import evidence
+from tests.lab.commands import run
+from tests.lab.netns import NAME, read_sysctl, run_inside, write_sysctls
+from tests.lab.oracle import Flow, read_subflows
 from tests.lab.service import ROOT, Config, Service
-from tests.lab.waiting import wait_for
-
-# Tests import what they need of the laboratory from here.
-__all__ = ["NAME", "Lab", "Side", "Traffic", "assert_same_bytes", "cgroup2_root", "leftovers", "run"]
+from tests.lab.traffic import Traffic
+from tests.lab.waiting import wait_equal, wait_for
 
 Side = Literal["client", "server"]
 HOST = {"client": 1, "server": 2}
 GATEWAY = 254
-NAME = f"mptcp-pm-test-{os.getpid()}"
 _serial = itertools.count(1)
 
 SYSCTLS = {
@@ -60,13 +60,6 @@ SYSCTLS = {
     "net.ipv6.conf.default.keep_addr_on_down": 1,
 }
 ROUTER_SYSCTLS = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
-
-
-def run(*args: str, input: str | None = None) -> str:
-    """Output of a command; AssertionError with its errors where it fails."""
-    done = subprocess.run(args, input=input, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, f"{' '.join(args)}: {done.stderr.strip()}\n{input or ''}"
-    return done.stdout
 
 
 def cgroup2_root() -> Path:
@@ -93,6 +86,7 @@ class Lab:
         self.name = f"{NAME}-{next(_serial)}"
         self.cgroup_root = cgroup2_root()
         self.seen: dict[str, list[list[Flow]]] = {}
+        self._logs: list[tuple[str, Path]] = []
         self._processes: list[subprocess.Popen[Any]] = []
         self._stack = contextlib.ExitStack()
 
@@ -108,12 +102,19 @@ class Lab:
             self._connect()
             self._hold_mounts()
             self._stack = stack.pop_all()
+        evidence.begin(self.look)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        with self._stack:
+            evidence.end(self.look, value)
+
+    def look(self) -> list[evidence.Section]:
+        """What a failed test shows: the log of each service, the sockets of client and server."""
+        logs = [evidence.log(f"log of mptcp-pm in {ns}", path) for ns, path in self._logs]
+        return logs + [evidence.sockets(self.netns(ns)) for ns in ("client", "server")]
 
     # Network
 
@@ -132,12 +133,16 @@ class Lab:
         """``ip -n NAMESPACE ARGS``."""
         return run("ip", "-n", self.netns(ns), *args)
 
+    def run(self, ns: str, *command: str) -> str:
+        """Output of a command in a namespace; AssertionError with its errors where it fails."""
+        return run_inside(self.netns(ns), *command)
+
     def sysctl(self, ns: str, **values: Any) -> None:
         """Set sysctls; ``__`` stands for the dot: ``net__mptcp__enabled=0``."""
-        self._sysctl(ns, {key.replace("__", "."): value for key, value in values.items()})
+        write_sysctls(self.netns(ns), {key.replace("__", "."): value for key, value in values.items()})
 
     def read_sysctl(self, ns: str, name: str) -> str:
-        return run(*self._enter(ns), "sysctl", "-n", name).strip()
+        return read_sysctl(self.netns(ns), name)
 
     def set_link(self, side: Side, link: int, up: bool) -> None:
         """Plug or pull the cable: the interface of ``side`` keeps its addresses and loses its carrier."""
@@ -165,7 +170,7 @@ class Lab:
 
     def _connect(self) -> None:
         for ns in ("net", "client", "server"):
-            self._sysctl(ns, {**SYSCTLS, **(ROUTER_SYSCTLS if ns == "net" else {})})
+            write_sysctls(self.netns(ns), {**SYSCTLS, **(ROUTER_SYSCTLS if ns == "net" else {})})
         net = ["link set lo up"]
         for link in range(1, max(self.interfaces.values()) + 1):
             # No multicast snooping: neighbour discovery must not wait for a querier.
@@ -213,12 +218,9 @@ class Lab:
         option = [f"-{family}"] if family else []
         run("ip", "-n", self.netns(ns), *option, "-batch", "-", input="\n".join(lines))
 
-    def _sysctl(self, ns: str, values: dict[str, Any]) -> None:
-        run(*self._enter(ns), "sysctl", "-qw", *(f"{key}={value}" for key, value in values.items()))
-
     def subflows(self, ns: str = "client") -> dict[int, list[Flow]]:
         """Subflows by local token as ``ss`` shows them: the kernel's truth. ``seen`` keeps the last look."""
-        found = parse_subflows(run(*self._enter(ns), "ss", "-tnaiOH"))
+        found = read_subflows(self.netns(ns))
         self.seen[ns] = list(found.values())
         return found
 
@@ -226,12 +228,11 @@ class Lab:
         self, count: int, sessions: int = 1, ns: str = "client", deadline_s: float = 10.0
     ) -> None:
         """Wait for ``sessions`` sessions with ``count`` established subflows each, and no other session."""
-        want = [count] * sessions
-        wait_for(
-            lambda: [sum(f.state == "ESTAB" for f in flows) for flows in self.subflows(ns).values()],
-            deadline_s,
-            until=lambda counts: counts == want,
-        )
+        wait_equal(lambda: self.established(ns), [count] * sessions, deadline_s=deadline_s)
+
+    def established(self, ns: str = "client") -> list[int]:
+        """How many established subflows each session has."""
+        return [sum(f.state == "ESTAB" for f in flows) for flows in self.subflows(ns).values()]
 
     # Cgroups
 
@@ -250,7 +251,7 @@ class Lab:
         (top / "cgroup.kill").write_text("1")
         for directory, _, _ in os.walk(top, topdown=False):
             # A killed process leaves its cgroup a moment later.
-            wait_for(lambda directory=directory: _rmdir(directory))
+            wait_for(partial(_rmdir, directory), f"{directory} is removed")
 
     def _cgroup_dir(self, path: str = "") -> Path:
         return self.cgroup_root / self.name / path
@@ -304,13 +305,14 @@ class Lab:
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}"]
         service = Service(directory, config, enter, self.popen, ns=ns, **popen_args)
         self._stack.callback(service.stop)
+        self._logs.append((self.netns(ns), service.log_path))
         return service.start() if start else service
 
     def traffic(self, *args: str, ns: str = "client", cgroup: str | None = None) -> Traffic:
         """A traffic tool with these arguments, ready for commands."""
         return Traffic(
             self.popen(
-                [sys.executable, str(ROOT / "tests/lab/traffic.py"), *args],
+                [sys.executable, str(ROOT / "tests/lab/traffic_tool.py"), *args],
                 ns,
                 cgroup,
                 stdin=subprocess.PIPE,
@@ -320,7 +322,7 @@ class Lab:
         )
 
     def server(self, *args: str, ns: str = "server", cgroup: str | None = None) -> Traffic:
-        """An echo server on port 5000, both families (``--sink``, ``--port``: see traffic.py)."""
+        """An echo server on port 5000, both families (``--sink``, ``--port``: see traffic_tool.py)."""
         return self.traffic("server", *args, ns=ns, cgroup=cgroup)
 
     def client(

@@ -6,6 +6,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from tests.lab.netns import run_inside
+
 # iproute2 misc/ss.c, mptcp_subflow_info(): token:REMOTE(id:N)/LOCAL(id:N), hexadecimal tokens.
 _ULP = re.compile(
     r"tcp-ulp-mptcp flags:(?P<flags>\w*) "
@@ -32,6 +34,11 @@ class Flow(NamedTuple):
     @property
     def initial(self) -> bool:
         return "m" in self.flags.lower()
+
+
+def read_subflows(netns: str) -> dict[int, list[Flow]]:
+    """The subflows of a network namespace by local token, in every state."""
+    return parse_subflows(run_inside(netns, "ss", "-tnaiOH"))
 
 
 def parse_subflows(text: str) -> dict[int, list[Flow]]:

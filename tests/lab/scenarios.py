@@ -7,9 +7,11 @@ import json
 from collections import Counter
 from typing import Any
 
-from tests.lab.lab import Lab, Traffic, cgroup2_root, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab, cgroup2_root
 from tests.lab.service import Service
-from tests.lab.waiting import wait_for
+from tests.lab.traffic import Traffic
+from tests.lab.waiting import wait_equal, wait_for
 
 LINKS = {"addresses": {"include": ["eth*"]}}
 
@@ -41,7 +43,7 @@ def wait_pairs(
 ) -> None:
     """Wait until there are exactly ``sessions`` sessions, each with exactly these subflows."""
     expected = [Counter(want)] * sessions
-    wait_for(lambda: pairs_of(lab, ns=ns), deadline_s, until=lambda got: got == expected)
+    wait_equal(lambda: pairs_of(lab, ns=ns), expected, deadline_s=deadline_s)
 
 
 def ports_of(client: Traffic) -> set[int]:
@@ -63,15 +65,12 @@ def wait_reported(
 ) -> list[dict[str, Any]]:
     """Wait until REST reports this many sessions with this many established subflows each."""
 
-    def counts() -> list[dict[str, Any]]:
-        return service.sessions(**query)
+    def established(found: list[dict[str, Any]]) -> bool:
+        counts = [sum(f["state"] == "established" for f in s["subflows"]) for s in found]
+        return counts == [subflows] * sessions
 
-    return wait_for(
-        counts,
-        until=lambda found: (
-            [sum(f["state"] == "established" for f in s["subflows"]) for s in found] == [subflows] * sessions
-        ),
-    )
+    what = f"{sessions} sessions with {subflows} established subflows"
+    return wait_for(lambda: service.sessions(**query), what, until=established)
 
 
 def attached_programs(lab: Lab, cgroup: str, *, path_managers: bool = False) -> list[dict[str, Any]]:

@@ -96,7 +96,7 @@ class Service:
                 **self.popen_args,
             )
         try:
-            wait_for(self.ready, deadline_s)
+            wait_for(self.ready, "a service that is ready", deadline_s=deadline_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
         return self

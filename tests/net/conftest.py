@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Labs for the tests, a record of the subflows that they saw, and a check that nothing stays behind."""
+
 from __future__ import annotations
 
 import contextlib

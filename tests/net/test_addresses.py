@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The monitor of local addresses beside a kernel whose interfaces and addresses change."""
+
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +15,8 @@ from pyroute2 import IPRoute
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
-from tests.lab.inside import inside
-from tests.lab.lab import run
-from tests.lab.namespace import namespace
+from tests.lab.commands import run
+from tests.lab.netns import inside, namespace
 
 DEADLINE_S = 10.0  # the kernel takes up to a second to tell of a carrier
 
@@ -54,6 +56,13 @@ def netns() -> Iterator[str]:
         run("ip", "-n", name, "link", "set", "eth0", "up")
         run("ip", "-n", name, "link", "set", "peer0", "up")
         yield name
+
+
+def subscribed(netns: str) -> set[str]:
+    """The netlink sockets of the namespace that get rtnetlink's events, as the kernel lists them."""
+    lines = inside(netns, Path("/proc/thread-self/net/netlink").read_text).splitlines()[1:]
+    sockets = (line.split() for line in lines)
+    return {inode for _, protocol, _, groups, *_, inode in sockets if protocol == "0" and int(groups, 16)}
 
 
 def follow(
@@ -220,11 +229,12 @@ def test_lost_messages_are_made_up_for_by_a_dump(netns: str) -> None:
     addresses = [str(ipaddress.ip_address("10.0.0.0") + i) for i in range(1, 301)]
 
     async def scenario(followed: Followed) -> None:
-        before = followed.monitor._socket
+        before = subscribed(netns)
         # Blocks the loop while the kernel sends 300 messages into a few KiB.
         followed.ip(*(f"addr add {ip}/16 dev eth0" for ip in addresses))
         await followed.until(lambda why: set(addresses) <= set(why))
-        assert followed.monitor._socket is not before
+        assert len(before) == len(after := subscribed(netns)) == 1
+        assert after != before, "it opened a new socket"
         followed.ip(*(f"addr del {ip}/16 dev eth0" for ip in reversed(addresses)))
         await followed.until(lambda why: not set(addresses) & set(why))
         # It still follows.

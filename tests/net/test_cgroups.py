@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, find_cgroup_root
+from tests.lab.commands import run
 from tests.lab.lab import Lab
 from tests.lab.service import ROOT
 
@@ -153,13 +154,15 @@ def test_ids_and_paths(bare: Lab) -> None:
     assert ids.path_of(1 << 60) is None
 
 
-def test_ids_and_paths_without_file_handles(bare: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ids_and_paths_without_file_handles(bare: Lab) -> None:
     """Without CAP_DAC_READ_SEARCH, as in a container, the tree is looked through."""
     path = bare.cgroup("some/where")
     root = find_cgroup_root()
-
-    def denied(root: Path, cgroup_id: int) -> str | None:
-        raise PermissionError
-
-    monkeypatch.setattr("pm.linux.host.cgroups._open_by_id", denied)
-    assert CgroupIds(root).path_of(os.stat(root / path[1:]).st_ino) == path
+    program = (
+        "import pathlib, sys\n"
+        "from pm.linux.host.cgroups import CgroupIds\n"
+        "print(CgroupIds(pathlib.Path(sys.argv[1])).path_of(int(sys.argv[2])))\n"
+    )
+    without = ["setpriv", "--bounding-set=-dac_read_search", "--inh-caps=-dac_read_search"]
+    cgroup_id = os.stat(root / path[1:]).st_ino
+    assert run(*without, sys.executable, "-c", program, str(root), str(cgroup_id)) == f"{path}\n"

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.lab.lab import Lab, assert_same_bytes, leftovers
+from tests.lab.lab import Lab, leftovers
 from tests.lab.oracle import parse_subflows
-from tests.lab.waiting import wait_for
+from tests.lab.traffic import assert_same_bytes
+from tests.lab.waiting import wait_equal, wait_for
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -97,7 +98,7 @@ def test_traffic_compares_checksums(lab: Lab) -> None:
     sender = lab.client(None, "--sink", "--port", "5001")
     sender.open()
     sender.send(bytes=1_000_000)
-    wait_for(sink.report, until=lambda ends: ends[0]["received"] == 1_000_001)
+    wait_equal(lambda: sink.report()[0]["received"], 1_000_001)
     assert assert_same_bytes(sender, sink) == 1_000_001
 
 
@@ -112,13 +113,13 @@ def test_send_holds_its_rate(lab: Lab) -> None:
 def test_link_down_is_carrier_loss(lab: Lab) -> None:
     """A pulled cable: the interface stays up and keeps its addresses, its carrier is gone; and back."""
     lab.set_link("client", 2, up=False)
-    wait_for(lambda: "NO-CARRIER" in lab.ip("client", "link", "show", "eth1"))
+    wait_for(lambda: "NO-CARRIER" in lab.ip("client", "link", "show", "eth1"), "no carrier")
     shown = lab.ip("client", "addr", "show", "eth1")
     assert lab.address("client", 2) in shown
     assert lab.address("client", 2, 6) in shown
     assert "NO-CARRIER" not in lab.ip("server", "link", "show", "eth1")
     lab.set_link("client", 2, up=True)
-    wait_for(lambda: "LOWER_UP" in lab.ip("client", "link", "show", "eth1"))
+    wait_for(lambda: "LOWER_UP" in lab.ip("client", "link", "show", "eth1"), "a carrier")
     lab.server()
     lab.client(None, "--bind", lab.address("client", 2)).open()
 
@@ -166,7 +167,7 @@ def test_many_connections(lab: Lab) -> None:
     client.open(1000)
     assert len(lab.subflows()) == 1000
     client.close(999)
-    wait_for(lambda: sum(f.state == "ESTAB" for (f,) in lab.subflows().values()), until=lambda n: n == 1)
+    wait_equal(lambda: sum(f.state == "ESTAB" for (f,) in lab.subflows().values()), 1)
 
 
 def test_nothing_is_left_after_a_failure() -> None:

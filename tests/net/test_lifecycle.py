@@ -14,7 +14,7 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs, wait_reported
 from tests.lab.service import ApiError
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -83,7 +83,7 @@ def test_reload_by_signal_and_by_file_change(lab: Lab, how: str) -> None:
     service.configure(config(policy(lab, "b")))
     if how == "signal":
         service.send_signal(signal.SIGHUP)
-    wait_for(lambda: [p["name"] for p in service.get("/v1/policies")["policies"]] == ["b"])
+    wait_equal(lambda: [p["name"] for p in service.get("/v1/policies")["policies"]], ["b"])
 
 
 def test_sessions_older_than_the_service(lab: Lab) -> None:
@@ -92,11 +92,11 @@ def test_sessions_older_than_the_service(lab: Lab) -> None:
     client = lab.client(cgroup="a")
     client.open()
     service = lab.service(config(policy(lab, "a")))
-    (session,) = wait_for(service.sessions)
-    wait_for(lambda: service.sessions()[0]["managed"] is False)
+    (session,) = wait_for(service.sessions, "a session")
+    wait_equal(lambda: service.sessions()[0]["managed"], False)
     assert session["token"] == service.sessions()[0]["token"]
     client.open()
-    wait_for(lambda: sorted(len(f) for f in lab.subflows().values()), until=lambda got: got == [1, 2])
+    wait_equal(lambda: sorted(len(f) for f in lab.subflows().values()), [1, 2])
 
 
 RESET = """
@@ -128,7 +128,7 @@ def test_reset_sessions_are_forgotten(lab: Lab) -> None:
     for service in services:
         wait_reported(service, 2, sessions=10)
     process.communicate("\n")
-    wait_for(lambda: [len(service.sessions()) for service in services], 20, until=lambda got: got == [0, 0])
+    wait_equal(lambda: [len(service.sessions()) for service in services], [0, 0], deadline_s=20)
 
 
 def test_burst_of_2000_connections(lab: Lab) -> None:
@@ -137,12 +137,12 @@ def test_burst_of_2000_connections(lab: Lab) -> None:
     service = lab.service(config(policy(lab, "a")))
     client = lab.client(cgroup="a")
     client.open(2000, deadline_s=120)
-    wait_for(
+    wait_equal(
         lambda: Counter(sum(f.state == "ESTAB" for f in fs) for fs in lab.subflows().values()),
-        60,
-        until=lambda got: got == {2: 2000},
+        {2: 2000},
+        deadline_s=60,
     )
-    wait_for(lambda: {int(s["token"], 16) for s in service.sessions(limit=1000)} == set(lab.subflows()))
+    wait_equal(lambda: {int(s["token"], 16) for s in service.sessions(limit=1000)}, set(lab.subflows()))
     assert {s["policy"] for s in service.sessions(limit=1000)} == {"a"}
     client.close()
-    wait_for(lambda: service.sessions(limit=1000) == [], 60)
+    wait_equal(lambda: service.sessions(limit=1000), [], deadline_s=60)

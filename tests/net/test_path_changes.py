@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.lab.lab import Lab, assert_same_bytes
+from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs
-from tests.lab.waiting import wait_for
+from tests.lab.traffic import assert_same_bytes
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def test_new_address_means_new_subflows(lab: Lab) -> None:
@@ -55,7 +56,7 @@ def test_only_link_lost_keeps_the_session(make_lab: Callable[..., Lab]) -> None:
     client = lab.client(cgroup="a")
     client.open()
     lab.set_link("client", 1, up=False)
-    wait_for(lambda: not service.get("/v1/addresses")["addresses"][0]["usable"] or None)
+    wait_equal(lambda: service.get("/v1/addresses")["addresses"][0]["usable"], False)
     lab.set_link("client", 1, up=True)
     client.send(bytes=100_000, deadline_s=60)
     assert_same_bytes(client, server)
@@ -63,7 +64,9 @@ def test_only_link_lost_keeps_the_session(make_lab: Callable[..., Lab]) -> None:
 
 def wait_until_unused(lab: Lab, ip: str) -> None:
     """No session has an established subflow from ``ip`` any more."""
-    wait_for(lambda: all(ip != local for pairs in pairs_of(lab) for local, _ in pairs))
+    wait_for(
+        lambda: all(ip != local for pairs in pairs_of(lab) for local, _ in pairs), f"no subflow from {ip}"
+    )
 
 
 def test_flaps_under_traffic_lose_no_byte(make_lab: Callable[..., Lab]) -> None:
@@ -113,13 +116,15 @@ def test_backup_is_promoted_and_demoted(lab: Lab) -> None:
         return [f.flags for fs in lab.subflows().values() for f in fs if f.local == standby_ip]
 
     wait_pairs(lab, mesh(lab))
-    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" in flags[0])
+    wait_for(standby, "one subflow with the flag b", until=lambda flags: len(flags) == 1 and "b" in flags[0])
     lab.set_link("client", 1, up=False)
-    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" not in flags[0])
+    wait_for(
+        standby, "one subflow without the flag b", until=lambda flags: len(flags) == 1 and "b" not in flags[0]
+    )
     client.send(bytes=50_000)
     lab.set_link("client", 1, up=True)
     wait_pairs(lab, mesh(lab), deadline_s=30)
-    wait_for(standby, until=lambda flags: len(flags) == 1 and "b" in flags[0])
+    wait_for(standby, "one subflow with the flag b", until=lambda flags: len(flags) == 1 and "b" in flags[0])
 
 
 def test_refused_join_is_retried_with_backoff(lab: Lab) -> None:
@@ -128,13 +133,13 @@ def test_refused_join_is_retried_with_backoff(lab: Lab) -> None:
     lab.ip("client", "rule", "add", "pref", "10", "from", lab.address("client", 2), "prohibit")
     service = lab.service(config(policy(lab, "a")))
     lab.client(cgroup="a").open()
-    (session,) = wait_for(service.sessions)
+    (session,) = wait_for(service.sessions, "a session")
     token = session["token"]
 
     def failures() -> list[str]:
         events = service.get(f"/v1/sessions/{token}")["events"]
         return [e["detail"] for e in events if e["event"] == "open_refused"]
 
-    assert "EACCES" in wait_for(failures, until=lambda found: len(found) >= 2)[0]
+    assert "EACCES" in wait_for(failures, "two failures", until=lambda found: len(found) >= 2)[0]
     lab.ip("client", "rule", "del", "pref", "10")
     wait_pairs(lab, mesh(lab))

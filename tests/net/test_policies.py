@@ -9,7 +9,7 @@ import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of, wait_pairs, wait_reported
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def test_two_policies_and_an_unmanaged_process(lab: Lab) -> None:
@@ -22,13 +22,13 @@ def test_two_policies_and_an_unmanaged_process(lab: Lab) -> None:
     first = (lab.address("client", 1), lab.address("server", 1))
     want = {"mesh": mesh(lab), "ports": [first] * 3, "other": [first]}
     ports = {name: ports_of(client) for name, client in clients.items()}
-    wait_for(
+    wait_equal(
         lambda: {name: [sorted(c.elements()) for c in pairs_of(lab, ports[name])] for name in clients},
-        until=lambda got: got == {name: [sorted(want[name])] * 2 for name in clients},
+        {name: [sorted(want[name])] * 2 for name in clients},
     )
     reported = {s["token"]: s for s in service.sessions()}
     assert sorted(str(s["policy"]) for s in reported.values()) == ["None"] * 2 + ["mesh"] * 2 + ["ports"] * 2
-    wait_for(lambda: {s["cgroup"] for s in service.sessions()} == {lab.cgroup_path(n) for n in clients})
+    wait_equal(lambda: {s["cgroup"] for s in service.sessions()}, {lab.cgroup_path(n) for n in clients})
 
 
 def test_policy_is_known_in_time(lab: Lab) -> None:
@@ -36,7 +36,7 @@ def test_policy_is_known_in_time(lab: Lab) -> None:
     lab.server()
     service = lab.service(config(policy(lab, "a")))
     lab.cgroup("a")
-    wait_for(lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")))
+    wait_for(lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")), "the cgroup a")
     # In the bpf datapath the service sees a subflow when it is there.
     first_sign = "subflow_established" if service.datapath() == "bpf" else "subflow_opening"
     lab.client(cgroup="a").open(20)
@@ -56,12 +56,12 @@ def test_announced_port_is_used(lab: Lab) -> None:
     lab.client(cgroup="a").open()
     want = {(a, lab.address("server", 1), 5000) for a in lab.addresses("client")}
     want |= {(a, other, 5055) for a in lab.addresses("client")}
-    wait_for(
+    wait_equal(
         lambda: [
             {(f.local, f.remote, f.remote_port) for f in flows if f.state == "ESTAB"}
             for flows in lab.subflows().values()
         ],
-        until=lambda got: got == [want],
+        [want],
     )
 
 
@@ -95,7 +95,7 @@ def test_innermost_cgroup_wins(lab: Lab) -> None:
     inner.open()
     outer.open()
     ports = ports_of(outer)
-    wait_for(lambda: [sorted(c) for c in pairs_of(lab, ports)], until=lambda got: got == [sorted(mesh(lab))])
+    wait_equal(lambda: [sorted(c) for c in pairs_of(lab, ports)], [sorted(mesh(lab))])
     assert [c.total() for c in pairs_of(lab, ports_of(inner))] == [1]
 
 
@@ -105,13 +105,13 @@ def test_cgroup_that_appears_later(lab: Lab) -> None:
     service = lab.service(config(policy(lab, "**/job*")))
     lab.cgroup("x/y/job1")
     path = lab.cgroup_path("x/y/job1")
-    wait_for(lambda: path in str(service.get("/v1/policies")))
+    wait_for(lambda: path in str(service.get("/v1/policies")), f"the cgroup {path}")
     client = lab.client(cgroup="x/y/job1")
     client.open()
     wait_pairs(lab, mesh(lab))
     client.close()
     lab.remove_cgroup("x")
-    wait_for(lambda: path not in str(service.get("/v1/policies")))
+    wait_for(lambda: path not in str(service.get("/v1/policies")), f"no cgroup {path}")
 
 
 def test_connection_faster_than_the_attachment(lab: Lab) -> None:

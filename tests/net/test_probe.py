@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The probe of the running kernel, with and without privileges and settings."""
+
 from __future__ import annotations
 
 import json
@@ -8,9 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from pm.linux.host.probe import Check, probe
-from tests.lab.inside import inside
-from tests.lab.lab import run
-from tests.lab.namespace import namespace
+from tests.lab.commands import run
+from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
 
 SCRIPT = """

@@ -8,7 +8,7 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, policy, wait_pairs, wait_reported
 from tests.lab.service import ApiError
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def test_start_after(lab: Lab) -> None:
@@ -30,7 +30,7 @@ def test_start_after_bytes(lab: Lab) -> None:
     quiet.open()
     busy.open()
     busy.send(bytes=200_000)
-    wait_for(lambda: sorted(len(f) for f in lab.subflows().values()), until=lambda got: got == [1, 2])
+    wait_equal(lambda: sorted(len(f) for f in lab.subflows().values()), [1, 2])
     assert sorted(len(s["subflows"]) for s in service.sessions()) == [1, 2]
 
 
@@ -40,11 +40,8 @@ def test_accept_max_subflows(lab: Lab) -> None:
     service = lab.service(config(policy(lab, "srv", "none", accept={"max_subflows": 2})), ns="server")
     lab.service(config(policy(lab, "a", {"ndiffports": {"subflows": 4}})))
     lab.client(cgroup="a").open()
-    wait_for(lambda: service.get("/v1/status")["counters"].get("joins_refused", 0) >= 2)
-    wait_for(
-        lambda: [sum(f.state == "ESTAB" for f in fs) for fs in lab.subflows("server").values()],
-        until=lambda got: got == [2],
-    )
+    wait_for(lambda: service.get("/v1/status")["counters"].get("joins_refused", 0) >= 2, "two refused joins")
+    wait_equal(lambda: lab.established("server"), [2])
 
 
 def test_accept_from(lab: Lab) -> None:
@@ -54,7 +51,7 @@ def test_accept_from(lab: Lab) -> None:
     service = lab.service(config(policy(lab, "srv", "none", accept={"from": [prefix]})), ns="server")
     lab.service(config(policy(lab, "a", {"fullmesh": {"subflows_per_pair": 2}})))
     lab.client(cgroup="a").open()
-    wait_for(lambda: service.get("/v1/status")["counters"].get("joins_refused", 0) >= 2)
+    wait_for(lambda: service.get("/v1/status")["counters"].get("joins_refused", 0) >= 2, "two refused joins")
     remote, inside = lab.address("server", 1), lab.address("client", 1)
     wait_pairs(lab, [(remote, inside)] * 2, ns="server")
 
@@ -73,7 +70,10 @@ def test_subflows_by_hand(lab: Lab) -> None:
     subflow = next(f for f in session["subflows"] if f["local"]["ip"] == local)
     assert subflow["origin"] == "operator"
     service.patch(f"{path}/{subflow['id']}", {"backup": True})
-    wait_for(lambda: [f.flags for fs in lab.subflows().values() for f in fs if f.local == local and f.backup])
+    wait_for(
+        lambda: [f.flags for fs in lab.subflows().values() for f in fs if f.local == local and f.backup],
+        "a backup subflow",
+    )
     service.delete(f"{path}/{subflow['id']}")
     wait_pairs(lab, mesh(lab)[:1])
 
@@ -97,7 +97,7 @@ def test_errors_of_commands_by_hand(lab: Lab) -> None:
     lab.server()
     service = lab.service(config(policy(lab, "a", "none")))
     lab.client(cgroup="a").open()
-    (session,) = wait_for(service.sessions)
+    (session,) = wait_for(service.sessions, "a session")
     good = {"local": lab.address("client", 2), "remote": lab.address("server", 1), "remote_port": 5000}
     with pytest.raises(ApiError) as e:
         service.post("/v1/sessions/0x1/subflows", good)

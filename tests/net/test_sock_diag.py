@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Dumps and look-ups of subflows and sessions, compared with ss."""
+
 from __future__ import annotations
 
 import re
@@ -12,9 +14,9 @@ from pm.linux.netlink import inet_diag
 from pm.linux.netlink.inet_diag import SubflowRecord, SubflowStats, TcpState
 from pm.linux.netlink.sock_diag import SockDiag, can_diagnose
 from pm.model import Origin, Subflow, SubflowState
-from tests.lab.inside import T, inside
-from tests.lab.lab import Lab, run
-from tests.lab.waiting import wait_for
+from tests.lab.lab import Lab
+from tests.lab.netns import T, inside
+from tests.lab.waiting import wait_equal, wait_for
 
 SO_BINDTODEVICE = 25
 STATES = {"ESTAB": TcpState.ESTABLISHED, "SYN-SENT": TcpState.SYN_SENT}
@@ -125,7 +127,7 @@ def test_statistics_are_those_of_ss(lab: Lab) -> None:
     found = records(lab)
 
     def both() -> tuple[list[SubflowStats | None], list[str]]:
-        return stats(lab, found), run(*lab._enter("client"), "ss", "-tnieOH").splitlines()
+        return stats(lab, found), lab.run("client", "ss", "-tnieOH").splitlines()
 
     # The last acknowledgements may still be on their way: until both views are of one moment.
     def agrees(pair: tuple[list[SubflowStats | None], list[str]]) -> bool:
@@ -136,7 +138,7 @@ def test_statistics_are_those_of_ss(lab: Lab) -> None:
             for answer in answers
         )
 
-    answers, _ = wait_for(both, until=agrees)
+    answers, _ = wait_for(both, "the same figures from both", until=agrees)
     assert sum(s.bytes_sent for s in answers if s) >= 300_000
     assert all(s and 0 < s.min_rtt_us <= s.rtt_us + s.rttvar_us * 4 for s in answers)
     assert all(s and s.last_sent_ms < 60_000 and s.last_received_ms < 60_000 for s in answers)
@@ -189,7 +191,7 @@ def test_a_session_is_found_by_its_token(lab: Lab) -> None:
         1,
     )
     assert (info.bytes_sent, info.bytes_received) == (200_001, 200_001)
-    line = run(*lab._enter("client"), "ss", "-MneiOH")
+    line = lab.run("client", "ss", "-MneiOH")
     assert f"token:{token:x} " in line
     assert f"ino:{info.inode}" in line
     assert f"bytes_received:{info.bytes_received} " in line or "bytes_received" not in line
@@ -254,7 +256,7 @@ def test_many_subflows_are_all_found(lab: Lab) -> None:
     """A dump of many parts and look-ups in many batches lose nothing and keep their order."""
     server, client = lab.server(), lab.client()
     client.open(1500)
-    found = wait_for(lambda: records(lab), until=lambda found: len(found) == 3000)
+    found = wait_for(lambda: records(lab), "3000 subflows", until=lambda found: len(found) == 3000)
     assert len({r.cookie for r in found}) == 3000
     assert [s and s.cookie for s in stats(lab, found)] == [r.cookie for r in found]
     tokens = [r.token for r in found]
@@ -293,7 +295,7 @@ def test_a_refused_look_up_leaves_the_next_ones_right(lab: Lab) -> None:
         ]
         # An IPv4 source to an IPv6 destination has no socket: the kernel says so, in order.
         assert [bool(answer) for answer in diag.subflow_stats(mixed)] == [False, True, True]
-        diag._socket.close()
+        diag.close()
         with pytest.raises(KernelRefused):
             diag.subflow_stats([subflow(found[0])])
         return [bool(answer) for answer in diag.subflow_stats([subflow(r) for r in found])]
@@ -314,4 +316,4 @@ def end(lab: Lab, *traffic: object) -> None:
     for each in traffic:
         each.process.kill()  # type: ignore[attr-defined]
         each.process.wait()  # type: ignore[attr-defined]
-    wait_for(lambda: not records(lab, "client") and not records(lab, "server"))
+    wait_equal(lambda: (records(lab, "client"), records(lab, "server")), ([], []))

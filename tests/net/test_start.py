@@ -13,7 +13,7 @@ from pm.linux.host.sysctl import SYSCTLS
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs
 from tests.lab.service import Service, command
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal
 
 
 def start(lab: Lab, path: Path, *prefix: str) -> tuple[int, str]:
@@ -123,7 +123,7 @@ def test_configmap_swap(lab: Lab, tmp_path: Path) -> None:
     assert names() == ["a"]
     (volume / "..data.new").symlink_to("..1")
     os.replace(volume / "..data.new", volume / "..data")
-    wait_for(names, until=lambda got: got == ["b"])
+    wait_equal(names, ["b"])
 
 
 @pytest.fixture

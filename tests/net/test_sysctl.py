@@ -1,4 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""The sysctl of the path manager: set at the start, restored at the end, on either spelling."""
+
 from __future__ import annotations
 
 import sys
@@ -8,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from pm.linux.host.sysctl import SPELLINGS, SYSCTLS, PathManagerSysctl
-from tests.lab.inside import inside
-from tests.lab.lab import run
-from tests.lab.namespace import namespace
+from tests.lab.commands import run
+from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
 
 

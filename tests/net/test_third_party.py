@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.lab import Lab, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab
 from tests.lab.scenarios import config, policy, wait_pairs
 from tests.lab.service import ROOT, ApiError
 

@@ -188,16 +188,18 @@ def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> Polic
 
 
 def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
-    """For bpf_pm/path_manager.c: which path managers there are, and where third parties' parameters lie.
+    """For bpf_pm/path_manager.c: third parties' path managers, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
-    names = [*BUILT_IN, *(other.name for other in others)]
-    built_in = [SOURCES / f"path_managers/{name}.c" for name in BUILT_IN]
-    return [
-        f"-DEACH_PATH_MANAGER(X)={''.join(f'X({name})' for name in names)}",
-        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX - 1),
-    ]
+    return third_party.compiler_flags(
+        KIND,
+        "THIRD_PARTY_PATH_MANAGERS(X)",
+        [f"X({other.name})" for other in others],
+        others,
+        built_in=SOURCES / "path_manager_parts/path_managers.h",
+        zero_place=PARAMETERS_MAX - 1,
+    )
 
 
 def remove_left(bpffs: Path | None) -> bool:

@@ -28,7 +28,6 @@ from pm.policies.tcp_options import PARAMETERS_MAX
 
 CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: its resolution is a jiffy
 SYSCTLS = Path("/proc/sys/net/ipv4")
-TIMED = ("delayed_ack",)  # plugins with a function for the RTT callback
 
 
 class ProgramKey(NamedTuple):
@@ -77,19 +76,18 @@ def read_records(states_fd: int, ports: Collection[tuple[int, int]]) -> dict[int
 
 
 def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
-    """For bpf_pm/options.c: which plugins there are, and where third parties' parameters lie.
+    """For bpf_pm/options.c: third parties' plugins, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
-    names = [*BUILT_IN, *(other.name for other in others)]
-    built_in = [SOURCES / f"options/{name}.c" for name in BUILT_IN]
-    each = "".join(f"X({slot},{name})" for slot, name in enumerate(names))
-    timed = "".join(f"X({slot},{name})" for slot, name in enumerate(names) if name in TIMED)
-    return [
-        f"-DEACH_PLUGIN(X)={each}",
-        f"-DTIMED_PLUGINS(X)={timed}",
-        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX),
-    ]
+    return third_party.compiler_flags(
+        KIND,
+        "THIRD_PARTY_PLUGINS(X,...)",
+        [f"X({slot},{other.name},__VA_ARGS__)" for slot, other in enumerate(others, len(BUILT_IN))],
+        others,
+        built_in=SOURCES / "option_parts/plugins.h",
+        zero_place=PARAMETERS_MAX,
+    )
 
 
 def left_pinned(bpffs: Path | None) -> bool:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernel.lab import Lab
-from tests.kernel.path_managers import Load, Program
-from tests.kernel.programs import Recorder
+from tests.lab.path_manager_programs import Load, PathManagerProgram
+from tests.lab.recorder import Recorder
+from tests.lab.two_hosts import Host, TwoHosts
 
 # A report of the kernel about itself
 TROUBLE = ("WARNING:", "BUG:", "KASAN", "possible recursive locking", "INFO: task", "Call Trace", "RCU:")
@@ -47,33 +47,33 @@ def no_leak() -> Iterator[None]:
 
 
 @pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as lab:
-        yield lab
+def hosts() -> Iterator[TwoHosts]:
+    with TwoHosts() as hosts:
+        yield hosts
 
 
 @pytest.fixture(scope="session")
-def _recorders() -> tuple[Recorder, Recorder]:
+def recorders() -> tuple[Recorder, Recorder]:
+    """Compiled and loaded once for all tests."""
     return Recorder(), Recorder()
 
 
 @pytest.fixture
-def client(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
-    """Records at the client, and claims every session."""
-    recorder = _recorders[0]
-    recorder.reset()
-    recorder.reply()
-    recorder.attach(lab.client.cgroup)
-    return recorder
+def client(hosts: TwoHosts, recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """It records at the client, and claims every session."""
+    return at_work(recorders[0], hosts.client)
 
 
 @pytest.fixture
-def server(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
-    """Records at the server, and claims every session."""
-    recorder = _recorders[1]
+def server(hosts: TwoHosts, recorders: tuple[Recorder, Recorder]) -> Recorder:
+    """It records at the server, and claims every session."""
+    return at_work(recorders[1], hosts.server)
+
+
+def at_work(recorder: Recorder, host: Host) -> Recorder:
     recorder.reset()
     recorder.reply()
-    recorder.attach(lab.server.cgroup)
+    recorder.attach(host.cgroup)
     return recorder
 
 
@@ -81,4 +81,4 @@ def server(lab: Lab, _recorders: tuple[Recorder, Recorder]) -> Recorder:
 def load() -> Iterator[Load]:
     """Attach a path manager's program, for the time of the test."""
     with ExitStack() as stack:
-        yield lambda *args, **kw: stack.enter_context(closing(Program(*args, **kw)))
+        yield lambda *args, **kw: stack.enter_context(closing(PathManagerProgram(*args, **kw)))

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
-from tests.lab.lab import Lab, Traffic
+from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of
 from tests.lab.service import Service
-from tests.lab.waiting import wait_for
+from tests.lab.traffic import Traffic
+from tests.lab.waiting import wait_equal, wait_for
 
 CONNECTIONS = 250  # of each policy
 RATE = 100  # per second, while the service starts
 
 
 @pytest.fixture
-def hosts() -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with Lab() as lab:
         lab.ip("server", "mptcp", "endpoint", "add", lab.address("server", 2), "dev", "eth1", "signal")
         lab.server()
@@ -35,42 +37,43 @@ def start(lab: Lab) -> Service:
 def wait_for_subflows(lab: Lab, meshes: Traffic, ports: Traffic, sessions: int) -> None:
     """Exactly those that the policies ask for, on ``sessions`` sessions of each."""
     first = (lab.address("client", 1), lab.address("server", 1))
+
+    def sessions_by_pairs(local_ports: set[int]) -> Counter[tuple[tuple[str, str], ...]]:
+        return Counter(tuple(sorted(found.elements())) for found in pairs_of(lab, local_ports))
+
     for client, pairs in ((meshes, mesh(lab, 4, 2)), (ports, [first] * 3)):
-        local_ports, want = ports_of(client), {tuple(sorted(pairs)): sessions}
-        wait_for(
-            lambda p=local_ports: Counter(tuple(sorted(found.elements())) for found in pairs_of(lab, p)),
-            30,
-            until=lambda got, want=want: got == want,
-        )
+        want = {tuple(sorted(pairs)): sessions}
+        wait_equal(partial(sessions_by_pairs, ports_of(client)), want, deadline_s=30)
 
 
-def test_connections_after_sigkill(hosts: Lab) -> None:
+def test_connections_after_sigkill(lab: Lab) -> None:
     """500 connections are opened with the service dead: all get their subflows.
 
     The next service takes over while more are opened: each session stays with its program, none is
     without, and nothing is opened twice.
     """
-    service = start(hosts)
-    pins = set(hosts.pins())
-    meshes, ports = hosts.client(cgroup="mesh"), hosts.client(cgroup="ports")
+    service = start(lab)
+    pins = set(lab.pins())
+    meshes, ports = lab.client(cgroup="mesh"), lab.client(cgroup="ports")
     service.kill()
     meshes.open(CONNECTIONS)
     ports.open(CONNECTIONS)
-    wait_for_subflows(hosts, meshes, ports, CONNECTIONS)
+    wait_for_subflows(lab, meshes, ports, CONNECTIONS)
 
     meshes.begin("open", count=CONNECTIONS, rate=RATE)
     service.start()
     meshes.finish()
     ports.open(CONNECTIONS)
-    wait_for_subflows(hosts, meshes, ports, 2 * CONNECTIONS)
+    wait_for_subflows(lab, meshes, ports, 2 * CONNECTIONS)
     total = 4 * CONNECTIONS
     sessions = wait_for(
         lambda: service.sessions(limit=1000),
-        30,
+        "all sessions and their subflows",
         until=lambda found: sum(len(s["subflows"]) for s in found) == 7 * total // 2,
+        deadline_s=30,
     )
     assert {(s["policy"], s["program"]) for s in sessions} == {("mesh", "fullmesh"), ("ports", "ndiffports")}
     counters = service.get("/v1/status")["counters"]
     assert (counters["claimed"], counters.get("open", 0), counters.get("repairs", 0)) == (total, 0, 0)
-    assert set(hosts.pins()) == pins
-    wait_for_subflows(hosts, meshes, ports, 2 * CONNECTIONS)
+    assert set(lab.pins()) == pins
+    wait_for_subflows(lab, meshes, ports, 2 * CONNECTIONS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From one datapath to the other on the same machine."""
+"""A machine goes from one datapath to the other, and from a policy to its programs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from pm.linux.bpf.path_manager_maps import MAPS, SOURCE
-from tests.lab.lab import Lab, run
+from tests.lab.commands import run
+from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, policy, wait_pairs
 from tests.lab.service import ApiError
 from tests.lab.waiting import wait_for
@@ -55,7 +56,10 @@ def test_programs_wait_for_their_cgroups() -> None:
         service = lab.service(policies)
         assert loaded() == 2
         lab.cgroup("a")
-        wait_for(lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")))
+        wait_for(
+            lambda: lab.cgroup_path("a") in str(service.get("/v1/policies")),
+            "the new cgroup among the policies' own",
+        )
         assert loaded() == 2
         missing = {"program": {"name": "x", "source": "/nowhere.c"}}
         service.configure(config(policy(lab, "a"), policy(lab, "b", missing), datapath="bpf"))

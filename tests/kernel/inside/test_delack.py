@@ -1,52 +1,51 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""TCP_BPF_DELACK_SEGS."""
+"""TCP_BPF_DELACK_SEGS: after how many segments a receiver acknowledges."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import socket
 import struct
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
-from tests.kernel.lab import Lab, run
-from tests.kernel.programs import Program
+from tests.lab.sock_ops import SockOpsProgram
+from tests.lab.two_hosts import TwoHosts
 
 SIZE = 1 << 20
 SEGMENTS_AT = 136  # struct tcp_info, tcpi_segs_out and tcpi_segs_in
 
 
 @pytest.fixture
-def delack(lab: Lab) -> Any:
-    program = Program("delack", function="delack")
-    program.attach(lab.server.cgroup)
-    lab.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
-    netem(lab, "rate", "30mbit")  # so that they arrive one by one
-    return program.module
+def delack(hosts: TwoHosts) -> Iterator[SockOpsProgram]:
+    program = SockOpsProgram("delack")
+    program.attach(hosts.server.cgroup)
+    hosts.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
+    netem(hosts, "rate", "30mbit")  # so that they arrive one by one
+    yield program
+    program.detach()
 
 
-def netem(lab: Lab, *options: str) -> None:
+def netem(hosts: TwoHosts, *options: str) -> None:
     """``options`` of tc-netem on the client's way to the server."""
-    with lab.client.inside():
-        run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
+    hosts.client.run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
 
 
-def transfers(lab: Lab, module: Any, segments: int) -> list[tuple[int, int]]:
+def transfers(hosts: TwoHosts, program: SockOpsProgram, segments: int) -> list[tuple[int, int]]:
     """Packets that the receiver of SIZE bytes sent and got, of three transfers, fewest sent first.
 
     On a busy machine there are fewer, since segments that wait for the reader become one, or more, by
     the timer.
     """
-    module[b"segments"][0] = ctypes.c_int(segments)
-    return sorted(transfer(lab) for _ in range(3))
+    program.write("segments", 0, struct.pack("=i", segments))
+    return sorted(transfer(hosts) for _ in range(3))
 
 
-def transfer(lab: Lab) -> tuple[int, int]:
-    listener = lab.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
-    client, server = lab.connect(listener, protocol=socket.IPPROTO_TCP)
+def transfer(hosts: TwoHosts) -> tuple[int, int]:
+    listener = hosts.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
+    client, server = hosts.connect(listener, protocol=socket.IPPROTO_TCP)
     listener.close()
     client.setblocking(False)
     left, to_send = SIZE, memoryview(bytes(SIZE))
@@ -61,21 +60,21 @@ def transfer(lab: Lab) -> tuple[int, int]:
     return acks, segs
 
 
-def test_fewer_acks(lab: Lab, delack: Any) -> None:
+def test_fewer_acks(hosts: TwoHosts, delack: SockOpsProgram) -> None:
     """With 8, a bulk transfer has less than half of the usual ACKs, with 1 nearly one per segment."""
-    usual, _ = transfers(lab, delack, 0)[-1]
-    few, _ = transfers(lab, delack, 8)[0]
-    every, segments = transfers(lab, delack, 1)[-1]
+    usual, _ = transfers(hosts, delack, 0)[-1]
+    few, _ = transfers(hosts, delack, 8)[0]
+    every, segments = transfers(hosts, delack, 1)[-1]
     print(f"ACKs: usual {usual}, after 8 segments {few}, after each {every} of {segments}")
     assert few < usual / 2
     assert every > usual
 
 
-def test_acks_while_repairing(lab: Lab, delack: Any) -> None:
+def test_acks_while_repairing(hosts: TwoHosts, delack: SockOpsProgram) -> None:
     """With data out of order the receiver acknowledges as usual: losses are found in time."""
-    clean, _ = transfers(lab, delack, 16)[0]
-    netem(lab, "rate", "30mbit", "loss", "3%")
-    lossy, _ = transfers(lab, delack, 16)[-1]
+    clean, _ = transfers(hosts, delack, 16)[0]
+    netem(hosts, "rate", "30mbit", "loss", "3%")
+    lossy, _ = transfers(hosts, delack, 16)[-1]
     print(f"ACKs after 16 segments: {clean}, with 3 % loss {lossy}")
     assert lossy > 1.5 * clean
 
@@ -83,9 +82,8 @@ def test_acks_while_repairing(lab: Lab, delack: Any) -> None:
 @pytest.mark.parametrize(
     ("value", "result"), [(0, 0), (1, 0), (64, 0), (65, -errno.EINVAL), (-1, -errno.EINVAL)]
 )
-def test_range(lab: Lab, delack: Any, value: int, result: int) -> None:
+def test_range(hosts: TwoHosts, delack: SockOpsProgram, value: int, result: int) -> None:
     """0 to 64; bpf_getsockopt() reads what is set."""
-    delack[b"segments"][0] = ctypes.c_int(value)
-    lab.connect(lab.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
-    results = [delack[b"results"][i].value for i in range(3)]
-    assert results == [result, 0, value if result == 0 else 0]
+    delack.write("segments", 0, struct.pack("=i", value))
+    hosts.connect(hosts.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
+    assert delack.integers("results") == [result, 0, value if result == 0 else 0]

@@ -17,7 +17,7 @@ EXAMPLE = ROOT / "docs/examples/second_interface/second_interface.c"
 
 
 @pytest.fixture
-def hosts() -> Iterator[Lab]:
+def lab() -> Iterator[Lab]:
     with Lab(client=3, server=1) as lab:
         lab.server()
         yield lab
@@ -31,25 +31,25 @@ def pairs(lab: Lab, number: int) -> list[tuple[str, str]]:
     return [(local, lab.address("server", 1)) for local in lab.addresses("client")[:number]]
 
 
-def test_documented_example(hosts: Lab) -> None:
+def test_documented_example(lab: Lab) -> None:
     """It opens its subflows in the kernel; a parameter that a reload changes counts for new sessions."""
-    service = hosts.service(config(policy(hosts, "a", program(EXAMPLE, subflows=1)), datapath="bpf"))
-    client = hosts.client(cgroup="a")
+    service = lab.service(config(policy(lab, "a", program(EXAMPLE, subflows=1)), datapath="bpf"))
+    client = lab.client(cgroup="a")
     client.open()
-    wait_pairs(hosts, pairs(hosts, 2))
+    wait_pairs(lab, pairs(lab, 2))
     (session,) = service.sessions()
     assert session["program"] == "second_interface"
-    service.configure(config(policy(hosts, "a", program(EXAMPLE, subflows=2)), datapath="bpf"))
+    service.configure(config(policy(lab, "a", program(EXAMPLE, subflows=2)), datapath="bpf"))
     service.reload()
     client.close()
     client.open()
-    wait_pairs(hosts, pairs(hosts, 3))
+    wait_pairs(lab, pairs(lab, 3))
     assert service.get("/v1/status")["counters"].get("open", 0) == 0
 
 
-def test_bad_files_change_nothing(hosts: Lab, tmp_path: Path) -> None:
-    """A file that is no C, that the verifier refuses, that is not there; a parameter that it has not."""
-    service = hosts.service(config(policy(hosts, "a"), datapath="bpf"))
+def test_bad_files_change_nothing(lab: Lab, tmp_path: Path) -> None:
+    """A file is not C, is refused by the verifier, or is missing; a parameter is unknown: all is refused."""
+    service = lab.service(config(policy(lab, "a"), datapath="bpf"))
     source = tmp_path / "second_interface.c"
     unbounded = EXAMPLE.read_text().replace("~claim->near;", "claim->remotes[p->value[0]].address.id;")
     for text, parameters, complaint in (
@@ -60,11 +60,11 @@ def test_bad_files_change_nothing(hosts: Lab, tmp_path: Path) -> None:
     ):
         if text is not None:
             source.write_text(text)
-        service.configure(config(policy(hosts, "a", program(source, **parameters)), datapath="bpf"))
+        service.configure(config(policy(lab, "a", program(source, **parameters)), datapath="bpf"))
         with pytest.raises(ApiError, match=complaint) as refused:
             service.reload()
         assert refused.value.status == 422
-    hosts.client(cgroup="a").open()
-    wait_pairs(hosts, pairs(hosts, 3))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, pairs(lab, 3))
     (session,) = service.sessions()
     assert session["program"] == "fullmesh"

@@ -18,7 +18,7 @@ from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, S
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
 from pm.policies.model import Accept, Policy, Start
-from pm.sessions.history import History
+from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Retry, Session, SessionState
 
 SYNC = Policy(
@@ -83,8 +83,8 @@ def make_session(number: int, policy: Policy | None = SYNC) -> Session:
         Subflow("10.0.1.1", session.local_port, "10.0.1.2", 443, Origin.INITIAL, SubflowState.ESTABLISHED),
         Subflow("10.0.2.1", 50000, "10.0.2.2", 443, Origin.POLICY, SubflowState.ESTABLISHED, 1, 2),
     ]
-    session.history.add(session.created, "created")
-    session.history.add(session.established, "established")
+    session.history.add(session.created, HistoryEvent.CREATED)
+    session.history.add(session.established, HistoryEvent.ESTABLISHED)
     return session
 
 

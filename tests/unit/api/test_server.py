@@ -283,6 +283,7 @@ async def test_reader_that_never_reads_holds_little(plane: Plane, path: str) -> 
         reader, writer = await asyncio.open_unix_connection(path, limit=1024)
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"subscribed")
+        assert isinstance(writer.transport, asyncio.Transport)  # reads as well as it writes
         writer.transport.pause_reading()
         for _ in range(50):
             for _ in range(200):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pm.api.views import parse_token, policy_view, rfc3339, session_detail_view, session_view, token_text
 from pm.model import Origin
+from pm.sessions.history import HistoryEvent
 from tests.unit.api.plane import CGROUP, REST, SYNC, Figures, make_session
 
 
@@ -65,7 +66,7 @@ def test_subflow_tells_why_it_was_opened(origin: Origin, reason: str) -> None:
 def test_detail_adds_the_history() -> None:
     """One session by itself has its events, newest last, with details as text."""
     session = make_session(1)
-    session.history.add(1.7e9, "subflow_opening", session.initial_pair)
+    session.history.add(1.7e9, HistoryEvent.SUBFLOW_OPENING, session.initial_pair)
     events = session_detail_view(session, CGROUP, None, [], [], 1.7e9)["events"]
     assert [e["event"] for e in events] == ["created", "established", "subflow_opening"]
     assert events[-1]["detail"] == "10.0.1.1 × 10.0.1.2"

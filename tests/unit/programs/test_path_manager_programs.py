@@ -105,7 +105,7 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     assert "-DPARAMETER_mine_a=0" in flags
     assert "-DPARAMETER_mine_b=1" in flags
     assert "-DPARAMETER_mine_c=7" in flags  # no policy gives it: always 0
-    assert "-DEACH_PATH_MANAGER(X)=X(none)X(ndiffports)X(fullmesh)X(backup)X(mine)" in flags
+    assert "-DTHIRD_PARTY_PATH_MANAGERS(X)=X(mine)" in flags
 
 
 def test_mistakes_with_third_parties(tmp_path: Path) -> None:

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import ipaddress
 import re
 import struct
-import subprocess
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -35,11 +33,11 @@ from pm.linux.bpf.tcp_option_maps import compiler_flags
 from pm.linux.bpf.tcp_option_parameters import (
     KernelOptionSupport,
     PolicyEntries,
-    ThirdParty,
     policy_entries,
     third_parties_of,
     unavailable,
 )
+from pm.linux.bpf.third_party import ThirdParty
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.built_in_options import BUILT_IN_OPTIONS, KIND_EXPERIMENT
 from pm.policies.model import Policy
@@ -61,7 +59,6 @@ from pm.programs.attach import MatchedCgroup
 from pm.programs.tcp_option_programs import CompiledOptions, plugin_reports, wanted_programs
 from tests.unit.api.plane import CGROUP, Plane, Report, make_session
 
-BPF = Path(__file__).resolve().parents[3] / "bpf_pm"
 KERNEL = KernelOptionSupport(
     congestion_control="cubic",
     congestion_controls=frozenset({"cubic", "reno"}),
@@ -155,7 +152,7 @@ def test_third_party_parameters(tmp_path: Path) -> None:
     places = {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1", "-DPARAMETER_level_unset=42"}
     assert places <= set(flags)
     assert flags[-2:] == ["-include", str(source)]
-    assert "X(4,level)" in flags[0]
+    assert flags[0] == "-DTHIRD_PARTY_PLUGINS(X,...)=X(4,level,__VA_ARGS__)"
     values = []
     for some in policies:
         (value,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
@@ -224,73 +221,6 @@ def test_rest_shows_options() -> None:
     plane = Plane()
     counted = status_view(plane.status(), plane.option_counters(), 1.7e9)["options"]
     assert counted == {"user_timeout": {"sent": 4, "malformed": 1}}
-
-
-def test_events_are_those_of_the_program() -> None:
-    """enum option_event and OptionEvent have the same names and values."""
-    text = (BPF / "include/option.h").read_text()
-    body = re.search(r"enum option_event \{(.*?)\n\};", text, re.S)
-    assert body
-    names = [n for n in re.findall(r"\tOPTION_(\w+)", body[1]) if n not in ("NOTHING", "EVENTS")]
-    assert names == [event.name for event in OptionEvent]
-    assert [event.value for event in OptionEvent] == list(range(1, len(names) + 1))
-
-
-LAYOUT = """
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64; typedef int32_t s32;
-#define __always_inline inline
-#define BPF_SOCK_OPS_RTT_CB_FLAG 8
-enum { TCP_BPF_IW = 1001, TCP_BPF_DELACK_MAX = 1003 };
-struct bpf_sock_ops { u32 data_segs_out, rtt_min; };
-int bpf_setsockopt(void *s, int l, int n, void *v, int z);
-int bpf_getsockopt(void *s, int l, int n, void *v, int z);
-#include "options/user_timeout.c"
-#include "options/congestion_control.c"
-#include "options/initial_window.c"
-#include "options/delayed_ack.c"
-"""
-SHARED = {
-    "option_parameters": option_layouts.OptionParameters,
-    "policy_parameters": option_layouts.PolicyParameters,
-    "option_record": option_layouts.OptionRecord,
-    "option_state": option_layouts.OptionState,
-    "user_timeout_parameters": option_layouts.UserTimeoutParameters,
-    "congestion_control_parameters": option_layouts.CongestionControlParameters,
-    "initial_window_parameters": option_layouts.InitialWindowParameters,
-    "delayed_ack_parameters": option_layouts.DelayedAckParameters,
-}
-
-
-def test_layouts_are_those_of_the_program(tmp_path: Path) -> None:
-    """Sizes and offsets of the shared structures are the same in C and Python."""
-    lines = []
-    for name, structure in SHARED.items():
-        lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
-        for field, *_ in structure._fields_:
-            lines.append(f'printf("{name}.{field} %zu\\n", offsetof(struct {name}, {field}));')
-    source = tmp_path / "layout.c"
-    source.write_text(LAYOUT + "int main(void) {\n" + "\n".join(lines) + "\nreturn 0; }\n")
-    compiler = next(
-        (c for c in ("gcc", "clang") if subprocess.run(["which", c], capture_output=True).stdout), ""
-    )
-    if not compiler:
-        pytest.skip("no C compiler")
-    program = tmp_path / "layout"
-    flags = ["-O1", "-w", f"-I{BPF}", f"-I{BPF / 'include'}", "-o", str(program)]
-    subprocess.run([compiler, str(source), *flags], check=True, capture_output=True)
-    printed = dict(
-        line.split() for line in subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
-    )
-    expected = {}
-    for name, structure in SHARED.items():
-        expected[name] = ctypes.sizeof(structure)
-        for field, *_ in structure._fields_:
-            expected[f"{name}.{field}"] = getattr(structure, field).offset
-    assert {k: int(v) for k, v in printed.items()} == expected
 
 
 def test_cli_shows_options() -> None:

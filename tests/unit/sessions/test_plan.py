@@ -3,33 +3,36 @@
 
 from __future__ import annotations
 
-from pm.model import Origin, Pair, Role, SubflowState
+from typing import Any
+
+from pm.model import LocalAddress, Origin, Pair, Role, SubflowState
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.plan import plan
-from pm.sessions.session import Retry
+from pm.sessions.session import Retry, Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, locals_of, policy, session, subflow
 
 A, B = "10.0.1.1", "10.0.2.1"
 
 
-def actions(s, *addresses, now=0.0):
+def actions(s: Session, *addresses: LocalAddress, now: float = 0.0) -> list[Any]:
+    assert s.policy
     return plan(s, registry()[s.policy.path_manager.name], locals_of(*addresses), now)[0]
 
 
-def test_opens_what_is_missing():
+def test_opens_what_is_missing() -> None:
     """A second local address, a second subflow, with the address's own id."""
     s = session(policy=policy())
     assert actions(s, address(A), address(B)) == [Open(Pair(B, REMOTE, REMOTE_PORT), 2, False, "fullmesh")]
 
 
-def test_initial_address_has_id_zero():
+def test_initial_address_has_id_zero() -> None:
     """ndiffports joins from the initial address: id 0, as often as wanted."""
     s = session(policy=policy("ndiffports", {"subflows": 3}))
     assert [a.local_id for a in actions(s, address(A))] == [0, 0]
 
 
-def test_initial_address_may_be_multiplied_though_the_rules_exclude_it():
+def test_initial_address_may_be_multiplied_though_the_rules_exclude_it() -> None:
     """The application chose that address itself (loopback, say)."""
     s = session("127.0.0.1", policy=policy("ndiffports"))
     excluded = address("127.0.0.1")
@@ -38,20 +41,20 @@ def test_initial_address_may_be_multiplied_though_the_rules_exclude_it():
     assert len(plan(s, registry()["ndiffports"], locals_, 0.0)[0]) == 1
 
 
-def test_nothing_to_do_when_all_is_there():
+def test_nothing_to_do_when_all_is_there() -> None:
     """Level-triggered: a second look finds nothing, also while a subflow is still opening."""
     there = [subflow(A, origin=Origin.INITIAL), subflow(B, local_port=0, state=SubflowState.OPENING)]
     assert actions(session(policy=policy(), subflows=there), address(A), address(B)) == []
 
 
-def test_nothing_without_policy():
+def test_nothing_without_policy() -> None:
     """A session outside all policies, or of the kernel's own path manager, is left alone."""
     addresses = address(A), address(B)
     assert plan(session(), registry()["fullmesh"], locals_of(*addresses), 0.0) == ([], None)
     assert actions(session(policy=policy(), managed=False), *addresses) == []
 
 
-def test_retry_waits_and_says_how_long():
+def test_retry_waits_and_says_how_long() -> None:
     """A failed pair is not opened before its time; the plan tells when that is."""
     pair = Pair(B, REMOTE, REMOTE_PORT)
     s = session(policy=policy(), retries={pair: Retry(1, 5.0, "ECONNREFUSED")})
@@ -60,18 +63,18 @@ def test_retry_waits_and_says_how_long():
     assert len(plan(s, registry()["fullmesh"], locals_, 5.0)[0]) == 1
 
 
-def test_threshold_not_reached_opens_nothing():
+def test_threshold_not_reached_opens_nothing() -> None:
     """start.after: a young session has its initial subflow only."""
     assert actions(session(policy=policy(), started=False), address(A), address(B)) == []
 
 
-def test_lost_initial_address_overrides_the_threshold():
+def test_lost_initial_address_overrides_the_threshold() -> None:
     """A session that would die does not wait for start.after."""
     s = session(policy=policy(), started=False)
     assert Open(Pair(B, REMOTE, REMOTE_PORT), 1, False, "fullmesh") in actions(s, address(B))
 
 
-def test_lost_address_is_withdrawn_then_closed():
+def test_lost_address_is_withdrawn_then_closed() -> None:
     """RM_ADDR must come before SUBFLOW_DESTROY, which makes the kernel forget the id."""
     gone = subflow(B, local_id=2)
     s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL), gone])
@@ -81,13 +84,13 @@ def test_lost_address_is_withdrawn_then_closed():
     ]
 
 
-def test_last_subflow_is_never_closed():
+def test_last_subflow_is_never_closed() -> None:
     """With every address lost the newest subflow stays, and nothing is withdrawn over a dead path."""
     s = session(policy=policy())
     assert actions(s, address(A, up=False)) == []
 
 
-def test_make_before_break():
+def test_make_before_break() -> None:
     """The only subflow's address is lost: first another is opened, the old one goes in a later plan."""
     s = session(policy=policy())
     assert [type(a) for a in actions(s, address(A, up=False), address(B))] == [Open]
@@ -95,7 +98,7 @@ def test_make_before_break():
     assert [type(a) for a in actions(s, address(A, up=False), address(B))] == [Withdraw, Close]
 
 
-def test_reload_to_none_closes_ours_only():
+def test_reload_to_none_closes_ours_only() -> None:
     """The initial subflow, the peer's and the operator's stay."""
     ours = subflow(B)
     s = session(
@@ -110,14 +113,14 @@ def test_reload_to_none_closes_ours_only():
     assert actions(s, address(A), address(B)) == [Close(ours, "not wanted by the policy")]
 
 
-def test_surplus_on_a_wanted_pair_is_closed():
+def test_surplus_on_a_wanted_pair_is_closed() -> None:
     """ndiffports from 3 to 2: one goes."""
     extra = [subflow(A, local_port=p) for p in (1, 2)]
     s = session(policy=policy("ndiffports"), subflows=[subflow(A, origin=Origin.INITIAL), *extra])
     assert actions(s, address(A)) == [Close(extra[1], "not wanted by the policy")]
 
 
-def test_backup_flag_follows_the_wanted_set():
+def test_backup_flag_follows_the_wanted_set() -> None:
     """A standby is promoted by MP_PRIO, unless the operator set the flag by hand."""
     standby = subflow(B, backup=True)
     s = session(policy=policy("backup"), subflows=[standby])
@@ -127,7 +130,7 @@ def test_backup_flag_follows_the_wanted_set():
     assert not any(isinstance(a, SetBackup) for a in actions(s, *addresses))
 
 
-def test_server_announces_its_other_addresses_once():
+def test_server_announces_its_other_addresses_once() -> None:
     """ADD_ADDR for usable addresses other than the initial one; withdrawn when they go."""
     s = session(policy=policy("none", announce=True), role=Role.SERVER)
     assert actions(s, address(A), address(B, 3)) == [Announce(B, 2, "address of eth3")]
@@ -136,12 +139,12 @@ def test_server_announces_its_other_addresses_once():
     assert actions(s, address(A), address(B, 3, up=False)) == [Withdraw(B, 2, "address lost")]
 
 
-def test_client_does_not_announce():
+def test_client_does_not_announce() -> None:
     """A client has no port that the peer could connect to."""
     assert actions(session(policy=policy("none", announce=True)), address(A), address(B)) == []
 
 
-def test_v4_socket_gets_no_v6_subflow():
+def test_v4_socket_gets_no_v6_subflow() -> None:
     """The kernel allows v6 subflows on v6 sockets only; those may have both families."""
     addresses = address(A), address("fd00::1", 3)
     v4 = session(policy=policy("none", announce=True), role=Role.SERVER)
@@ -150,7 +153,7 @@ def test_v4_socket_gets_no_v6_subflow():
     assert [a.ip for a in actions(dual, *addresses)] == ["fd00::1"]
 
 
-def test_subflow_closed_by_hand_is_not_opened_again():
+def test_subflow_closed_by_hand_is_not_opened_again() -> None:
     """DELETE over REST holds, until the next reload."""
     s = session(policy=policy(), closed_by_operator={Pair(B, REMOTE, REMOTE_PORT): 1})
     assert actions(s, address(A), address(B)) == []

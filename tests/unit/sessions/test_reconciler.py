@@ -49,7 +49,7 @@ class Clock:
 
 
 class Timer:
-    def __init__(self, when: float, callback: Callable[..., None]) -> None:
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
         self.when, self.callback, self.cancelled = when, callback, False
 
     def cancel(self) -> None:
@@ -61,16 +61,16 @@ class Loop:
         self.clock = clock
         self.timers: list[Timer] = []
 
-    def call_at(self, when: float, callback: Callable[..., None]) -> Timer:
-        timer = Timer(when, callback)
+    def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> Timer:
+        timer = Timer(when, partial(callback, *arguments))
         self.timers.append(timer)
         return timer
 
-    def call_later(self, delay: float, callback: Callable[..., None]) -> Timer:
-        return self.call_at(self.clock.now + delay, callback)
+    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> Timer:
+        return self.call_at(self.clock.now + delay, callback, *arguments)
 
-    def call_soon(self, callback: Callable[..., None], *arguments: Any) -> Timer:
-        return self.call_at(self.clock.now, partial(callback, *arguments))
+    def call_soon(self, callback: Callable[..., object], *arguments: object) -> Timer:
+        return self.call_at(self.clock.now, callback, *arguments)
 
     def run_until(self, when: float) -> None:
         while due := [t for t in self.timers if not t.cancelled and t.when <= when]:

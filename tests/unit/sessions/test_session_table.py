@@ -11,7 +11,7 @@ from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.sessions.actions import Open
 from pm.sessions.admission import RETRY_CAP_S
 from pm.sessions.dump_merge import merge_dump
-from pm.sessions.session import SessionState
+from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from tests.unit.builders import REMOTE, REMOTE_PORT, event
 
@@ -39,13 +39,13 @@ class Record:
     peer_backup: bool = False
 
 
-def established() -> tuple[SessionTable, object]:
+def established() -> tuple[SessionTable, Session]:
     table = SessionTable()
     table.create(event(EventType.CREATED), 1.0)
     return table, table.establish(event(EventType.ESTABLISHED), 2.0)
 
 
-def test_events_make_a_session():
+def test_events_make_a_session() -> None:
     """CREATED then ESTABLISHED: one session with its initial subflow."""
     _, session = established()
     assert (session.state, session.created, session.established) == (SessionState.ESTABLISHED, 1.0, 2.0)
@@ -53,13 +53,13 @@ def test_events_make_a_session():
     assert [e.event for e in session.history] == ["created", "established"]
 
 
-def test_established_alone_makes_a_session():
+def test_established_alone_makes_a_session() -> None:
     """A lost CREATED does not lose the session."""
     table = SessionTable()
     assert table.establish(event(EventType.ESTABLISHED, server_side=True), 1.0).role is Role.SERVER
 
 
-def test_join_completes_the_subflow_that_was_opening():
+def test_join_completes_the_subflow_that_was_opening() -> None:
     """SUB_ESTABLISHED of a pair we asked for names its source port; any other is the peer's."""
     table, session = established()
     table.subflow_opening(session, Open(PAIR_B, 2, False, "fullmesh"), Origin.POLICY, 3.0)
@@ -74,7 +74,7 @@ def test_join_completes_the_subflow_that_was_opening():
     assert len(session.subflows) == 3
 
 
-def test_failed_join_is_remembered_with_its_reason():
+def test_failed_join_is_remembered_with_its_reason() -> None:
     """SUB_CLOSED of one still opening: backoff doubles, is capped, and keeps the kernel's word."""
     table, session = established()
     delays = []
@@ -83,23 +83,25 @@ def test_failed_join_is_remembered_with_its_reason():
         table.subflow_closed(
             session, event(EventType.SUB_CLOSED, local=B, error=errno.ECONNREFUSED), 4.0, 100.0
         )
+        assert session.retries
         delays.append(session.retries[PAIR_B].not_before - 100.0)
     assert delays[:4] == [1.0, 2.0, 4.0, 8.0]
     assert delays[-1] == RETRY_CAP_S
+    assert session.retries
     assert "ECONNREFUSED" in session.retries[PAIR_B].reason
     table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
     table.subflow_established(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), 5.0)
     assert session.retries == {}
 
 
-def test_close_of_an_unknown_subflow_says_nothing():
+def test_close_of_an_unknown_subflow_says_nothing() -> None:
     """The event of a subflow that we closed ourselves finds it forgotten."""
     table, session = established()
     assert table.subflow_closed(session, event(EventType.SUB_CLOSED, local_port=9), 3.0, 3.0) is None
     assert len(session.subflows) == 1
 
 
-def test_remote_addresses():
+def test_remote_addresses() -> None:
     """ADD_ADDR twice is one address; the same id with another address replaces it; RM_ADDR removes."""
     table, session = established()
     assert table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
@@ -110,7 +112,7 @@ def test_remote_addresses():
     assert not table.remote_removed(session, 1, 4.0)
 
 
-def test_merge_adopts_older_sessions():
+def test_merge_adopts_older_sessions() -> None:
     """A dump shows a session with a join of ours: role, ids and origins come from its flags."""
     table = SessionTable()
     merged = merge_dump(
@@ -133,7 +135,7 @@ def test_merge_adopts_older_sessions():
     assert session.local_ids == {B: 2}
 
 
-def test_merge_learns_what_the_peer_announced():
+def test_merge_learns_what_the_peer_announced() -> None:
     """An older session's joins tell the addresses that were announced, with a port where it is another."""
     table = SessionTable()
     join = Record(is_initial=False, local_port=41000)
@@ -152,7 +154,7 @@ def test_merge_learns_what_the_peer_announced():
     assert session.remotes == (RemoteAddress("10.0.2.2", 0, 1), RemoteAddress("10.0.3.2", 5055, 3))
 
 
-def test_merge_does_not_find_what_was_closed():
+def test_merge_does_not_find_what_was_closed() -> None:
     """A subflow closed on command stays in dumps until the peer has its FIN: it is not there any more."""
     table, session = established()
     table.remove_subflow(session, session.subflows[0])
@@ -165,7 +167,7 @@ def test_merge_does_not_find_what_was_closed():
     assert (session.subflows, again.state, again.local_port) == ([again], SubflowState.OPENING, 0)
 
 
-def test_merge_repairs_after_lost_events():
+def test_merge_repairs_after_lost_events() -> None:
     """The dump completes what was opening, adds what was missed, and reports what it did not see."""
     table, session = established()
     table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
@@ -182,7 +184,7 @@ def test_merge_repairs_after_lost_events():
     ]
 
 
-def test_merge_changes_nothing_when_all_agrees():
+def test_merge_changes_nothing_when_all_agrees() -> None:
     """A dump that agrees with the table is silent."""
     table, session = established()
     merged = merge_dump(table, [Record()], 5.0)
@@ -190,7 +192,7 @@ def test_merge_changes_nothing_when_all_agrees():
     assert len(session.subflows) == 1
 
 
-def test_history_is_bounded():
+def test_history_is_bounded() -> None:
     """The last 32 entries are kept."""
     table, session = established()
     for i in range(40):

@@ -11,12 +11,14 @@ from pm.linux.netlink.mptcp_pm_codec import complete, decode_event, pack_command
 from pm.linux.netlink.mptcp_pm_messages import Command, mptcp_event_msg
 
 v4 = st.ip_addresses(v=4).map(str)
-v6 = st.ip_addresses(v=6).map(lambda a: str(a) if a.ipv4_mapped is None else "fd00::1")
+v6 = st.ip_addresses(v=6).map(lambda a: "fd00::1" if getattr(a, "ipv4_mapped", None) else str(a))
 u8, u16, u32 = st.integers(0, 255), st.integers(0, 65535), st.integers(0, 2**32 - 1)
 
 
 @given(st.tuples(v4, v4) | st.tuples(v6, v6), u32, u8, u16, st.booleans(), u32)
-def test_create_subflow_is_what_pyroute2_packs(ips, token, local_id, port, backup, sequence):
+def test_create_subflow_is_what_pyroute2_packs(
+    ips: tuple[str, str], token: int, local_id: int, port: int, backup: bool, sequence: int
+) -> None:
     """The hot command, packed by struct, equals pyroute2's encoding for any values."""
     local, remote = ips
     n = "6" if ":" in local else "4"
@@ -55,7 +57,16 @@ def test_create_subflow_is_what_pyroute2_packs(ips, token, local_id, port, backu
 
 
 @given(st.tuples(v4, v4) | st.tuples(v6, v6), u32, u8, u8, u16, u16, st.booleans(), u8)
-def test_event_is_read_as_pyroute2_wrote_it(ips, token, local_id, remote_id, sport, dport, backup, error):
+def test_event_is_read_as_pyroute2_wrote_it(
+    ips: tuple[str, str],
+    token: int,
+    local_id: int,
+    remote_id: int,
+    sport: int,
+    dport: int,
+    backup: bool,
+    error: int,
+) -> None:
     """Decoding by hand recovers every field of an event."""
     local, remote = ips
     n = "6" if ":" in local else "4"
@@ -95,7 +106,7 @@ def test_event_is_read_as_pyroute2_wrote_it(ips, token, local_id, remote_id, spo
     )
 
 
-def test_v4_mapped_addresses_become_ipv4_text():
+def test_v4_mapped_addresses_become_ipv4_text() -> None:
     """A dual-stack socket's IPv4 peer reads as IPv4, its socket family stays 6."""
     message = mptcp_event_msg()
     message["cmd"] = EventType.CREATED
@@ -109,6 +120,6 @@ def test_v4_mapped_addresses_become_ipv4_text():
     assert (got.local, got.family, got.server_side) == ("10.0.0.1", 6, True)
 
 
-def test_an_attribute_of_no_length_ends_the_decoding():
+def test_an_attribute_of_no_length_ends_the_decoding() -> None:
     """A message that is not the kernel's cannot hang the service."""
     assert decode_event(bytes(40)).token == 0

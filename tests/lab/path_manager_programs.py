@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The programs of bpf_pm/path_managers at work without the service, and what the pure functions want."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from pm.linux.bpf import libbpf
+from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.bpf.classifier_maps import policy_id
+from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
+from pm.linux.bpf.path_manager_maps import (
+    LOCALS,
+    SOURCE,
+    compiler_flags,
+    local_entry,
+    policy_entries,
+    third_parties_of,
+)
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
+from pm.path_managers.registry import registry
+from pm.policies.model import Policy
+from pm.sessions.history import History
+from pm.sessions.session import Session
+from tests.lab.netns import inside
+from tests.lab.sock_ops import LOG, compiled, link
+from tests.lab.two_hosts import Host, TwoHosts
+from tests.lab.waiting import wait_equal
+
+Pairs = Counter[Pair]
+Load = Callable[..., "PathManagerProgram"]
+"""The fixture ``load``: arguments of PathManagerProgram."""
+
+
+class PathManagerProgram:
+    """The program of a policy, attached to a host's cgroup; closing it detaches it.
+
+    ``room``: sessions that it can claim. Address ids are slots, from 1.
+    """
+
+    def __init__(
+        self, host: Host, policy: Policy, locals_: Sequence[LocalAddress] = (), *, room: int = 0
+    ) -> None:
+        self._host = host
+        self._others = tuple(third_parties_of([policy]))
+        self._object = compiled(SOURCE, tuple(compiler_flags(self._others)))
+        self.maps = {}
+        for name, (_, spec) in self._object.maps.items():
+            limited = spec._replace(max_entries=room) if room and name == "claims" else spec
+            self.maps[name] = libbpf.create_map(name, limited)
+        self.configure(policy, locals_)
+        self._program = self._load(policy)
+        self._link = link(self._program, host.cgroup)
+
+    def configure(self, policy: Policy, locals_: Sequence[LocalAddress]) -> None:
+        entries = policy_entries(policy, self._others)
+        for name, wanted in (("path_parameters", entries.parameters), ("accepted_peers", entries.accepted)):
+            for key, value in wanted.items():
+                libbpf.update(self.maps[name], key, value)
+        for slot in range(LOCALS):
+            self.set_local(slot, locals_[slot] if slot < len(locals_) else None)
+
+    def set_local(self, slot: int, local: LocalAddress | None, *, usable: bool = True) -> None:
+        value = local_entry(local.ip, slot + 1, local if usable else None) if local else bytes(40)
+        libbpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
+
+    def replace(self, policy: Policy) -> None:
+        """Put the program of another policy in its place, as a reload does."""
+        program = self._load(policy)
+        libbpf.update_link(self._link, program)
+        os.close(self._program)
+        self._program = program
+
+    def tokens(self) -> list[int]:
+        """The tokens of the claimed sessions."""
+        return [int(*struct.unpack("=I", key)) for key in libbpf.keys(self.maps["claims"], 4)]
+
+    def sessions(self) -> int:
+        return len(self.tokens())
+
+    def count(self, counter: int) -> int:
+        values = (ctypes.c_uint64 * libbpf.possible_cpus())()
+        libbpf.lookup(self.maps["claim_counters"], ctypes.c_uint32(counter), values)
+        return sum(values)
+
+    def close(self) -> None:
+        if self.maps:
+            for fd in (self._link, self._program, *self.maps.values()):
+                os.close(fd)
+        self.maps.clear()
+
+    def _load(self, policy: Policy) -> int:
+        cookie = inside(self._host.name, netns_cookie)
+        return self._object.load(
+            f"path_manager_{policy_entries(policy, self._others).program}",
+            maps=self.maps,
+            constants={NETNS_COOKIE_PLACEHOLDER: cookie, POLICY_ID_PLACEHOLDER: policy_id(policy.name)},
+            log_file=LOG,
+        )
+
+
+@contextmanager
+def netlink(host: Host) -> Iterator[PathManagerSocket]:
+    """The service's way to a session."""
+    with inside(host.name, PathManagerSocket) as genl:
+        yield genl
+
+
+def local_address(ip: str, *, backup: bool = False) -> LocalAddress:
+    """The address as the service knows it, on either host: link N has 10.N... and fd00:N..."""
+    link = int(re.split("[.:]+", ip)[1])
+    return LocalAddress(ip, 24, link + 1, f"eth{link}", True, backup, "")
+
+
+class Announced(NamedTuple):
+    ip: str
+    port: int = 0
+
+
+class Topology(NamedTuple):
+    locals: tuple[str, ...]  # a "!" at the end: backup
+    server: str = "10.1.0.2"
+    announced: tuple[Announced, ...] = ()
+    family: int = 0
+
+    @property
+    def addresses(self) -> list[LocalAddress]:
+        return [local_address(ip.rstrip("!"), backup=ip.endswith("!")) for ip in self.locals]
+
+
+def v4(ip: str) -> str:
+    return ip.removeprefix("::ffff:")
+
+
+def wanted(
+    policy: Policy,
+    topology: Topology,
+    end: socket.socket,
+    remotes: Sequence[Announced] = (),
+    *,
+    role: Role = Role.CLIENT,
+    deny_join_id0: bool = False,
+) -> Wanted:
+    """What the pure function says of the session of ``end``."""
+    (local, local_port), (remote, remote_port) = end.getsockname()[:2], end.getpeername()[:2]
+    session = Session(
+        token=1,
+        number=1,
+        role=role,
+        deny_join_id0=deny_join_id0,
+        socket_family=6 if end.family == socket.AF_INET6 else 4,
+        local=v4(local),
+        local_port=local_port,
+        remote=v4(remote),
+        remote_port=remote_port,
+        created=0.0,
+        history=History(),
+        subflows=[
+            Subflow(v4(local), local_port, v4(remote), remote_port, Origin.INITIAL, SubflowState.ESTABLISHED)
+        ],
+        remotes=tuple(RemoteAddress(a.ip, a.port, i) for i, a in enumerate(remotes, 1)),
+    )
+    usable = [a for a in topology.addresses if session.socket_family == 6 or a.family == 4]
+    manager = registry()[policy.path_manager.name]
+    result: Wanted = manager.wanted(session, usable, policy.path_manager.parameters)
+    return result
+
+
+def initial_pair(end: socket.socket) -> Pair:
+    return Pair(v4(end.getsockname()[0]), v4(end.getpeername()[0]), end.getpeername()[1])
+
+
+def count(result: Wanted) -> Pairs:
+    return Counter({pair: want.subflows for pair, want in result.items()})
+
+
+def pairs(host: Host) -> Pairs:
+    """The established subflows of a host."""
+    return Counter(Pair(flow.local, flow.remote, flow.remote_port) for flow in host.subflows())
+
+
+def settled(hosts: TwoHosts, client: socket.socket, result: Wanted) -> None:
+    """The client has the subflows, with their backup flags, and asked the kernel for no others."""
+    expected = count(result)
+    wait_equal(lambda: pairs(hosts.client), expected)
+    opened = expected - Counter([initial_pair(client)])
+    initial_changed = result[initial_pair(client)].backup
+    assert hosts.client.counter("BPFReq") == opened.total() + initial_changed
+    assert hosts.client.counter("BPFReqRefused") == hosts.client.counter("BPFReqFailed") == 0
+    assert hosts.server.counter("MPJoinSynBackupRx") == sum(n for p, n in opened.items() if result[p].backup)
+    wait_equal(lambda: hosts.server.counter("MPPrioRx"), initial_changed)
+
+
+def announce(host: Host, announced: Sequence[Announced], *, first: int = 1) -> None:
+    """The host's own path manager announces these addresses, with ids from ``first`` on."""
+    for number, a in enumerate(announced, first):
+        port = ("port", str(a.port)) if a.port else ()
+        host.mptcp("endpoint", "add", a.ip, "id", str(number), "signal", *port)
+
+
+def accept_joins(hosts: TwoHosts) -> None:
+    """The server's own path manager takes what the client opens; the client has a third address."""
+    hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    hosts.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The path-manager socket on the running kernel: refusals in its own words, and lost events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from pm.errors import KernelRefused
+from pm.kernel import EventsLost, EventType
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.linux.netlink.sock_diag import SockDiag
+from pm.sessions.dump_merge import merge_dump
+from pm.sessions.session_table import SessionTable
+from tests.lab.lab import Lab
+from tests.lab.netns import inside
+from tests.lab.waiting import wait_for
+
+
+def events(sock: PathManagerSocket) -> list[Event]:
+    """What waits, decoded."""
+    return [message.decode() for message in sock.read_events()]
+
+
+def test_refusal_carries_the_kernels_words(lab: Lab) -> None:
+    """An unknown token: EINVAL with the extended acknowledgement, for packed and pyroute2's commands."""
+    with inside(lab.netns("client"), PathManagerSocket) as sock:
+        commands: list[Callable[[], None]] = [
+            lambda: sock.create_subflow(1, sock.prepare_subflow("10.0.0.1", 1, "10.0.0.2", 80, backup=False)),
+            lambda: sock.destroy_subflow(1, "10.0.0.1", 1, "10.0.0.2", 80, socket_family=4),
+            lambda: sock.set_backup(1, "10.0.0.1", 1, "10.0.0.2", 80, backup=True),
+            lambda: sock.announce(1, "10.0.0.1", 1),
+            lambda: sock.withdraw(1, 1),
+        ]
+        for command in commands:
+            with pytest.raises(KernelRefused) as refused:
+                command()
+            assert (refused.value.errno_name, refused.value.reason) == ("EINVAL", "invalid token")
+
+
+def test_events_of_a_session(lab: Lab) -> None:
+    """CREATED, ESTABLISHED and CLOSED with token, role and addresses, as ss has them."""
+    lab.server()
+    with inside(lab.netns("client"), PathManagerSocket) as sock:
+        client = lab.client()
+        client.open()
+        ((token, (flow,)),) = lab.subflows().items()
+        created, established = wait_for(lambda: events(sock), "two events", until=lambda got: len(got) == 2)
+        assert (created.type, established.type) == (EventType.CREATED, EventType.ESTABLISHED)
+        for event in (created, established):
+            assert (event.token, event.server_side, event.family) == (token, False, 4)
+            assert (event.local, event.local_port, event.remote, event.remote_port) == flow[:4]
+        client.close()
+        (closed,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CLOSED], "CLOSED")
+        assert closed.token == token
+
+
+def test_server_side_is_told(lab: Lab) -> None:
+    """The server's events say so: the role comes from the kernel."""
+    with inside(lab.netns("server"), PathManagerSocket) as sock:
+        lab.server()
+        lab.client().open()
+        (created,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CREATED], "CREATED")
+        assert created.server_side
+
+
+def test_lost_events_are_noticed_and_the_dump_makes_good(lab: Lab) -> None:
+    """A buffer for a few events, 50 sessions: ENOBUFS is raised, and sock_diag shows all of them."""
+    lab.server()
+    netns = lab.netns("client")
+    small = 4096
+    with inside(netns, lambda: PathManagerSocket(small)) as sock, inside(netns, SockDiag) as diagnosis:
+        lab.client().open(50)
+
+        def drain() -> None:
+            for _ in range(200):
+                list(sock.read_events())
+
+        with pytest.raises(EventsLost):
+            drain()
+        table = SessionTable()
+        merge_dump(table, inside(netns, lambda: list(diagnosis.dump_subflows())), 0.0)
+        assert set(table.by_token) == set(lab.subflows())
+        assert all(s.state == "established" and s.role == "client" for s in table)
