@@ -187,7 +187,7 @@ def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> Polic
     return PolicyEntries(program_of(policy), {_POLICY.pack(key): block}, peers)
 
 
-def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
+def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
     """For bpf_pm/path_manager.c: third parties' path managers, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
@@ -195,8 +195,8 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     return third_party.compiler_flags(
         KIND,
         "THIRD_PARTY_PATH_MANAGERS(X)",
-        [f"X({other.name})" for other in others],
-        others,
+        [f"X({other.name})" for other in third_parties],
+        third_parties,
         built_in=SOURCES / "path_manager_parts/path_managers.h",
         zero_place=PARAMETERS_MAX - 1,
     )
