@@ -13,7 +13,7 @@ from errno import errorcode
 
 from pm.kernel import Event, Found
 from pm.kernel import OfSubflow as SubflowAddress
-from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
+from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
 from pm.sessions.actions import Open
 from pm.sessions.admission import next_retry
 from pm.sessions.history import History, HistoryEvent
@@ -137,7 +137,7 @@ class SessionTable:
             SubflowState.OPENING,
             action.local_id,
             backup=action.backup,
-            socket_family=6 if ":" in action.pair.local else 4,
+            socket_family=family_of(action.pair.local),
         )
         session.subflows.append(subflow)
         session.history.add(now, HistoryEvent.SUBFLOW_OPENING, action.pair)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.tcp_option_layouts import (
     BUILT_IN,
     PARAMETER_BYTES,
@@ -25,6 +25,7 @@ from pm.linux.bpf.tcp_option_layouts import (
     UserTimeoutParameters,
 )
 from pm.linux.bpf.third_party import ThirdParty, gather
+from pm.linux.ip import packed_ip
 from pm.notation import IPNetwork
 from pm.policies.model import Policy
 from pm.policies.tcp_options import InitialWindow, OptionPlugin, Options, TcpOptions

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from pm.errors import KernelRefused
+from pm.linux.ip import ip_bytes, ip_text
 from pm.linux.netlink import framing
-from pm.linux.netlink.ip import ip_bytes, ip_text
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
 

@@ -14,8 +14,8 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple, TypeVar
 
 from pm.errors import KernelRefused
+from pm.linux.ip import ip_bytes, ip_text
 from pm.linux.netlink import framing
-from pm.linux.netlink.ip import ip_bytes, ip_text
 
 T = TypeVar("T")
 SOCK_DIAG_BY_FAMILY = 20

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
 from pm.kernel import Prepared
-from pm.linux.netlink.ip import ip_bytes, ip_bytes_mapped, ip_text
+from pm.linux.ip import ip_bytes, ip_text, packed_ip
 from pm.linux.netlink.mptcp_pm_messages import VERSION, AddressFlag, Command, mptcp_pm_msg
 
 NLM_F_ACK_TLVS = 0x200
@@ -201,7 +201,7 @@ def address(
     if address_id is not None:
         attrs.append(("MPTCP_PM_ADDR_ATTR_ID", address_id))
     if v6:
-        text = socket.inet_ntop(socket.AF_INET6, ip_bytes_mapped(ip))
+        text = socket.inet_ntop(socket.AF_INET6, packed_ip(ip))
         attrs.append(("MPTCP_PM_ADDR_ATTR_ADDR6", text))
     else:
         attrs.append(("MPTCP_PM_ADDR_ATTR_ADDR4", ip))
