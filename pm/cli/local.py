@@ -40,10 +40,11 @@ def check(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     """Print every check of this system. Exit status 3 where a required one fails."""
     from pm.linux.host.probe import probe
+    from pm.linux.netlink.pyroute2_family import find_family
 
     checks = [
         {"name": c.name, "ok": c.ok, "required": c.required, "found": c.found, "remedy": c.remedy}
-        for c in probe()
+        for c in probe(find_family)
     ]
     if options.json:
         print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))

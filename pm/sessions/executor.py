@@ -12,7 +12,7 @@ import structlog
 
 from pm.clock import Clock
 from pm.errors import KernelRefused
-from pm.kernel import Commands, Prepared
+from pm.kernel import Commands, CreateCommand
 from pm.model import Origin
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.history import HistoryEvent
@@ -30,7 +30,7 @@ class Publish(Protocol):
     ) -> None: ...
 
 
-FirstOpens = tuple[tuple[Open, Prepared], ...]
+FirstOpens = tuple[tuple[Open, CreateCommand], ...]
 
 
 class Executor:
@@ -69,7 +69,7 @@ class Executor:
         self._counters[kind] += 1
         return None
 
-    def prepare(self, action: Open) -> Prepared:
+    def prepare(self, action: Open) -> CreateCommand:
         """The command of ``action``, to be armed or sent."""
         pair = action.pair
         return self._commands.prepare_subflow(
