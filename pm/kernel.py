@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the service needs of the kernel, as Protocols: ``pm.linux`` implements them.
+"""What the service needs of the kernel: records that ``pm.linux`` fills, and Protocols that it implements.
 
-IP addresses are canonical text; ``family`` and ``socket_family`` are 4 or 6, that of the socket
-also where its addresses are v4-mapped (their text is IPv4 then).
+IP addresses are canonical text and ports are in host order. ``family`` and ``socket_family`` are 4 or 6;
+they are the socket's, thus 6 also for v4-mapped addresses, whose text is IPv4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from enum import IntEnum
+from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum, IntFlag
 from typing import NamedTuple, Protocol
 
 from pm.errors import KernelRefused
@@ -30,141 +30,253 @@ class EventType(IntEnum):
     LISTENER_CLOSED = 16
 
 
+class TcpState(IntEnum):
+    """include/net/tcp_states.h."""
+
+    ESTABLISHED = 1
+    SYN_SENT = 2
+    SYN_RECV = 3
+    FIN_WAIT1 = 4
+    FIN_WAIT2 = 5
+    TIME_WAIT = 6
+    CLOSE = 7
+    CLOSE_WAIT = 8
+    LAST_ACK = 9
+    LISTEN = 10
+    CLOSING = 11
+    NEW_SYN_RECV = 12
+
+
+class UlpFlag(IntFlag):
+    """MPTCP_SUBFLOW_FLAG_*: REM is what the peer did, LOC what this end did.
+
+    MCAP_LOC on a subflow: this end sent the MP_CAPABLE SYN, it is the session's client. JOIN_LOC: this
+    end asked for the join. Without any of the four the subflow fell back to TCP.
+    """
+
+    MCAP_REM = 1 << 0
+    MCAP_LOC = 1 << 1
+    JOIN_REM = 1 << 2
+    JOIN_LOC = 1 << 3
+    BACKUP_REM = 1 << 4
+    BACKUP_LOC = 1 << 5
+    FULLY_ESTABLISHED = 1 << 6
+    CONNECTED = 1 << 7
+    MAP_VALID = 1 << 8
+
+
+# Plain integers: operations on an IntFlag take about a microsecond each, and a dump has many subflows.
+_JOINED = int(UlpFlag.JOIN_LOC | UlpFlag.JOIN_REM)
+_OPENED_HERE = int(UlpFlag.MCAP_LOC | UlpFlag.JOIN_LOC)
+_FULLY_ESTABLISHED = int(UlpFlag.FULLY_ESTABLISHED)
+_BACKUP, _PEER_BACKUP = int(UlpFlag.BACKUP_LOC), int(UlpFlag.BACKUP_REM)
+_OPENING_STATES = (TcpState.SYN_SENT, TcpState.SYN_RECV)
+CLOSING_STATES = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.LAST_ACK, TcpState.CLOSING)
+
+
 class EventsLost(Exception):
     """The kernel dropped events (ENOBUFS): dump and compare."""
 
 
-class OfSubflow(Protocol):
-    """Which subflow of which session."""
-
-    @property
-    def token(self) -> int: ...
-    @property
-    def local(self) -> str: ...
-    @property
-    def local_port(self) -> int: ...
-    @property
-    def remote(self) -> str: ...
-    @property
-    def remote_port(self) -> int: ...
-    @property
-    def local_id(self) -> int: ...
-    @property
-    def remote_id(self) -> int: ...
-
-
-class Event(OfSubflow, Protocol):
+class MptcpEvent(NamedTuple):
     """One event of the group mptcp_pm_events. Fields that its type does not carry are 0 or "".
 
-    ``error`` is an errno, ``reset_reason`` that of MP_TCPRST (RFC 8684, section 3.6) or -1.
+    ``type`` is an EventType or a number that this version does not know. ``error`` is an errno, and
+    ``reset_reason`` that of MP_TCPRST (RFC 8684, section 3.6) or -1.
     """
 
-    @property
-    def type(self) -> int: ...
-    @property
-    def family(self) -> int: ...
-    @property
-    def backup(self) -> bool: ...
-    @property
-    def error(self) -> int: ...
-    @property
-    def reset_reason(self) -> int: ...
-    @property
-    def server_side(self) -> bool: ...
-    @property
-    def deny_join_id0(self) -> bool: ...
+    type: int
+    token: int
+    family: int
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    local_id: int
+    remote_id: int
+    backup: bool
+    error: int
+    reset_reason: int
+    server_side: bool
+    deny_join_id0: bool
 
 
-class Message(Protocol):
+class RawEvent(NamedTuple):
     """An event as it came. Decoding waits until somebody needs it.
 
-    ``outcomes`` is what became of the commands armed for it, one by one, and ``took_s`` the time
-    from reading the event to having sent them; None and 0 where nothing was armed.
+    ``outcomes`` tells for each of the commands that were armed for this event whether the kernel
+    refused it, and ``took_s`` is the time from reading the event to having sent them, in seconds;
+    they are None and 0 where nothing was armed.
     """
 
-    @property
-    def type(self) -> int: ...
-    @property
-    def outcomes(self) -> Sequence[KernelRefused | None] | None: ...
-    @property
-    def took_s(self) -> float: ...
-    def decode(self) -> Event: ...
+    type: int
+    data: bytes
+    decoder: Callable[[bytes], MptcpEvent]
+    outcomes: Sequence[KernelRefused | None] | None = None
+    took_s: float = 0.0
+
+    def decode(self) -> MptcpEvent:
+        return self.decoder(self.data)
 
 
-class Found(OfSubflow, Protocol):
-    """One subflow of a sock_diag dump. ``opened_here``: this end sent its SYN."""
+class SubflowRecord(NamedTuple):
+    """One TCP subflow of a sock_diag dump. v4-mapped addresses are IPv4 text.
+
+    ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers; ``ifindex`` is the interface
+    the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
+    """
+
+    token: int
+    remote_token: int
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    socket_family: int
+    state: int
+    flags: int
+    local_id: int
+    remote_id: int
+    cookie: int
+    cgroup_id: int
+    ifindex: int
 
     @property
-    def socket_family(self) -> int: ...
-    @property
-    def cgroup_id(self) -> int: ...
-    @property
-    def is_initial(self) -> bool: ...
-    @property
-    def is_established(self) -> bool: ...
-    @property
-    def is_closing(self) -> bool: ...
-    @property
-    def is_fully_established(self) -> bool: ...
-    @property
-    def opened_here(self) -> bool: ...
-    @property
-    def backup(self) -> bool: ...
-    @property
-    def peer_backup(self) -> bool: ...
-
-
-class SessionFigures(Protocol):
-    """A session as sock_diag knows it by its token."""
+    def is_initial(self) -> bool:
+        return not self.flags & _JOINED
 
     @property
-    def cgroup_id(self) -> int: ...
+    def is_established(self) -> bool:
+        """The TCP handshake is over; the subflow may be closing already."""
+        return self.state not in _OPENING_STATES
+
+    @property
+    def is_closing(self) -> bool:
+        """This end has closed it; its FIN may be on the way for minutes where a link is down."""
+        return self.state in CLOSING_STATES
+
+    @property
+    def is_fully_established(self) -> bool:
+        """The MPTCP handshake is over as well (RFC 8684, sections 3.1 and 3.2)."""
+        return bool(self.flags & _FULLY_ESTABLISHED)
+
+    @property
+    def opened_here(self) -> bool:
+        """This end sent its SYN."""
+        return bool(self.flags & _OPENED_HERE)
+
+    @property
+    def backup(self) -> bool:
+        return bool(self.flags & _BACKUP)
+
+    @property
+    def peer_backup(self) -> bool:
+        return bool(self.flags & _PEER_BACKUP)
 
 
-class Prepared(NamedTuple):
-    """A command but for the token: what comes before it, and after."""
+# Either says which subflow of which session: token, local, local_port, remote, remote_port and both ids.
+SubflowAddress = MptcpEvent | SubflowRecord
+
+
+class SessionInfo(NamedTuple):
+    """struct mptcp_info of a session, and whose it is.
+
+    ``extra_subflows`` leaves the initial one out. Linux before 6.5 does not count: ``counted`` is false and
+    the counters are 0, thus those of the subflows have to do.
+    """
+
+    token: int
+    state: int
+    uid: int
+    inode: int
+    cgroup_id: int
+    fallback: bool
+    extra_subflows: int
+    addresses_announced: int
+    addresses_accepted: int
+    counted: bool
+    retransmits: int
+    bytes_retransmitted: int
+    bytes_sent: int
+    bytes_received: int
+    bytes_acked: int
+
+
+class CreateCommand(NamedTuple):
+    """The bytes of a SUBFLOW_CREATE that come before the session's token, and those after it."""
 
     head: bytes
     tail: bytes
 
 
 class Commands(Protocol):
-    """The events of every session and the commands on one; commands raise KernelRefused."""
+    """The events of every session, and the commands on one.
 
-    def fileno(self) -> int: ...
-    def read_events(self, limit: int) -> Iterable[Message]: ...
+    A command returns when the kernel has executed it, which usually takes less than 0.1 ms. It raises
+    KernelRefused with the kernel's errno and its extended acknowledgement: EINVAL for an unknown token
+    and for a session of the kernel's own path manager. Port numbers are those of one subflow.
+    """
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when events wait."""
+
+    def read_events(self, limit: int) -> Iterable[RawEvent]:
+        """Events that wait, at most ``limit``; never blocks. Raises EventsLost where some were dropped."""
+
     def prepare_subflow(
         self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> Prepared:
-        """The command that opens such a subflow on any session, for ``create_subflow``."""
+    ) -> CreateCommand:
+        """The command that opens such a subflow on any session, from a source port that the kernel chooses.
 
-    def create_subflow(self, token: int, prepared: Prepared) -> None: ...
-    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
-        """Have these sent the moment the session's ESTABLISHED is read."""
+        ``local_id`` is 0 to 255. Nothing is sent. Raises OSError for text that is not an address.
+        """
+
+    def create_subflow(self, token: int, command: CreateCommand) -> None:
+        """Start a subflow. SUB_ESTABLISHED or SUB_CLOSED tells how it went. Raises KernelRefused."""
+
+    def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
+        """Have these sent the moment the session's ESTABLISHED is read; ``RawEvent.outcomes`` tells more."""
 
     def disarm(self, token: int | None = None) -> None:
-        """Forget what is armed for a session; for all without ``token``."""
+        """Forget what is armed for a session, or for all of them; no error where nothing is."""
 
     def destroy_subflow(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
-    ) -> None: ...
+    ) -> None:
+        """Reset one subflow. ``socket_family`` 6 with IPv4 addresses names a v4-mapped one.
+
+        Raises KernelRefused, with ESRCH where there is no such subflow.
+        """
+
     def set_backup(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, backup: bool
-    ) -> None: ...
-    def announce(self, token: int, ip: str, local_id: int) -> None: ...
-    def withdraw(self, token: int, local_id: int) -> None: ...
+    ) -> None:
+        """Set a subflow's backup flag here and, with MP_PRIO, at the peer. Raises KernelRefused."""
+
+    def announce(self, token: int, ip: str, local_id: int) -> None:
+        """Send ADD_ADDR for a local address; ``local_id`` is 1 to 255. Raises KernelRefused."""
+
+    def withdraw(self, token: int, local_id: int) -> None:
+        """Send RM_ADDR for an id that was announced or used, 1 to 255. Raises KernelRefused."""
 
 
 class Diagnosis(Protocol):
-    """Questions to sock_diag."""
+    """Questions to sock_diag. The answers come at once; each question raises KernelRefused."""
 
-    def session_infos(self, tokens: Sequence[int]) -> Sequence[SessionFigures | None]:
+    def session_infos(self, tokens: Sequence[int]) -> Sequence[SessionInfo | None]:
         """One answer per local token, in order; None where there is no such session."""
 
     def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
-        """Payload sent and received; 0 where the session is gone."""
+        """Bytes of payload sent and received; 0 where the session is gone.
 
-    def dump_subflows(self) -> Iterable[Found]: ...
-    def subflow_exists(self, subflow: Subflow) -> bool: ...
-    def find_subflow(self, subflow: Subflow) -> Found | None:
-        """The socket of a subflow, by its 4-tuple."""
+        ``subflows`` are the session's: before Linux 6.5 only they count, and only those that live.
+        """
+
+    def dump_subflows(self) -> Iterable[SubflowRecord]:
+        """All subflows of this network namespace. One can be missing or come twice: the last is the truth."""
+
+    def subflow_exists(self, subflow: Subflow) -> bool:
+        """Whether there is a socket with the 4-tuple, in any state but LISTEN and TIME_WAIT."""
+
+    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
+        """The socket of a subflow, by its 4-tuple; None where it is gone, or is not an MPTCP subflow."""

@@ -116,6 +116,7 @@ Size = Annotated[int, Notation("a size (`512B`, `64KiB`, `10MB`)", _pattern(_BYT
 
 _IDENTIFIER = r"[A-Za-z][A-Za-z0-9_]{0,31}"
 
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -160,6 +161,26 @@ def parse_network(text: object) -> IPNetwork:
     if str(network.network_address) != str(ipaddress.ip_interface(text).ip):
         raise ValueError(f"{text!r} has bits set beyond its prefix: write `{network}`")
     return network
+
+
+def parse_listen(text: str, *, lowest_port: int = 1) -> tuple[IPAddress, int]:
+    """Parse ``127.0.0.1:8642`` or ``[::1]:8642`` into address and port. Raises ValueError.
+
+    ``lowest_port`` 0 admits the port 0, for which the kernel chooses a free one.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", text)
+    try:
+        if not match:
+            raise ValueError
+        address = ipaddress.ip_address(match[1] or match[2])
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an IP address and port: write `127.0.0.1:8642` or `[::1]:8642`"
+        ) from None
+    port = int(match[3])
+    if not lowest_port <= port <= 65535:
+        raise ValueError(f"port {port} does not exist: use one from 1 to 65535")
+    return address, port
 
 
 def check_identifier(text: str) -> None:

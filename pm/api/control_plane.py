@@ -13,7 +13,7 @@ from pm import __version__
 from pm.api.control import ServiceState, Status
 from pm.api.events import Broadcast, EventReader
 from pm.linux.netlink.addresses import AddressMonitor
-from pm.linux.netlink.inet_diag import SubflowStats
+from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress, Pair, Subflow
 from pm.policies.model import Policy

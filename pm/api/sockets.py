@@ -15,6 +15,7 @@ from pathlib import Path
 from pm.config.model import Tls
 from pm.errors import PmError
 from pm.log import get_logger
+from pm.notation import parse_listen
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
@@ -115,8 +116,12 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
 
 
 def host_and_port(listen: str) -> tuple[str, int]:
-    """``127.0.0.1:8642`` or ``[::1]:8642``. Raises PmError."""
-    host, colon, port = listen.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdecimal() and int(port) < 2**16):
-        raise PmError(f"`api.tcp.listen` is {listen!r}", "write an address and a port, `127.0.0.1:8642`")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    """Address and port of ``api.tcp.listen``; port 0, which no configuration has, is any free one.
+
+    Raises PmError for text that is not an address and a port.
+    """
+    try:
+        address, port = parse_listen(listen, lowest_port=0)
+    except ValueError as e:
+        raise PmError(f"`api.tcp.listen`: {e}") from e
+    return str(address), port

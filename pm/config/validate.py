@@ -15,12 +15,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from pm.config.checks import parse_listen
 from pm.config.document import Document, Loc
 from pm.config.model import Config
 from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
 from pm.errors import ConfigError
+from pm.notation import parse_listen
 
 
 def validate(document: Document) -> Config:

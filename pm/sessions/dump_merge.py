@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from pm.kernel import Found
+from pm.kernel import SubflowRecord
 from pm.model import Pair, Role, Subflow, SubflowState
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
@@ -21,13 +21,13 @@ class Merged(NamedTuple):
     subflows_missing: list[tuple[Session, Subflow]]
 
 
-def merge_dump(table: SessionTable, found: Iterable[Found], now: float) -> Merged:
+def merge_dump(table: SessionTable, found: Iterable[SubflowRecord], now: float) -> Merged:
     """Make the table agree with a dump: at the service's start and after lost events.
 
     A dump of a busy host can miss a socket, so what it does not show is returned, not removed:
     the caller asks the kernel about each of these before it calls ``close`` or ``remove_subflow``.
     """
-    groups: dict[int, list[Found]] = {}
+    groups: dict[int, list[SubflowRecord]] = {}
     for record in found:
         groups.setdefault(record.token, []).append(record)
     merged = Merged([], [], [])
@@ -41,7 +41,7 @@ def merge_dump(table: SessionTable, found: Iterable[Found], now: float) -> Merge
     return merged
 
 
-def _adopt(table: SessionTable, records: list[Found], now: float) -> Session:
+def _adopt(table: SessionTable, records: list[SubflowRecord], now: float) -> Session:
     """A session older than the service, from its subflows."""
     first = next((r for r in records if r.is_initial), records[0])
     session = table.add(
@@ -57,7 +57,9 @@ def _adopt(table: SessionTable, records: list[Found], now: float) -> Session:
     return session
 
 
-def _update(table: SessionTable, session: Session, records: list[Found], now: float, merged: Merged) -> bool:
+def _update(
+    table: SessionTable, session: Session, records: list[SubflowRecord], now: float, merged: Merged
+) -> bool:
     changed = False
     session.cgroup_id = session.cgroup_id or records[0].cgroup_id
     if session.state is SessionState.CREATED and any(
@@ -88,13 +90,13 @@ def _update(table: SessionTable, session: Session, records: list[Found], now: fl
     return changed
 
 
-def _opening(subflows: Iterable[Subflow], record: Found) -> Subflow | None:
+def _opening(subflows: Iterable[Subflow], record: SubflowRecord) -> Subflow | None:
     """One that this end opens on the record's pair, without a source port yet."""
     pair = Pair(record.local, record.remote, record.remote_port)
     return next((s for s in subflows if s.state is SubflowState.OPENING and s.pair == pair), None)
 
 
-def _add_subflow(session: Session, record: Found, now: float) -> Subflow:
+def _add_subflow(session: Session, record: SubflowRecord, now: float) -> Subflow:
     subflow = Subflow(
         record.local,
         record.local_port,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pm.clock import Clock
 from pm.errors import KernelRefused
-from pm.kernel import Commands, Prepared
+from pm.kernel import Commands, CreateCommand
 from pm.log import get_logger
 from pm.model import Origin
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
@@ -29,7 +29,7 @@ class Publish(Protocol):
     ) -> None: ...
 
 
-FirstOpens = tuple[tuple[Open, Prepared], ...]
+FirstOpens = tuple[tuple[Open, CreateCommand], ...]
 
 
 class Executor:
@@ -68,7 +68,7 @@ class Executor:
         self._counters[kind] += 1
         return None
 
-    def prepare(self, action: Open) -> Prepared:
+    def prepare(self, action: Open) -> CreateCommand:
         """The command of ``action``, to be armed or sent."""
         pair = action.pair
         return self._commands.prepare_subflow(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from pm.clock import Scheduler, Timer
-from pm.kernel import Commands, Event
+from pm.kernel import Commands, MptcpEvent
 from pm.model import SubflowState
 from pm.policies.model import Policy
 from pm.sessions.actions import Open
@@ -32,7 +32,7 @@ class Classify(Protocol):
 class PendingSession(NamedTuple):
     """CREATED was received; the session is not in the table yet. ``time`` is seconds since the epoch."""
 
-    event: Event
+    event: MptcpEvent
     time: float
     policy: Policy | None
 
@@ -58,7 +58,7 @@ class FirstSubflows:
         self._remembered: dict[SessionKind, FirstOpens] = {}
         self._timer: Timer | None = None
 
-    def expect(self, event: Event, now: float) -> None:
+    def expect(self, event: MptcpEvent, now: float) -> None:
         """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
         policy = self.classify(event)
         if policy and (opens := self._remembered.get(_kind_of(event, policy))):
@@ -68,7 +68,7 @@ class FirstSubflows:
         if self._timer is None:
             self._timer = self._scheduler.call_later(ADMIT_DELAY_S, self.admit_all)
 
-    def classify(self, event: Event) -> Policy | None:
+    def classify(self, event: MptcpEvent) -> Policy | None:
         return self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
 
     def admit(self, token: int) -> None:
@@ -83,10 +83,10 @@ class FirstSubflows:
             self.admit(token)
 
     def take_armed(self, token: int) -> FirstOpens | None:
-        """What was armed for a session that is established now; its Message has the outcomes."""
+        """What was armed for a session that is established now; its RawEvent has the outcomes."""
         return self._armed.pop(token, None)
 
-    def remember(self, event: Event, session: Session, policy: Policy) -> None:
+    def remember(self, event: MptcpEvent, session: Session, policy: Policy) -> None:
         """Keep what a session opened that had nothing yet, for the next ones of its kind."""
         opens = [
             Open(s.pair, s.local_id, s.backup, policy.path_manager.name)
@@ -118,7 +118,7 @@ class FirstSubflows:
             self._timer = None
 
 
-def _kind_of(event: Event, policy: Policy) -> SessionKind:
+def _kind_of(event: MptcpEvent, policy: Policy) -> SessionKind:
     return (
         policy.name,
         event.family,

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pm.clock import Clock
-from pm.kernel import Commands, Diagnosis, Event, EventsLost, EventType, Message
+from pm.kernel import Commands, Diagnosis, EventsLost, EventType, MptcpEvent, RawEvent
 from pm.log import get_logger
 from pm.model import LocalAddress, Origin, RemoteAddress, Subflow
 from pm.path_managers.base import PathManager
@@ -109,7 +109,7 @@ class Reconciler:
 
     # Events
 
-    def _apply(self, message: Message) -> None:
+    def _apply(self, message: RawEvent) -> None:
         """One event of the kernel, and the commands that follow from it."""
         now, kind = self._clock.time(), message.type
         self._counters["events"] += 1
@@ -134,7 +134,7 @@ class Reconciler:
         self._assignment.assign(session, pending.policy)
         self._publish(pending.time, "session", "created", session, {})
 
-    def _established(self, message: Message, now: float) -> None:
+    def _established(self, message: RawEvent, now: float) -> None:
         """ESTABLISHED: the kernel takes commands on this session from now on, and had those armed."""
         event, first_subflows = message.decode(), self._first_subflows
         first_subflows.admit(event.token)
@@ -156,7 +156,7 @@ class Reconciler:
             self._assignment.find_cgroup_later(session.token)
         self._publish(now, "session", "established", session, {})
 
-    def _changed(self, session: Session, event: Event, now: float) -> bool:
+    def _changed(self, session: Session, event: MptcpEvent, now: float) -> bool:
         """Note what an event says of a session; whether its plan may be another now."""
         match event.type:
             case EventType.SUB_ESTABLISHED:
@@ -178,7 +178,7 @@ class Reconciler:
                 return False
         return True
 
-    def _subflow_established(self, session: Session, event: Event, now: float) -> bool:
+    def _subflow_established(self, session: Session, event: MptcpEvent, now: float) -> bool:
         table = self._table
         subflow = table.subflow_established(session, event, now)
         if self._behind.open_subflows and subflow.origin is Origin.PEER:
@@ -187,7 +187,7 @@ class Reconciler:
         self._publish(now, "subflow", "established", session, detail)
         return not (subflow.origin is Origin.PEER and self._refused(session, subflow))
 
-    def _subflow_closed(self, session: Session, event: Event, now: float) -> None:
+    def _subflow_closed(self, session: Session, event: MptcpEvent, now: float) -> None:
         subflow = self._table.subflow_closed(session, event, now, self._clock.monotonic())
         if subflow:
             self._counters["subflows_lost"] += 1

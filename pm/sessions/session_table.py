@@ -11,9 +11,8 @@ import os
 from collections.abc import Iterator
 from errno import errorcode
 
-from pm.kernel import Event, Found
-from pm.kernel import OfSubflow as SubflowAddress
-from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
+from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
+from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
 from pm.sessions.actions import Open
 from pm.sessions.admission import next_retry
 from pm.sessions.history import History, HistoryEvent
@@ -46,7 +45,7 @@ class SessionTable:
     def get(self, token: int) -> Session | None:
         return self.by_token.get(token)
 
-    def create(self, event: Event, now: float) -> Session:
+    def create(self, event: MptcpEvent, now: float) -> Session:
         """MPTCP_EVENT_CREATED, or ESTABLISHED of a session whose creation was not seen."""
         known = self.by_token.get(event.token)
         if known:  # a dump was faster
@@ -90,7 +89,7 @@ class SessionTable:
         self.by_token[initial.token] = session
         return session
 
-    def establish(self, event: Event, now: float) -> Session:
+    def establish(self, event: MptcpEvent, now: float) -> Session:
         """MPTCP_EVENT_ESTABLISHED."""
         session = self.create(event, now)
         if session.state is SessionState.CREATED:
@@ -137,13 +136,13 @@ class SessionTable:
             SubflowState.OPENING,
             action.local_id,
             backup=action.backup,
-            socket_family=6 if ":" in action.pair.local else 4,
+            socket_family=family_of(action.pair.local),
         )
         session.subflows.append(subflow)
         session.history.add(now, HistoryEvent.SUBFLOW_OPENING, action.pair)
         return subflow
 
-    def subflow_established(self, session: Session, event: Event, now: float) -> Subflow:
+    def subflow_established(self, session: Session, event: MptcpEvent, now: float) -> Subflow:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
         if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
             self.mark_established(session, now)
@@ -173,14 +172,14 @@ class SessionTable:
         session.history.add(now, HistoryEvent.SUBFLOW_ESTABLISHED, subflow.pair)
         return subflow
 
-    def identify(self, session: Session, subflow: Subflow, found: Found | None, now: float) -> None:
+    def identify(self, session: Session, subflow: Subflow, found: SubflowRecord | None, now: float) -> None:
         """Set the origin of a subflow first seen in an event, by its socket (None: it is gone)."""
         if found:
             subflow.origin = origin_of(found)
             subflow.backup = found.backup
             self.learn_remote(session, found, now)
 
-    def learn_remote(self, session: Session, record: Found, now: float) -> None:
+    def learn_remote(self, session: Session, record: SubflowRecord, now: float) -> None:
         """A subflow opened by this end implies that the peer announced its remote address before the service
         started.
         """
@@ -192,7 +191,7 @@ class SessionTable:
         self.remote_announced(session, RemoteAddress(record.remote, port, record.remote_id), now)
 
     def subflow_closed(
-        self, session: Session, event: Event, now: float, now_monotonic: float
+        self, session: Session, event: MptcpEvent, now: float, now_monotonic: float
     ) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
         subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
@@ -224,7 +223,7 @@ class SessionTable:
         # By identity: subflows that are still opening look alike.
         session.subflows = [s for s in session.subflows if s is not subflow]
 
-    def priority_changed(self, session: Session, event: Event, now: float) -> None:
+    def priority_changed(self, session: Session, event: MptcpEvent, now: float) -> None:
         """MPTCP_EVENT_SUB_PRIORITY: the peer's MP_PRIO."""
         subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
         if subflow:
@@ -256,7 +255,7 @@ def find_subflow(
     return None
 
 
-def origin_of(record: Found) -> Origin:
+def origin_of(record: SubflowRecord) -> Origin:
     """Who opened a subflow, by its socket."""
     if record.is_initial:
         return Origin.INITIAL

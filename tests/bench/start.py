@@ -20,7 +20,7 @@ SIZES = ((10, 100), (1, 100), (100, 100), (10, 10), (10, 1000))
 TARGET = SIZES[0]
 # The libraries that `run` uses, and the classifier.
 BASELINE = """
-import aiohttp.web, asyncinotify, prometheus_client, pydantic, pyroute2, structlog, yaml
+import aiohttp.web, asyncinotify, prometheus_client, pydantic, structlog, yaml
 from pathlib import Path
 from pm.linux.bpf.compiler import compile_source
 compile_source(Path("bpf_pm/classify.c").resolve(), [])

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from pm.errors import KernelRefused
-from pm.kernel import EventsLost, EventType
+from pm.kernel import EventsLost, EventType, MptcpEvent
+from pm.linux.netlink import pyroute2_family
+from pm.linux.netlink.generic_netlink import find_family
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
-from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, Command
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session_table import SessionTable
@@ -19,13 +21,13 @@ from tests.lab.netns import inside
 from tests.lab.waiting import wait_for
 
 
-def events(sock: PathManagerSocket) -> list[Event]:
+def events(sock: PathManagerSocket) -> list[MptcpEvent]:
     """What waits, decoded."""
     return [message.decode() for message in sock.read_events()]
 
 
 def test_refusal_carries_the_kernels_words(lab: Lab) -> None:
-    """An unknown token: EINVAL with the extended acknowledgement, for packed and pyroute2's commands."""
+    """An unknown token: EINVAL with the extended acknowledgement, for every command."""
     with inside(lab.netns("client"), PathManagerSocket) as sock:
         commands: list[Callable[[], None]] = [
             lambda: sock.create_subflow(1, sock.prepare_subflow("10.0.0.1", 1, "10.0.0.2", 80, backup=False)),
@@ -38,6 +40,17 @@ def test_refusal_carries_the_kernels_words(lab: Lab) -> None:
             with pytest.raises(KernelRefused) as refused:
                 command()
             assert (refused.value.errno_name, refused.value.reason) == ("EINVAL", "invalid token")
+
+
+def test_the_family_is_what_pyroute2_finds() -> None:
+    """Id, commands and groups agree, and so does the error for a family that does not exist."""
+    family = find_family(FAMILY)
+    assert set(Command) <= family.commands
+    assert EVENT_GROUP in family.groups
+    assert pyroute2_family.find_family(FAMILY) == family
+    for find in (find_family, pyroute2_family.find_family):
+        with pytest.raises(FileNotFoundError):
+            find("nonesuch")
 
 
 def test_events_of_a_session(lab: Lab) -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from pm.errors import KernelRefused
-from pm.linux.netlink import inet_diag
-from pm.linux.netlink.inet_diag import SubflowRecord, SubflowStats, TcpState
+from pm.kernel import SubflowRecord, TcpState
+from pm.linux.netlink.inet_diag_answers import SubflowStats
+from pm.linux.netlink.inet_diag_requests import IPPROTO_MPTCP
 from pm.linux.netlink.sock_diag import SockDiag, can_diagnose
 from pm.model import Origin, Subflow, SubflowState
 from tests.lab.lab import Lab
@@ -215,7 +216,7 @@ def test_a_connection_attempt_is_a_subflow_that_is_not_established(lab: Lab) -> 
     """A SYN without an answer shows up in SYN_SENT with the client's flags."""
 
     def attempt(diag: SockDiag) -> list[SubflowRecord]:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, inet_diag.IPPROTO_MPTCP) as sock:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as sock:
             sock.setblocking(False)
             sock.connect_ex(("10.77.1.99", 5000))
             return list(diag.dump_subflows())
@@ -237,7 +238,7 @@ def test_a_socket_bound_to_an_interface_needs_its_index(lab: Lab) -> None:
     def connect(diag: SockDiag) -> list[bool]:
         answers = []
         for device in (b"", b"eth0"):
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM, inet_diag.IPPROTO_MPTCP) as sock:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as sock:
                 if device:
                     sock.setsockopt(socket.SOL_SOCKET, SO_BINDTODEVICE, device)
                 sock.connect((lab.address("server", 1), 5000))
@@ -307,7 +308,7 @@ def test_a_refused_look_up_leaves_the_next_ones_right(lab: Lab) -> None:
 def test_tcp_and_mptcp_can_be_diagnosed() -> None:
     """The running kernel has both modules; a protocol that nobody diagnoses is told apart."""
     assert can_diagnose(socket.IPPROTO_TCP)
-    assert can_diagnose(inet_diag.IPPROTO_MPTCP)
+    assert can_diagnose(IPPROTO_MPTCP)
     assert not can_diagnose(socket.IPPROTO_EGP)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.kernel import MptcpEvent, SubflowRecord, TcpState, UlpFlag
 from pm.model import LocalAddress, Origin, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.registry import registry
@@ -71,7 +71,49 @@ def subflow(
     return Subflow(local, local_port, remote, REMOTE_PORT, origin, state, **fields)
 
 
-def event(kind: int, **fields: Any) -> Event:
+def record(
+    *,
+    is_initial: bool = True,
+    is_established: bool = True,
+    is_closing: bool = False,
+    is_fully_established: bool = True,
+    opened_here: bool = True,
+    backup: bool = False,
+    peer_backup: bool = False,
+    **fields: Any,
+) -> SubflowRecord:
+    """A subflow as a dump shows it: by default the established initial one of ``session()``."""
+    state = TcpState.ESTABLISHED if is_established else TcpState.SYN_SENT
+    if opened_here:
+        flags = UlpFlag.MCAP_LOC if is_initial else UlpFlag.JOIN_LOC
+    else:
+        flags = UlpFlag.MCAP_REM if is_initial else UlpFlag.JOIN_REM
+    for flag, wanted in (
+        (UlpFlag.FULLY_ESTABLISHED, is_fully_established),
+        (UlpFlag.BACKUP_LOC, backup),
+        (UlpFlag.BACKUP_REM, peer_backup),
+    ):
+        flags |= flag if wanted else UlpFlag(0)
+    values: dict[str, Any] = {
+        "token": 0x1234,
+        "remote_token": 0,
+        "local": "10.0.1.1",
+        "local_port": 40000,
+        "remote": REMOTE,
+        "remote_port": REMOTE_PORT,
+        "socket_family": 4,
+        "state": int(TcpState.FIN_WAIT1 if is_closing else state),
+        "flags": int(flags),
+        "local_id": 0,
+        "remote_id": 0,
+        "cookie": 0,
+        "cgroup_id": 77,
+        "ifindex": 0,
+    }
+    return SubflowRecord(**(values | fields))
+
+
+def event(kind: int, **fields: Any) -> MptcpEvent:
     values: dict[str, Any] = {
         "type": kind,
         "token": 0x1234,
@@ -88,4 +130,4 @@ def event(kind: int, **fields: Any) -> Event:
         "server_side": False,
         "deny_join_id0": False,
     }
-    return Event(**(values | fields))
+    return MptcpEvent(**(values | fields))

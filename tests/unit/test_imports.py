@@ -74,7 +74,9 @@ def test_pure_modules_do_no_io() -> None:
 
 @pytest.mark.parametrize("fmt", ["json", "text"])
 def test_the_service_loads_neither_llvm_nor_the_validator(fmt: str) -> None:
-    """bcc, pydantic and YAML live in short-lived children, rich and pygments in the CLI."""
+    """bcc, pydantic and YAML live in short-lived children, rich and pygments in the CLI, pyroute2 in the
+    doctor (10 MiB).
+    """
     code = f"""
 import sys
 import pm.service
@@ -90,7 +92,7 @@ print(*sys.modules)
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "structlog" in loaded
-    assert not {"bcc", "pydantic", "yaml", "rich", "pygments"} & set(loaded)
+    assert not {"bcc", "pydantic", "pyroute2", "yaml", "rich", "pygments"} & set(loaded)
 
 
 def test_rich_can_be_loaded_after_the_logger() -> None:

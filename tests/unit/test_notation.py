@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Durations and sizes as text."""
+"""Durations, sizes and listening addresses as text."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from typing import Annotated, get_args
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pm.notation import Duration, Size, format_duration, format_size, parse_duration, parse_size
+from pm.notation import Duration, Size, format_duration, format_size, parse_duration, parse_listen, parse_size
 
 
 @pytest.mark.parametrize(
@@ -129,3 +130,11 @@ def test_holding_the_types_does_not_load_pydantic() -> None:
     modules = "{'pydantic', 'yaml'}.isdisjoint(sys.modules)"
     code = f"import sys, pm.notation, pm.config.model; sys.exit(not {modules})"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_free_port_is_asked_for_on_purpose() -> None:
+    """Port 0 is refused unless the caller admits it; an IPv6 address comes without its brackets."""
+    assert parse_listen("[::1]:8642") == (ip_address("::1"), 8642)
+    assert parse_listen("127.0.0.1:0", lowest_port=0) == (ip_address("127.0.0.1"), 0)
+    with pytest.raises(ValueError, match="port 0 does not exist"):
+        parse_listen("127.0.0.1:0")

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import socket
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
 from pm.linux.bpf.objects import BpfObject
+from pm.linux.ip import packed_ip
 
 
 class Classifier(Attachments[str]):
@@ -54,11 +53,3 @@ class Classifier(Attachments[str]):
 def policy_id(name: str) -> int:
     """The 64-bit id of a policy in the kernel, computed from its name alone."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())
-
-
-@lru_cache(maxsize=65536)
-def packed_ip(ip: str) -> bytes:
-    """16 bytes in network order, an IPv4 address v4-mapped."""
-    if ":" in ip:
-        return socket.inet_pton(socket.AF_INET6, ip)
-    return b"\0" * 10 + b"\xff\xff" + socket.inet_pton(socket.AF_INET, ip)

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 from pm.linux.bpf import libbpf, third_party
 from pm.linux.bpf.attachments import Attachments, netns_cookie, pin_directory
-from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.third_party import ThirdParty
+from pm.linux.ip import ip_text, packed_ip
 from pm.model import LocalAddress
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program
 from pm.policies.model import Policy
@@ -112,7 +113,7 @@ class PathManagerAttachments(Attachments[ProgramKey]):
         for slot in range(LOCALS):
             libbpf.lookup(self._maps["local_addr_map"], ctypes.c_uint32(slot), value)
             _, _, packed, address_id, _, _ = _ADDRESS.unpack(value.raw)
-            slots.append((_unpacked_ip(packed), address_id) if any(packed) else ("", 0))
+            slots.append((ip_text(packed), address_id) if any(packed) else ("", 0))
         return slots
 
     def write_local(self, slot: int, entry: bytes) -> None:
@@ -212,9 +213,3 @@ def remove_left(bpffs: Path | None) -> bool:
     for pin in pins:
         pin.unlink()
     return bool(pins)
-
-
-def _unpacked_ip(packed: bytes) -> str:
-    if packed.startswith(packed_ip("0.0.0.0")[:12]):
-        return socket.inet_ntop(socket.AF_INET, packed[12:])
-    return socket.inet_ntop(socket.AF_INET6, packed)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.tcp_option_layouts import (
     BUILT_IN,
     PREFIX_FIXED_BITS,
@@ -24,6 +24,7 @@ from pm.linux.bpf.tcp_option_layouts import (
     UserTimeoutParameters,
 )
 from pm.linux.bpf.third_party import ThirdParty, gather
+from pm.linux.ip import packed_ip
 from pm.notation import IPNetwork
 from pm.policies.built_in_options import BUILT_IN_OPTIONS, KIND_EXPERIMENT
 from pm.policies.model import Policy

@@ -11,17 +11,17 @@ import importlib.util
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from sys import byteorder
 
 from pm.errors import SystemUnfit
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
-from pm.linux.netlink import framing
-from pm.linux.netlink.inet_diag import IPPROTO_MPTCP
+from pm.linux.netlink.generic_netlink import Family, find_family
+from pm.linux.netlink.inet_diag_requests import IPPROTO_MPTCP
+from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, Command
 from pm.linux.netlink.sock_diag import can_diagnose
 
 OLDEST_KERNEL = (5, 19)
@@ -30,11 +30,7 @@ LD_CACHE = Path("/etc/ld.so.cache")
 BTF = Path("/sys/kernel/btf/vmlinux")
 JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
-NETLINK_GENERIC, GENL_ID_CTRL, CTRL_CMD_GETFAMILY = 16, 16, 3
-CTRL_ATTR_FAMILY_NAME, CTRL_ATTR_OPS, CTRL_ATTR_MCAST_GROUPS = 2, 6, 7
-CTRL_ATTR_OP_ID, CTRL_ATTR_MCAST_GRP_NAME = 1, 1
-EVENT_GROUP = "mptcp_pm_events"
-COMMANDS = {8: "ANNOUNCE", 9: "REMOVE", 10: "SUBFLOW_CREATE", 11: "SUBFLOW_DESTROY"}  # MPTCP_PM_CMD_*
+FindFamily = Callable[[str], Family]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +44,15 @@ class SystemCheck:
     remedy: str
 
 
-def probe() -> list[SystemCheck]:
-    """Run every check, the fundamental ones first. This takes some milliseconds."""
+def probe(find_family: FindFamily = find_family) -> list[SystemCheck]:
+    """Run every check, the fundamental ones first. This takes some milliseconds.
+
+    ``find_family`` asks the kernel about a generic netlink family; it raises OSError.
+    """
     return [
         _kernel(),
         _mptcp(),
-        _mptcp_pm(),
+        _mptcp_pm(find_family),
         _capability(Capability.NET_ADMIN),
         _capability(Capability.BPF),
         _path_manager_sysctl(),
@@ -117,16 +116,15 @@ def _path_manager_sysctl() -> SystemCheck:
     )
 
 
-def _mptcp_pm() -> SystemCheck:
-    name = "mptcp_pm"
+def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     try:
-        commands, groups = _generic_family(name)
+        family = find_family(FAMILY)
     except OSError as e:
-        return _check(name, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
-    missing = [f"MPTCP_PM_CMD_{command}" for number, command in COMMANDS.items() if number not in commands]
-    missing += [] if EVENT_GROUP in groups else [f"group {EVENT_GROUP}"]
+        return _check(FAMILY, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
+    missing = [f"MPTCP_PM_CMD_{command.name}" for command in Command if command not in family.commands]
+    missing += [] if EVENT_GROUP in family.groups else [f"group {EVENT_GROUP}"]
     found = f"missing: {', '.join(missing)}" if missing else "events and commands for user space"
-    return _check(name, not missing, found, NEWER_KERNEL)
+    return _check(FAMILY, not missing, found, NEWER_KERNEL)
 
 
 def _capability(capability: Capability) -> SystemCheck:
@@ -248,32 +246,6 @@ def _delack_segments() -> SystemCheck:
 def _is_patched() -> bool:
     """docs/kernel-abi.md, "Telling the kernels apart"."""
     return (SYSCTLS / "bpf_max_subflows").exists()
-
-
-def _generic_family(name: str) -> tuple[set[int], set[str]]:
-    """Command numbers and multicast group names of a generic netlink family. OSError where it is unknown."""
-    encoded = name.encode() + b"\0"
-    header = bytes((CTRL_CMD_GETFAMILY, 1, 0, 0))
-    request = header + framing.ATTRIBUTE.pack(4 + len(encoded), CTRL_ATTR_FAMILY_NAME) + encoded
-    with framing.open_socket(NETLINK_GENERIC, 1 << 16) as sock:
-        sock.send(framing.pack(GENL_ID_CTRL, framing.NLM_F_REQUEST, 0, request))
-        data = sock.recv(1 << 16)
-    message = next(framing.messages(data))
-    if message.type == framing.NLMSG_ERROR:
-        code = framing.error_of(data, message)
-        raise OSError(code, os.strerror(code))
-    commands: set[int] = set()
-    groups: set[str] = set()
-    for type_, start, end in framing.attributes(data, message.start + 4, message.end):
-        if type_ not in (CTRL_ATTR_OPS, CTRL_ATTR_MCAST_GROUPS):
-            continue
-        for _, nested, nested_end in framing.attributes(data, start, end):
-            for field, at, field_end in framing.attributes(data, nested, nested_end):
-                if type_ == CTRL_ATTR_OPS and field == CTRL_ATTR_OP_ID:
-                    commands.add(int.from_bytes(data[at:field_end], byteorder))
-                elif type_ == CTRL_ATTR_MCAST_GROUPS and field == CTRL_ATTR_MCAST_GRP_NAME:
-                    groups.add(data[at : field_end - 1].decode())
-    return commands, groups
 
 
 def _read(path: Path) -> str | None:

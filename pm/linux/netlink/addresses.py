@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from pm.errors import KernelRefused
+from pm.linux.ip import ip_bytes, ip_text
 from pm.linux.netlink import framing
-from pm.linux.netlink.ip import ip_bytes, ip_text
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
 
@@ -198,8 +198,8 @@ class AddressMonitor:
         for _ in range(ATTEMPTS):
             self._socket = framing.open_socket(
                 socket.NETLINK_ROUTE,
-                self._receive_buffer_bytes,
-                RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+                receive_buffer_bytes=self._receive_buffer_bytes,
+                groups=RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
             )
             try:
                 self._links.clear()
@@ -246,7 +246,7 @@ class AddressMonitor:
             elif message.type in (RTM_NEWADDR, RTM_DELADDR):
                 self._apply_address(data, message)
 
-    def _apply_link(self, data: bytes, message: framing.Message) -> None:
+    def _apply_link(self, data: bytes, message: framing.NetlinkMessage) -> None:
         family, _, ifindex, flags, _ = _IFINFOMSG.unpack_from(data, message.start)
         if family != socket.AF_UNSPEC:
             return  # AF_BRIDGE: a port joins or leaves its bridge, the link itself lives on
@@ -261,7 +261,7 @@ class AddressMonitor:
                 self._links[ifindex] = Link(name, flags)
                 return
 
-    def _apply_address(self, data: bytes, message: framing.Message) -> None:
+    def _apply_address(self, data: bytes, message: framing.NetlinkMessage) -> None:
         _, prefix_len, flags, _, ifindex = _IFADDRMSG.unpack_from(data, message.start)
         local = peer = ""
         for type_, start, end in framing.attributes(data, message.start + _IFADDRMSG.size, message.end):

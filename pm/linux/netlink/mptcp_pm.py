@@ -1,76 +1,53 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The kernel's MPTCP path-manager interface: events of all sessions, commands on one.
 
-The kernel executes a command inside send(), so its answer is there when send() returns: commands are
+The kernel executes a command inside send(), and its answer is there when send() returns: commands are
 plain calls, not coroutines.
 """
 
 from __future__ import annotations
 
 import errno
-import socket
 import time
 from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import NamedTuple, Self
-
-from pyroute2.netlink import NLM_F_REQUEST, ctrlmsg
+from typing import Self
 
 from pm.errors import KernelRefused, SystemUnfit
-from pm.kernel import EventsLost, EventType, Prepared
-from pm.linux.netlink.mptcp_pm_codec import (
-    Event,
-    address,
-    complete,
-    decode_event,
-    error_of,
-    extended_ack,
-    pack_command,
-    pack_create_subflow,
-    prepare,
-    token_attribute,
-)
-from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, AddressFlag, Command
+from pm.kernel import CreateCommand, EventsLost, EventType, RawEvent
+from pm.linux.netlink import framing, mptcp_pm_codec
+from pm.linux.netlink.generic_netlink import NETLINK_GENERIC, find_family
+from pm.linux.netlink.mptcp_pm_codec import complete, decode_event, pack_create_subflow, token_attribute
+from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY
 
-NETLINK_GENERIC = 16
-GENL_ID_CTRL = 16
-CTRL_CMD_GETFAMILY = 3
-SOL_NETLINK = 270
 NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
-NLMSG_ERROR = 2
 ESTABLISHED = int(EventType.ESTABLISHED)  # looked up for every event
 EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
 
 
-class Message(NamedTuple):
-    """pm.kernel.Message: one datagram, and the EventType it is of."""
-
-    type: int
-    data: bytes
-    outcomes: list[KernelRefused | None] | None = None
-    took_s: float = 0.0
-
-    def decode(self) -> Event:
-        return decode_event(self.data)
-
-
 class PathManagerSocket:
-    """Both ends of the family ``mptcp_pm`` in this process's network namespace."""
+    """Both ends of the family ``mptcp_pm`` in this process's network namespace (pm.kernel.Commands).
+
+    Raises SystemUnfit on a kernel without MPTCP, or whose path managers cannot be in user space.
+    """
 
     def __init__(self, event_buffer_bytes: int = EVENT_BUFFER_BYTES) -> None:
-        self._commands = _open_socket()
+        self._family_id, group = _find_family()
+        self._commands = framing.open_socket(NETLINK_GENERIC)
         try:
-            self._family, group = _resolve_family(self._commands)
-            self._events = _open_socket()
+            self._commands.setsockopt(framing.SOL_NETLINK, NETLINK_CAP_ACK, 1)
+            self._commands.setsockopt(framing.SOL_NETLINK, NETLINK_EXT_ACK, 1)
+            self._events = framing.open_socket(NETLINK_GENERIC, receive_buffer_bytes=event_buffer_bytes)
         except BaseException:
             self._commands.close()
             raise
-        self._events.setsockopt(socket.SOL_SOCKET, 33, event_buffer_bytes)  # SO_RCVBUFFORCE
-        self._events.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-        self._events.setblocking(False)
-        self._sequence = 0
+        try:
+            self._events.setsockopt(framing.SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        except BaseException:
+            self.close()
+            raise
         self._armed: dict[bytes, list[bytes]] = {}
         self._buffer = memoryview(bytearray(1 << 16))
 
@@ -80,14 +57,17 @@ class PathManagerSocket:
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._events.close()
         self._commands.close()
 
     def fileno(self) -> int:
-        """Of the event socket, for the event loop."""
+        """The event socket, for the event loop."""
         return self._events.fileno()
 
-    def read_events(self, limit: int = 256) -> Iterator[Message]:
+    def read_events(self, limit: int = 256) -> Iterator[RawEvent]:
         """The events that wait, at most ``limit``. Raises EventsLost where the kernel dropped some."""
         receive, buffer, armed = self._events.recv_into, self._buffer, self._armed
         for _ in range(limit):
@@ -104,14 +84,14 @@ class PathManagerSocket:
             if commands:
                 begin = time.perf_counter()
                 data = bytes(buffer[:length])
-                outcomes = [self._try(command) for command in commands]
-                yield Message(ESTABLISHED, data, outcomes, time.perf_counter() - begin)
+                outcomes = [self._try_open(command) for command in commands]
+                yield RawEvent(ESTABLISHED, data, decode_event, outcomes, time.perf_counter() - begin)
             else:
-                yield Message(buffer[16], bytes(buffer[:length]))
+                yield RawEvent(buffer[16], bytes(buffer[:length]), decode_event)
 
-    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
+    def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
         """Have these subflows created the moment the session's ESTABLISHED is read."""
-        self._armed[token_attribute(token)] = [complete(p, token) for p in prepared]
+        self._armed[token_attribute(token)] = [complete(command, token) for command in commands]
 
     def disarm(self, token: int | None = None) -> None:
         """Forget what is armed for a session; for all without ``token``."""
@@ -120,114 +100,67 @@ class PathManagerSocket:
         else:
             self._armed.pop(token_attribute(token), None)
 
-    def _try(self, command: bytes) -> KernelRefused | None:
+    def _try_open(self, message: bytes) -> KernelRefused | None:
         try:
-            self._command(command, "open subflow")
+            self._send(message, "open subflow")
         except KernelRefused as e:
             return e
         return None
 
-    # Commands. Each raises KernelRefused with the kernel's errno and extended acknowledgement.
+    # Commands: pm.kernel.Commands says what each does and raises.
 
     def prepare_subflow(
         self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> Prepared:
-        """Opens a subflow on a source port of the kernel's; nothing is sent."""
-        return prepare(
-            pack_create_subflow(self._family, 0, 0, local, local_id, remote, remote_port, backup=backup)
-        )
+    ) -> CreateCommand:
+        return pack_create_subflow(self._family_id, local, local_id, remote, remote_port, backup=backup)
 
-    def create_subflow(self, token: int, prepared: Prepared) -> None:
-        """Start the subflow; an event tells whether it was established."""
-        self._command(complete(prepared, token), "open subflow")
+    def create_subflow(self, token: int, command: CreateCommand) -> None:
+        self._send(complete(command, token), "open subflow")
 
     def destroy_subflow(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
     ) -> None:
-        """Reset one subflow. ``socket_family`` 6 with IPv4 addresses names a v4-mapped one."""
-        mapped = socket_family == 6
-        self._send(
-            Command.SUBFLOW_DESTROY,
-            "close subflow",
-            address("MPTCP_PM_ATTR_ADDR", local, mapped=mapped, port=local_port),
-            ("MPTCP_PM_ATTR_TOKEN", token),
-            address("MPTCP_PM_ATTR_ADDR_REMOTE", remote, mapped=mapped, port=remote_port),
+        message = mptcp_pm_codec.pack_destroy_subflow(
+            self._family_id, token, local, local_port, remote, remote_port, socket_family=socket_family
         )
+        self._send(message, "close subflow")
 
     def set_backup(
         self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, backup: bool
     ) -> None:
-        """Set a subflow's backup flag here and, with MP_PRIO, at the peer."""
-        flags = AddressFlag.BACKUP if backup else 0
-        self._send(
-            Command.SET_FLAGS,
-            "set backup flag",
-            address("MPTCP_PM_ATTR_ADDR", local, port=local_port, flags=flags),
-            ("MPTCP_PM_ATTR_TOKEN", token),
-            address("MPTCP_PM_ATTR_ADDR_REMOTE", remote, port=remote_port),
+        message = mptcp_pm_codec.pack_set_backup(
+            self._family_id, token, local, local_port, remote, remote_port, backup=backup
         )
+        self._send(message, "set backup flag")
 
     def announce(self, token: int, ip: str, local_id: int) -> None:
-        """Send ADD_ADDR; ``local_id`` is 1 to 255."""
-        self._send(
-            Command.ANNOUNCE,
-            "announce address",
-            address("MPTCP_PM_ATTR_ADDR", ip, address_id=local_id, flags=AddressFlag.SIGNAL),
-            ("MPTCP_PM_ATTR_TOKEN", token),
-        )
+        self._send(mptcp_pm_codec.pack_announce(self._family_id, token, ip, local_id), "announce address")
 
     def withdraw(self, token: int, local_id: int) -> None:
-        """Send RM_ADDR."""
-        self._send(
-            Command.REMOVE,
-            "withdraw address",
-            ("MPTCP_PM_ATTR_TOKEN", token),
-            ("MPTCP_PM_ATTR_LOC_ID", local_id),
-        )
+        self._send(mptcp_pm_codec.pack_withdraw(self._family_id, token, local_id), "withdraw address")
 
-    def _send(self, command: Command, what: str, *attributes: tuple[object, ...]) -> None:
-        self._sequence += 1
-        self._command(pack_command(self._family, self._sequence, command, *attributes), what)
-
-    def _command(self, message: bytes, what: str) -> None:
+    def _send(self, message: bytes, what: str) -> None:
         try:
             self._commands.send(message)
-            answer = self._commands.recv(4096)
+            data = self._commands.recv(4096)
         except OSError as e:
             raise KernelRefused(what, e.errno or errno.EIO) from e
-        error = error_of(answer)
+        answer = framing.message_at(data, 0)
+        if answer is None:
+            raise KernelRefused(what, errno.EBADMSG)
+        error = framing.error_of(data, answer)
         if error:
-            raise KernelRefused(what, error, extended_ack(answer))
+            raise KernelRefused(what, error, framing.extended_ack(data, answer))
 
 
-def _open_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_GENERIC)
-    sock.bind((0, 0))
-    sock.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)
-    sock.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-    return sock
-
-
-def _resolve_family(sock: socket.socket) -> tuple[int, int]:
-    """(family id, multicast group id of the events). Raises SystemUnfit on a kernel without MPTCP."""
-    message = ctrlmsg()
-    message["cmd"] = CTRL_CMD_GETFAMILY
-    message["version"] = 1
-    message["attrs"] = [("CTRL_ATTR_FAMILY_NAME", FAMILY)]
-    message["header"]["type"] = GENL_ID_CTRL
-    message["header"]["flags"] = NLM_F_REQUEST
-    message.encode()
-    sock.send(message.data)
-    answer = ctrlmsg(sock.recv(1 << 16))
-    answer.decode()
-    if answer["header"]["type"] == NLMSG_ERROR:
+def _find_family() -> tuple[int, int]:
+    """Ids of the family and of the multicast group of its events. Raises SystemUnfit."""
+    try:
+        family = find_family(FAMILY)
+    except OSError as e:
         raise SystemUnfit(
             "this kernel has no mptcp_pm netlink family", "boot Linux 5.19 or newer with CONFIG_MPTCP=y"
-        )
-    groups = {
-        group.get_attr("CTRL_ATTR_MCAST_GRP_NAME"): group.get_attr("CTRL_ATTR_MCAST_GRP_ID")
-        for group in answer.get_attr("CTRL_ATTR_MCAST_GROUPS") or ()
-    }
-    if EVENT_GROUP not in groups:
+        ) from e
+    if EVENT_GROUP not in family.groups:
         raise SystemUnfit("this kernel sends no MPTCP path-manager events", "boot Linux 5.19 or newer")
-    return answer.get_attr("CTRL_ATTR_FAMILY_ID"), groups[EVENT_GROUP]
+    return family.id, family.groups[EVENT_GROUP]

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The mptcp_pm generic netlink family in full, on pyroute2's classes (its own stop at command 7).
+"""The names and numbers of the generic netlink family ``mptcp_pm``, as the kernel spells them.
 
-Source: include/uapi/linux/mptcp.h and Documentation/netlink/specs/mptcp_pm.yaml.
+Source: include/uapi/linux/mptcp.h, mptcp_pm.h and Documentation/netlink/specs/mptcp_pm.yaml. Numbers of
+attributes are plain constants: the hot path compares them, and members of an IntEnum are slower.
 """
 
 from __future__ import annotations
 
 from enum import IntEnum
-
-from pyroute2.netlink import genlmsg
-from pyroute2.netlink.generic.mptcp import mptcp_msg
 
 FAMILY = "mptcp_pm"
 EVENT_GROUP = "mptcp_pm_events"
@@ -17,9 +15,8 @@ VERSION = 1
 
 
 class Command(IntEnum):
-    """MPTCP_PM_CMD_*: those a user-space path manager gives."""
+    """MPTCP_PM_CMD_*: those that a path manager in user space gives."""
 
-    GET_ADDR = 3
     SET_FLAGS = 7
     ANNOUNCE = 8
     REMOVE = 9
@@ -35,39 +32,37 @@ class AddressFlag(IntEnum):
     BACKUP = 4
 
 
-class mptcp_pm_msg(mptcp_msg):  # type: ignore[misc]
-    """A command, with the attributes that sessions need (token, local id, remote address)."""
+# Attributes of a command
+MPTCP_PM_ATTR_ADDR = 1
+MPTCP_PM_ATTR_TOKEN = 4
+MPTCP_PM_ATTR_LOC_ID = 5
+MPTCP_PM_ATTR_ADDR_REMOTE = 6
 
-    nla_map = (
-        *mptcp_msg.nla_map,
-        ("MPTCP_PM_ATTR_TOKEN", "uint32"),
-        ("MPTCP_PM_ATTR_LOC_ID", "uint8"),
-        ("MPTCP_PM_ATTR_ADDR_REMOTE", "pm_addr"),
-    )
+# Attributes within MPTCP_PM_ATTR_ADDR and MPTCP_PM_ATTR_ADDR_REMOTE
+MPTCP_PM_ADDR_ATTR_FAMILY = 1
+MPTCP_PM_ADDR_ATTR_ID = 2
+MPTCP_PM_ADDR_ATTR_ADDR4 = 3
+MPTCP_PM_ADDR_ATTR_ADDR6 = 4
+MPTCP_PM_ADDR_ATTR_PORT = 5
+MPTCP_PM_ADDR_ATTR_FLAGS = 6
 
+# Attributes of an event
+MPTCP_ATTR_TOKEN = 1
+MPTCP_ATTR_FAMILY = 2
+MPTCP_ATTR_LOC_ID = 3
+MPTCP_ATTR_REM_ID = 4
+MPTCP_ATTR_SADDR4 = 5
+MPTCP_ATTR_SADDR6 = 6
+MPTCP_ATTR_DADDR4 = 7
+MPTCP_ATTR_DADDR6 = 8
+MPTCP_ATTR_SPORT = 9
+MPTCP_ATTR_DPORT = 10
+MPTCP_ATTR_BACKUP = 11
+MPTCP_ATTR_ERROR = 12
+MPTCP_ATTR_FLAGS = 13
+MPTCP_ATTR_RESET_REASON = 16
+MPTCP_ATTR_SERVER_SIDE = 18
 
-class mptcp_event_msg(genlmsg):  # type: ignore[misc]
-    """An event of the group ``mptcp_pm_events``; its type is the generic netlink command."""
-
-    prefix = "MPTCP_ATTR_"
-    nla_map = (
-        ("MPTCP_ATTR_UNSPEC", "none"),
-        ("MPTCP_ATTR_TOKEN", "uint32"),
-        ("MPTCP_ATTR_FAMILY", "uint16"),
-        ("MPTCP_ATTR_LOC_ID", "uint8"),
-        ("MPTCP_ATTR_REM_ID", "uint8"),
-        ("MPTCP_ATTR_SADDR4", "ip4addr"),
-        ("MPTCP_ATTR_SADDR6", "ip6addr"),
-        ("MPTCP_ATTR_DADDR4", "ip4addr"),
-        ("MPTCP_ATTR_DADDR6", "ip6addr"),
-        ("MPTCP_ATTR_SPORT", "be16"),
-        ("MPTCP_ATTR_DPORT", "be16"),
-        ("MPTCP_ATTR_BACKUP", "uint8"),
-        ("MPTCP_ATTR_ERROR", "uint8"),
-        ("MPTCP_ATTR_FLAGS", "uint16"),
-        ("MPTCP_ATTR_TIMEOUT", "uint32"),
-        ("MPTCP_ATTR_IF_IDX", "int32"),
-        ("MPTCP_ATTR_RESET_REASON", "uint32"),
-        ("MPTCP_ATTR_RESET_FLAGS", "uint32"),
-        ("MPTCP_ATTR_SERVER_SIDE", "uint8"),
-    )
+# Bits of MPTCP_ATTR_FLAGS
+MPTCP_PM_EV_FLAG_DENY_JOIN_ID0 = 1
+MPTCP_PM_EV_FLAG_SERVER_SIDE = 2  # kernels 6.18 and newer, in place of MPTCP_ATTR_SERVER_SIDE

@@ -14,19 +14,21 @@ from types import TracebackType
 from typing import Self
 
 from pm.errors import KernelRefused
+from pm.kernel import SessionInfo, SubflowRecord
 from pm.linux.netlink import framing
-from pm.linux.netlink.inet_diag import (
-    SessionInfo,
-    SubflowRecord,
+from pm.linux.netlink.framing import NetlinkMessage
+from pm.linux.netlink.inet_diag_answers import (
     SubflowStats,
-    dump_request,
-    lookup_request,
     parse_session_info,
     parse_storage,
     parse_subflow,
     parse_subflow_stats,
-    protocol_request,
     read_part,
+)
+from pm.linux.netlink.inet_diag_requests import (
+    dump_request,
+    lookup_request,
+    protocol_request,
     session_request,
     storages_request,
 )
@@ -70,6 +72,7 @@ class SockDiag:
         ]
 
     def subflow_exists(self, subflow: Subflow) -> bool:
+        """Whether there is a socket with the 4-tuple, in any state but LISTEN and TIME_WAIT."""
         return self.subflow_stats((subflow,))[0] is not None
 
     def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
@@ -115,7 +118,7 @@ class SockDiag:
                 if not interrupted:
                     break
 
-    def _look_up_subflows(self, subflows: Sequence[Subflow]) -> list[tuple[bytes, framing.Message | None]]:
+    def _look_up_subflows(self, subflows: Sequence[Subflow]) -> list[tuple[bytes, NetlinkMessage | None]]:
         interface_of = self._interface_of
         # IPv4 text finds v4-mapped sockets too.
         return self._look_up(
@@ -125,9 +128,9 @@ class SockDiag:
             ]
         )
 
-    def _look_up(self, requests: Sequence[bytes]) -> list[tuple[bytes, framing.Message | None]]:
+    def _look_up(self, requests: Sequence[bytes]) -> list[tuple[bytes, NetlinkMessage | None]]:
         """The answer to each request, in order; None for ENOENT."""
-        answers: list[tuple[bytes, framing.Message]] = []
+        answers: list[tuple[bytes, NetlinkMessage]] = []
         try:
             for first in range(0, len(requests), BATCH):
                 batch = requests[first : first + BATCH]
@@ -136,7 +139,8 @@ class SockDiag:
                 for _ in batch:
                     data = self._socket.recv(RECEIVE_BYTES)
                     message = framing.message_at(data, 0)
-                    assert message, "the kernel sends whole messages"
+                    if message is None:
+                        raise OSError(errno.EBADMSG, "an answer that is not a whole message")
                     answers.append((data, message))
         except OSError as e:
             # An answer is missing: a new socket, since the next look-up must not find the others in this one.
@@ -147,7 +151,7 @@ class SockDiag:
 
 
 def read_storages(map_fd: int, ports: Collection[tuple[int, int]]) -> dict[int, bytes]:
-    """Of the TCP sockets with one of these (local, remote) ports: cookie -> value of an sk_storage map.
+    """Values of an sk_storage map by cookie, for the TCP sockets with one of these (local, remote) ports.
 
     One walk over all sockets for each family. Raises KernelRefused.
     """
@@ -175,7 +179,7 @@ def can_diagnose(protocol: int) -> bool:
 
 
 def _open() -> socket.socket:
-    return framing.open_socket(NETLINK_SOCK_DIAG, RECEIVE_BUFFER_BYTES)
+    return framing.open_socket(NETLINK_SOCK_DIAG, receive_buffer_bytes=RECEIVE_BUFFER_BYTES)
 
 
 def _receive_part(sock: socket.socket) -> bytes:
@@ -185,7 +189,7 @@ def _receive_part(sock: socket.socket) -> bytes:
         raise KernelRefused("listing sockets", e.errno or 0) from e
 
 
-def _found(data: bytes, message: framing.Message) -> bool:
+def _found(data: bytes, message: NetlinkMessage) -> bool:
     if message.type != framing.NLMSG_ERROR:
         return True
     code = framing.error_of(data, message)

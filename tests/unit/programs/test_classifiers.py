@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import SessionKey
 from pm.linux.bpf.objects import link_instructions
 from pm.linux.host.mounts import find_mount
+from pm.linux.ip import packed_ip
 from pm.programs.attach import Attach, Detach, Replace, plan_attachments
 
 ids = st.integers(1, 8)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pm.errors import PmError
-from pm.linux.bpf.classifier_maps import packed_ip, policy_id
+from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
@@ -25,6 +25,7 @@ from pm.linux.bpf.path_manager_maps import (
     program_of,
     third_parties_of,
 )
+from pm.linux.ip import packed_ip
 from pm.model import Origin, Pair, Want
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.program import BUILT_IN, Program

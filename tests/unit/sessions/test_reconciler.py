@@ -22,15 +22,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pm.errors import KernelRefused, NotFound
-from pm.kernel import EventsLost, EventType, Prepared
-from pm.linux.netlink.mptcp_pm_codec import Event
+from pm.kernel import CreateCommand, EventsLost, EventType, MptcpEvent, RawEvent, SessionInfo, SubflowRecord
 from pm.model import LocalAddress, Pair, Subflow
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.assembly import assemble
 from pm.sessions.session import Session
-from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy
-from tests.unit.sessions.test_session_table import Record
+from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy, record
 
 ADDRESSES = [f"10.0.{i}.1" for i in range(1, 5)]
 
@@ -82,18 +80,9 @@ class Loop:
         self.clock.now = max(self.clock.now, when)
 
 
-class Sent:
-    """pm.kernel.Message of an event."""
-
-    took_s = 0.0
-
-    def __init__(self, event: Event, outcomes: list[KernelRefused | None] | None = None) -> None:
-        self.event = event
-        self.type = event.type
-        self.outcomes = outcomes
-
-    def decode(self) -> Event:
-        return self.event
+def sent(event: MptcpEvent, outcomes: list[KernelRefused | None] | None = None) -> RawEvent:
+    """An event that decodes to ``event``."""
+    return RawEvent(event.type, b"", lambda _: event, outcomes)
 
 
 class Kernel:
@@ -102,8 +91,8 @@ class Kernel:
     def __init__(self) -> None:
         self.sessions: dict[int, list[tuple[str, int, str, int, int]]] = {}
         self.connecting: list[tuple[int, tuple[str, int, str, int, int]]] = []
-        self.queue: list[Event] = []
-        self.armed: dict[int, list[Prepared]] = {}
+        self.queue: list[MptcpEvent] = []
+        self.armed: dict[int, list[CreateCommand]] = {}
         self.broken: set[str] = set()  # local addresses from which joins fail
         self.program: Program | None = None
         self.ports = itertools.count(40000)
@@ -111,8 +100,8 @@ class Kernel:
     def fileno(self) -> int:
         return -1
 
-    def arm(self, token: int, prepared: Iterable[Prepared]) -> None:
-        self.armed[token] = list(prepared)
+    def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
+        self.armed[token] = list(commands)
 
     def disarm(self, token: int | None = None) -> None:
         if token is None:
@@ -120,28 +109,28 @@ class Kernel:
         else:
             self.armed.pop(token, None)
 
-    def read_events(self, limit: int) -> Iterator[Sent]:
+    def read_events(self, limit: int) -> Iterator[RawEvent]:
         while self.queue:
             event = self.queue.pop(0)
             if event.type == EventType.ESTABLISHED and event.token in self.armed:
-                yield Sent(event, [self.outcome(event.token, p) for p in self.armed.pop(event.token)])
+                yield sent(event, [self.outcome(event.token, p) for p in self.armed.pop(event.token)])
             else:
-                yield Sent(event)
+                yield sent(event)
 
-    def outcome(self, token: int, prepared: Prepared) -> KernelRefused | None:
+    def outcome(self, token: int, command: CreateCommand) -> KernelRefused | None:
         try:
-            self.create_subflow(token, prepared)
+            self.create_subflow(token, command)
         except KernelRefused as e:
             return e
         return None
 
     def prepare_subflow(
         self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
-    ) -> Prepared:
-        return Prepared(json.dumps([local, remote, remote_port, local_id]).encode(), b"")
+    ) -> CreateCommand:
+        return CreateCommand(json.dumps([local, remote, remote_port, local_id]).encode(), b"")
 
-    def create_subflow(self, token: int, prepared: Prepared) -> None:
-        local, remote, remote_port, local_id = json.loads(prepared.head)
+    def create_subflow(self, token: int, command: CreateCommand) -> None:
+        local, remote, remote_port, local_id = json.loads(command.head)
         if token not in self.sessions:
             raise KernelRefused("open subflow", errno.EINVAL, "invalid token")
         self.connecting.append((token, (local, next(self.ports), remote, remote_port, local_id)))
@@ -198,13 +187,22 @@ class Kernel:
 
     # pm.kernel.Diagnosis
 
-    def session_infos(self, tokens: Sequence[int]) -> list[Any]:
-        return [Record(cgroup_id=7) if token in self.sessions else None for token in tokens]
+    def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
+        return [
+            SessionInfo(
+                token=token, state=1, uid=0, inode=0, cgroup_id=7, fallback=False, extra_subflows=0,
+                addresses_announced=0, addresses_accepted=0, counted=True, retransmits=0,
+                bytes_retransmitted=0, bytes_sent=0, bytes_received=0, bytes_acked=0,
+            )
+            if token in self.sessions
+            else None
+            for token in tokens
+        ]  # fmt: skip
 
     def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
         return 0
 
-    def dump_subflows(self) -> list[Record]:
+    def dump_subflows(self) -> list[SubflowRecord]:
         there = [
             _record(token, flow, is_initial=flow is flows[0])
             for token, flows in self.sessions.items()
@@ -217,7 +215,7 @@ class Kernel:
         ]
         return there + connecting
 
-    def find_subflow(self, subflow: Subflow) -> Record | None:
+    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
         name = (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
         return next(
             (r for r in self.dump_subflows() if (r.local, r.local_port, r.remote, r.remote_port) == name),
@@ -230,9 +228,9 @@ class Kernel:
         )
 
 
-def _record(token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> Record:
+def _record(token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> SubflowRecord:
     local, local_port, remote, remote_port, local_id = flow
-    return Record(
+    return record(
         token=token,
         local=local,
         local_port=local_port,
@@ -491,7 +489,7 @@ def test_first_commands_refused_are_retried(world: World) -> None:
     assert len(world.table.by_token[token].subflows) == 2
 
 
-def refusing(token: int, prepared: Prepared) -> None:
+def refusing(token: int, command: CreateCommand) -> None:
     raise KernelRefused("open subflow", errno.ENOBUFS)
 
 
@@ -540,7 +538,7 @@ def test_events_lost_is_survived(world: World) -> None:
     world.connect(ADDRESSES[0])
     world.kernel.queue.clear()
 
-    def lost(limit: int) -> Iterator[Sent]:
+    def lost(limit: int) -> Iterator[RawEvent]:
         raise EventsLost
 
     world.kernel.read_events = lost  # type: ignore[method-assign]

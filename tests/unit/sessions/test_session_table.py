@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass, replace
+from functools import partial
 
 from pm.kernel import EventType
 from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
@@ -13,30 +13,10 @@ from pm.sessions.admission import RETRY_CAP_S
 from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
-from tests.unit.builders import REMOTE, REMOTE_PORT, event
+from tests.unit.builders import REMOTE, REMOTE_PORT, event, record
 
 A, B = "10.0.1.1", "10.0.2.1"
 PAIR_B = Pair(B, REMOTE, REMOTE_PORT)
-
-
-@dataclass
-class Record:
-    token: int = 0x1234
-    socket_family: int = 4
-    local: str = A
-    local_port: int = 40000
-    remote: str = REMOTE
-    remote_port: int = REMOTE_PORT
-    local_id: int = 0
-    remote_id: int = 0
-    cgroup_id: int = 77
-    is_initial: bool = True
-    is_established: bool = True
-    is_closing: bool = False
-    is_fully_established: bool = True
-    opened_here: bool = True
-    backup: bool = False
-    peer_backup: bool = False
 
 
 def established() -> tuple[SessionTable, Session]:
@@ -118,9 +98,9 @@ def test_merge_adopts_older_sessions() -> None:
     merged = merge_dump(
         table,
         [
-            Record(is_initial=False, local=B, local_port=41000, local_id=2),
-            Record(),
-            Record(is_initial=False, opened_here=False, remote_port=6000, local_port=7000),
+            record(is_initial=False, local=B, local_port=41000, local_id=2),
+            record(),
+            record(is_initial=False, opened_here=False, remote_port=6000, local_port=7000),
         ],
         5.0,
     )
@@ -138,15 +118,15 @@ def test_merge_adopts_older_sessions() -> None:
 def test_merge_learns_what_the_peer_announced() -> None:
     """An older session's joins tell the addresses that were announced, with a port where it is another."""
     table = SessionTable()
-    join = Record(is_initial=False, local_port=41000)
+    join = partial(record, is_initial=False, local_port=41000)
     merged = merge_dump(
         table,
         [
-            Record(),
-            replace(join, remote="10.0.2.2", remote_id=1),
-            replace(join, remote="10.0.2.2", remote_id=1, local=B, local_id=2),
-            replace(join, remote="10.0.3.2", remote_id=3, remote_port=5055),
-            replace(join, remote="10.0.4.2", remote_id=4, opened_here=False),
+            record(),
+            join(remote="10.0.2.2", remote_id=1),
+            join(remote="10.0.2.2", remote_id=1, local=B, local_id=2),
+            join(remote="10.0.3.2", remote_id=3, remote_port=5055),
+            join(remote="10.0.4.2", remote_id=4, opened_here=False),
         ],
         5.0,
     )
@@ -158,12 +138,12 @@ def test_merge_does_not_find_what_was_closed() -> None:
     """A subflow closed on command stays in dumps until the peer has its FIN: it is not there any more."""
     table, session = established()
     table.remove_subflow(session, session.subflows[0])
-    merge_dump(table, [replace(Record(), is_closing=True)], 5.0)
+    merge_dump(table, [record(is_closing=True)], 5.0)
     assert session.subflows == []
     again = table.subflow_opening(
         session, Open(Pair(A, REMOTE, REMOTE_PORT), 0, False, ""), Origin.POLICY, 6.0
     )
-    merge_dump(table, [replace(Record(), is_closing=True)], 7.0)
+    merge_dump(table, [record(is_closing=True)], 7.0)
     assert (session.subflows, again.state, again.local_port) == ([again], SubflowState.OPENING, 0)
 
 
@@ -174,7 +154,7 @@ def test_merge_repairs_after_lost_events() -> None:
     table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
     table.create(event(EventType.CREATED, token=2), 3.0)
     merged = merge_dump(
-        table, [Record(), Record(is_initial=False, local=B, local_port=41000, local_id=2)], 5.0
+        table, [record(), record(is_initial=False, local=B, local_port=41000, local_id=2)], 5.0
     )
     assert [s.token for s in merged.sessions_missing] == [2]
     assert len(merged.subflows_missing) == 1
@@ -187,7 +167,7 @@ def test_merge_repairs_after_lost_events() -> None:
 def test_merge_changes_nothing_when_all_agrees() -> None:
     """A dump that agrees with the table is silent."""
     table, session = established()
-    merged = merge_dump(table, [Record()], 5.0)
+    merged = merge_dump(table, [record()], 5.0)
     assert merged == ([], [], [])
     assert len(session.subflows) == 1
 

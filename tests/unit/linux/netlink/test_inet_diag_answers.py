@@ -1,83 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
+"""Answers of sock_diag are read from where the kernel puts each field."""
+
 from __future__ import annotations
 
 import socket
 import struct
 
 import pytest
-from pyroute2.netlink.diag import inet_diag_msg, inet_diag_req
+from pyroute2.netlink.diag import inet_diag_msg
 
 from pm.errors import KernelRefused
-from pm.linux.netlink import framing, inet_diag
-from pm.linux.netlink.inet_diag import UlpFlag, parse_subflow, read_part
-
-NO_COOKIE = 0xFFFFFFFFFFFFFFFF
-
-
-def words(ip: str) -> tuple[int, ...]:
-    packed = socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip).ljust(16, b"\0")
-    return struct.unpack(">4I", packed)
-
-
-def pyroute2_request(flags: int, **fields: object) -> bytes:
-    request = inet_diag_req()
-    request["header"]["type"] = inet_diag.SOCK_DIAG_BY_FAMILY
-    request["header"]["flags"] = flags
-    for name, value in fields.items():
-        request[name] = value
-    request.encode()
-    return bytes(request.data)
-
-
-@pytest.mark.parametrize(
-    ("local", "remote", "family"),
-    [("192.0.2.1", "198.51.100.7", socket.AF_INET), ("2001:db8::1", "2001:db8::2", socket.AF_INET6)],
-)
-def test_a_look_up_is_packed_as_pyroute2_packs_it(local: str, remote: str, family: int) -> None:
-    """The bytes of a look-up of one socket, with INFO and CONG, are pyroute2's."""
-    assert inet_diag.lookup_request(local, 40000, remote, 443, 7) == pyroute2_request(
-        1,
-        sdiag_family=family,
-        sdiag_protocol=socket.IPPROTO_TCP,
-        idiag_ext=1 << 1 | 1 << 3,
-        idiag_sport=40000,
-        idiag_dport=443,
-        idiag_src=words(local),
-        idiag_dst=words(remote),
-        idiag_if=7,
-        idiag_cookie=NO_COOKIE,
-    )
-
-
-def test_a_dump_is_packed_as_pyroute2_packs_it() -> None:
-    """The bytes of a dump of all states a subflow can act in are pyroute2's."""
-    states = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
-    assert inet_diag.dump_request(socket.AF_INET6) == pyroute2_request(
-        0x301,
-        sdiag_family=socket.AF_INET6,
-        sdiag_protocol=socket.IPPROTO_TCP,
-        idiag_ext=1 << 1,
-        idiag_states=states,
-        idiag_src=(0, 0, 0, 0),
-        idiag_dst=(0, 0, 0, 0),
-        idiag_cookie=0,
-    )
-
-
-def test_a_session_is_asked_for_by_token_and_protocol_262() -> None:
-    """The token is the first word of the cookie; the protocol, too large for its byte, is an attribute."""
-    request = inet_diag.session_request(0xCAFE0001)
-    attribute = struct.pack("=HHI", 8, 3, 262)
-    expected = pyroute2_request(
-        1,
-        sdiag_family=socket.AF_INET,
-        sdiag_protocol=262 & 0xFF,
-        idiag_ext=1 << 1,
-        idiag_src=(0, 0, 0, 0),
-        idiag_dst=(0, 0, 0, 0),
-        idiag_cookie=0xFFFFFFFF << 32 | 0xCAFE0001,
-    )
-    assert request == struct.pack("=I", len(expected) + 8) + expected[4:] + attribute
+from pm.kernel import SubflowRecord, UlpFlag
+from pm.linux.netlink import framing, inet_diag_answers
+from pm.linux.netlink.inet_diag_answers import parse_subflow, read_part
+from pm.linux.netlink.inet_diag_requests import SOCK_DIAG_BY_FAMILY
+from tests.unit.linux.netlink.test_inet_diag_requests import words
 
 
 def attribute(type_: int, payload: bytes) -> bytes:
@@ -87,7 +24,7 @@ def attribute(type_: int, payload: bytes) -> bytes:
 def answer(*attributes: bytes, family: int = socket.AF_INET, source: str = "192.0.2.1") -> bytes:
     """A message of the kernel: struct inet_diag_msg, packed by pyroute2, and attributes."""
     message = inet_diag_msg()
-    message["header"]["type"] = inet_diag.SOCK_DIAG_BY_FAMILY
+    message["header"]["type"] = SOCK_DIAG_BY_FAMILY
     for name, value in {
         "idiag_family": family, "idiag_state": 1, "idiag_sport": 40000, "idiag_dport": 443,
         "idiag_src": words(source), "idiag_dst": words(source), "idiag_if": 3, "idiag_cookie": 99,
@@ -96,7 +33,7 @@ def answer(*attributes: bytes, family: int = socket.AF_INET, source: str = "192.
         message[name] = value
     message.encode()
     payload = bytes(message.data)[16:] + b"".join(attributes)
-    return framing.pack(inet_diag.SOCK_DIAG_BY_FAMILY, 2, 0, payload)
+    return framing.pack(SOCK_DIAG_BY_FAMILY, 2, 0, payload)
 
 
 def upper_layer(flags: int) -> bytes:
@@ -109,14 +46,14 @@ def upper_layer(flags: int) -> bytes:
             attribute(10, b"\x04"),
         )
     )
-    return attribute(inet_diag.ULP_INFO, attribute(1, b"mptcp\0") + attribute(3, nested))
+    return attribute(inet_diag_answers.ULP_INFO, attribute(1, b"mptcp\0") + attribute(3, nested))
 
 
 def test_a_subflow_of_a_dump_is_read() -> None:
     """Addresses, ports, tokens, ids, cgroup and flags are where the kernel puts them."""
     joined = UlpFlag.JOIN_LOC | UlpFlag.JOIN_REM | UlpFlag.BACKUP_LOC | UlpFlag.FULLY_ESTABLISHED
     data = answer(attribute(21, struct.pack("=Q", 77)), upper_layer(joined))
-    records: list[inet_diag.SubflowRecord] = []
+    records: list[SubflowRecord] = []
     assert read_part(data, records, parse_subflow) == (False, False)
     assert records == [
         (0xA, 0xB, "192.0.2.1", 40000, "192.0.2.1", 443, 4, 1, joined, 4, 5, 99, 77, 3),
@@ -128,7 +65,7 @@ def test_a_subflow_of_a_dump_is_read() -> None:
 
 def test_v4_mapped_addresses_become_ipv4() -> None:
     """The text is IPv4, and the family that of the socket."""
-    records: list[inet_diag.SubflowRecord] = []
+    records: list[SubflowRecord] = []
     read_part(
         answer(upper_layer(0), family=socket.AF_INET6, source="::ffff:192.0.2.1"), records, parse_subflow
     )
@@ -137,8 +74,8 @@ def test_v4_mapped_addresses_become_ipv4() -> None:
 
 def test_other_upper_layers_and_plain_tcp_are_no_subflows() -> None:
     """kTLS has ULP_INFO too, plain TCP none."""
-    records: list[inet_diag.SubflowRecord] = []
-    kernel_tls = attribute(inet_diag.ULP_INFO, attribute(1, b"tls\0") + attribute(2, b""))
+    records: list[SubflowRecord] = []
+    kernel_tls = attribute(inet_diag_answers.ULP_INFO, attribute(1, b"tls\0") + attribute(2, b""))
     read_part(answer() + answer(kernel_tls), records, parse_subflow)
     assert records == []
 
@@ -166,7 +103,7 @@ def long_at(offset: int) -> int:
 def test_tcp_info_is_read_at_the_offsets_of_the_header_file() -> None:
     """Offsets of include/uapi/linux/tcp.h; a longer structure of a newer kernel changes nothing."""
     data = answer(attribute(4, b"cubic\0"), attribute(2, tcp_info()), upper_layer(UlpFlag.MCAP_LOC))
-    stats = inet_diag.parse_subflow_stats(data, next(framing.messages(data)))
+    stats = inet_diag_answers.parse_subflow_stats(data, next(framing.messages(data)))
     assert stats is not None
     assert (stats.mss, stats.lost, stats.last_sent_ms, stats.last_received_ms) == (16, 32, 44, 52)
     assert (stats.rtt_us, stats.rttvar_us, stats.ssthresh, stats.cwnd) == (68, 72, 76, 80)
@@ -181,7 +118,7 @@ def test_tcp_info_is_read_at_the_offsets_of_the_header_file() -> None:
 def test_a_shorter_tcp_info_has_zeros_for_what_it_lacks() -> None:
     """An older kernel's structure ends before the byte counters."""
     data = answer(attribute(2, tcp_info()[:160]))
-    stats = inet_diag.parse_subflow_stats(data, next(framing.messages(data)))
+    stats = inet_diag_answers.parse_subflow_stats(data, next(framing.messages(data)))
     assert stats is not None
     assert (stats.rtt_us, stats.min_rtt_us, stats.delivery_rate, stats.bytes_sent) == (68, 148, 0, 0)
 
@@ -189,7 +126,7 @@ def test_a_shorter_tcp_info_has_zeros_for_what_it_lacks() -> None:
 def test_no_tcp_info_is_no_subflow() -> None:
     """TIME_WAIT and connection requests answer without INET_DIAG_INFO."""
     data = answer(attribute(4, b"cubic\0"))
-    assert inet_diag.parse_subflow_stats(data, next(framing.messages(data))) is None
+    assert inet_diag_answers.parse_subflow_stats(data, next(framing.messages(data))) is None
 
 
 @pytest.mark.parametrize(("length", "counted"), [(48, False), (80, True), (96, True), (128, True)])
@@ -197,7 +134,7 @@ def test_mptcp_info_of_any_kernel_is_read(length: int, counted: bool) -> None:
     """Before Linux 6.5 the structure ends without counters; later ones only append."""
     info = struct.pack("=BBB5xII", 2, 1, 3, 1, 0xA) + bytes(28) + struct.pack("=IQQQQ", 5, 6, 7, 8, 9)
     data = answer(attribute(21, struct.pack("=Q", 77)), attribute(2, info.ljust(128, b"\xff")[:length]))
-    session = inet_diag.parse_session_info(data, next(framing.messages(data)))
+    session = inet_diag_answers.parse_session_info(data, next(framing.messages(data)))
     assert session is not None
     assert (session.token, session.uid, session.inode, session.cgroup_id) == (0xA, 1000, 4711, 77)
     assert (session.extra_subflows, session.addresses_announced, session.addresses_accepted) == (2, 1, 3)
@@ -205,12 +142,3 @@ def test_mptcp_info_of_any_kernel_is_read(length: int, counted: bool) -> None:
     assert session.counted is counted
     counters = (5, 6, 7, 8, 9) if counted else (0, 0, 0, 0, 0)
     assert session[-5:] == counters
-
-
-def test_truncated_messages_end_the_reading() -> None:
-    """A length beyond the buffer, or shorter than a header, is not followed."""
-    whole = answer(upper_layer(0))
-    for cut in range(16, len(whole)):
-        assert list(framing.messages(whole[:cut])) == []
-    assert list(framing.messages(struct.pack("=IHHII", 8, 20, 0, 0, 0))) == []
-    assert list(framing.attributes(struct.pack("=HH", 2, 1), 0, 4)) == []

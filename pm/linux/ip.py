@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""IP addresses between the kernel's bytes and canonical text, one shared string per address."""
+"""IP addresses between the kernel's bytes and canonical text, with one shared string per address."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from pm.model import family_of
 
 V4_MAPPED = bytes(10) + b"\xff\xff"
 
@@ -22,11 +24,11 @@ def ip_text(packed: bytes) -> str:
 
 @lru_cache(maxsize=65536)
 def ip_bytes(ip: str) -> bytes:
-    """4 or 16 bytes in network order. Raises OSError for text that is no address."""
-    return inet_pton(AF_INET6 if ":" in ip else AF_INET, ip)
+    """4 or 16 bytes in network order. Raises OSError for text that is not an address."""
+    return inet_pton(AF_INET if family_of(ip) == 4 else AF_INET6, ip)
 
 
-def ip_bytes_mapped(ip: str) -> bytes:
-    """16 bytes: IPv4 addresses as ``::ffff:a.b.c.d``."""
+def packed_ip(ip: str) -> bytes:
+    """16 bytes in network order, an IPv4 address v4-mapped. Raises OSError like ``ip_bytes``."""
     packed = ip_bytes(ip)
     return V4_MAPPED + packed if len(packed) == 4 else packed
