@@ -48,16 +48,19 @@ class MatchedCgroup(NamedTuple):
     policy: str
 
 
+AttachmentAction = Attach[Key] | Replace[Key] | Detach
+
+
 def plan_attachments(
     wanted: Mapping[int, Key], attached: Mapping[int, Key | None], cgroup_ids: Iterable[int]
-) -> list[Attach[Key] | Replace[Key] | Detach]:
+) -> list[AttachmentAction[Key]]:
     """What makes ``attached`` (cgroup id -> program) equal to ``wanted`` for some cgroups. Pure.
 
     An attached None is a program of another service. Attach comes before Detach: a cgroup is never
     without the program it could have.
     """
-    actions: list[Attach[Key] | Replace[Key] | Detach] = []
-    detach: list[Detach] = []
+    actions: list[AttachmentAction[Key]] = []
+    detach: list[AttachmentAction[Key]] = []
     for cgroup_id in cgroup_ids:
         if cgroup_id not in wanted:
             if cgroup_id in attached:
@@ -72,7 +75,7 @@ def plan_attachments(
 class Outcome(NamedTuple):
     """What became of one cgroup: ``refused`` is the kernel's error, None where ``action`` was done."""
 
-    action: Attach[Any] | Replace[Any] | Detach
+    action: AttachmentAction[Any]
     refused: KernelRefused | None
 
 
@@ -96,7 +99,7 @@ async def attach(
 
 def _perform(
     attachments: Attachments[Any],
-    actions: Iterable[Attach[Any] | Replace[Any] | Detach],
+    actions: Iterable[AttachmentAction[Any]],
     directories: Mapping[int, Path],
 ) -> list[Outcome]:
     outcomes = []

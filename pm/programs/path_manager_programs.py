@@ -25,7 +25,7 @@ from pm.linux.bpf.path_manager_maps import (
     opens_subflows,
     policy_entries,
     remove_left,
-    third_parties,
+    third_parties_of,
 )
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup
@@ -150,9 +150,11 @@ class PathManagerPrograms:
 async def _prepare(
     programs: CompiledPrograms[PathManagerAttachments], policies: Sequence[Policy]
 ) -> tuple[CompiledPathManagers, PathManagerAttachments]:
-    others = third_parties(policies)
-    sources = await read_sources(compiler_flags, others)
-    compiled = CompiledPathManagers({p.name: policy_entries(p, others) for p in policies}, sources.digest)
+    third_parties = third_parties_of(policies)
+    sources = await read_sources(compiler_flags, third_parties)
+    compiled = CompiledPathManagers(
+        {p.name: policy_entries(p, third_parties) for p in policies}, sources.digest
+    )
     return compiled, await programs.load(sources, compiled.keys().values())
 
 

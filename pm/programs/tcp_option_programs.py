@@ -26,7 +26,7 @@ from pm.linux.bpf.tcp_option_parameters import (
     PolicyEntries,
     has_options,
     policy_entries,
-    third_parties,
+    third_parties_of,
     unavailable,
 )
 from pm.log import get_logger
@@ -113,7 +113,7 @@ class TcpOptionPrograms:
         in_use = policies or self._programs.attachments
         if not in_use and not await asyncio.to_thread(left_pinned, self._bpffs):
             return NO_OPTIONS
-        others = third_parties(policies)
+        third_parties = third_parties_of(policies)
         kernel = await asyncio.to_thread(read_kernel, counts_segments=self._counts_segments)
         for policy in policies:
             if missing := unavailable(policy, kernel):
@@ -123,18 +123,18 @@ class TcpOptionPrograms:
                     missing=missing,
                     available=sorted(kernel.congestion_controls),
                 )
-        sources = await read_sources(compiler_flags, others)
+        sources = await read_sources(compiler_flags, third_parties)
         compiled = CompiledOptions(
-            {policy.name: policy_entries(policy, tcp_options, others, kernel) for policy in policies},
-            (*BUILT_IN, *(other.name for other in others)),
+            {policy.name: policy_entries(policy, tcp_options, third_parties, kernel) for policy in policies},
+            (*BUILT_IN, *(other.name for other in third_parties)),
             sources.digest,
         )
         try:
             await self._programs.load(sources, compiled.keys().values())
         except PmError as e:
-            if not others:
+            if not third_parties:
                 raise
-            files = ", ".join(other.source for other in others)
+            files = ", ".join(other.source for other in third_parties)
             raise type(e)(e.message, f"{e.remedy}; `options.plugins` adds {files} to it") from e
         return compiled
 

@@ -141,7 +141,7 @@ def opens_subflows(program: str) -> bool:
     return program != "none"
 
 
-def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
+def third_parties_of(policies: Sequence[Policy]) -> list[ThirdParty]:
     """The third parties' path managers of all policies, by name. Raises PmError."""
     parameters = (policy.path_manager.parameters for policy in policies)
     return third_party.gather(
@@ -149,29 +149,32 @@ def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
     )
 
 
-def parameter_values(policy: Policy, others: Sequence[ThirdParty]) -> list[int]:
+def parameter_values(policy: Policy, third_parties: Sequence[ThirdParty]) -> list[int]:
     """``value`` of struct path_parameters: each parameter at its place. Pure.
 
-    ``others`` is what ``third_parties`` gives for all policies.
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
     """
     program, parameters = program_of(policy), policy.path_manager.parameters
     if isinstance(parameters, Program.Parameters):
-        names = next(other.parameters for other in others if other.name == program)
+        names = next(other.parameters for other in third_parties if other.name == program)
         values = [parameters.parameters.get(name, 0) for name in names]
     else:
         values = [getattr(parameters, name) for name in BUILT_IN[program]]
     return values + [0] * (PARAMETERS_MAX - len(values))
 
 
-def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntries:
-    """What the maps have for a policy; ``others`` is what ``third_parties`` gives for all policies. Pure."""
+def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> PolicyEntries:
+    """What the maps have for a policy. Pure.
+
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
+    """
     accept, key = policy.accept, policy_id(policy.name)
     block = _PARAMETERS.pack(
         round(policy.start.after * 1e9),
         policy.start.after_bytes,
         accept.max_subflows or 0,
         accept.from_ is not None,
-        *parameter_values(policy, others),
+        *parameter_values(policy, third_parties),
     )
     peers = {
         _PEER.pack(
@@ -184,7 +187,7 @@ def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntrie
     return PolicyEntries(program_of(policy), {_POLICY.pack(key): block}, peers)
 
 
-def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
+def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
     """For bpf_pm/path_manager.c: third parties' path managers, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
@@ -192,8 +195,8 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     return third_party.compiler_flags(
         KIND,
         "THIRD_PARTY_PATH_MANAGERS(X)",
-        [f"X({other.name})" for other in others],
-        others,
+        [f"X({other.name})" for other in third_parties],
+        third_parties,
         built_in=SOURCES / "path_manager_parts/path_managers.h",
         zero_place=PARAMETERS_MAX - 1,
     )

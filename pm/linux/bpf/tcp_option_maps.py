@@ -75,7 +75,7 @@ def read_records(states_fd: int, ports: Collection[tuple[int, int]]) -> dict[int
     return {cookie: OptionState.from_buffer_copy(value).record for cookie, value in storages.items()}
 
 
-def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
+def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
     """For bpf_pm/options.c: third parties' plugins, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
@@ -83,8 +83,8 @@ def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
     return third_party.compiler_flags(
         KIND,
         "THIRD_PARTY_PLUGINS(X,...)",
-        [f"X({slot},{other.name},__VA_ARGS__)" for slot, other in enumerate(others, len(BUILT_IN))],
-        others,
+        [f"X({slot},{other.name},__VA_ARGS__)" for slot, other in enumerate(third_parties, len(BUILT_IN))],
+        third_parties,
         built_in=SOURCES / "option_parts/plugins.h",
         zero_place=PARAMETERS_MAX,
     )

@@ -63,7 +63,7 @@ class PolicyEntries(NamedTuple):
     prefixes: Mapping[bytes, bytes]
 
 
-def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
+def third_parties_of(policies: Sequence[Policy]) -> list[ThirdParty]:
     """The third parties' plugins of all policies, by name: the one at index i has slot len(BUILT_IN) + i.
 
     Raises PmError.
@@ -78,12 +78,15 @@ def has_options(options: Options) -> bool:
 
 
 def policy_entries(
-    policy: Policy, tcp_options: TcpOptions, others: Sequence[ThirdParty], kernel: KernelOptionSupport
+    policy: Policy, tcp_options: TcpOptions, third_parties: Sequence[ThirdParty], kernel: KernelOptionSupport
 ) -> PolicyEntries:
-    """What the maps have for a policy; ``others`` is what ``third_parties`` gives for all policies."""
+    """What the maps have for a policy.
+
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
+    """
     options = policy.options
     blocks = _built_in_blocks(options, tcp_options, kernel)
-    known = {other.name: other for other in others}
+    known = {other.name: other for other in third_parties}
     for plugin in options.plugins:
         blocks[plugin.name] = _third_party_block(plugin, known[plugin.name])
     slots = {name: slot for slot, name in enumerate([*BUILT_IN, *known])}

@@ -67,10 +67,10 @@ def compiler_flags(
     ]
 
 
-def digest(flags: Sequence[str], others: Sequence[ThirdParty]) -> str:
-    """Digest of all compiler inputs that a reload may change: ``flags``, and the files of ``others``."""
+def digest(flags: Sequence[str], third_parties: Sequence[ThirdParty]) -> str:
+    """Digest of all compiler inputs that a reload may change: ``flags``, and the third parties' files."""
     inputs = hashlib.sha256(repr(flags).encode())
-    for third_party in others:
+    for third_party in third_parties:
         inputs.update(Path(third_party.source).read_bytes())
     return inputs.hexdigest()
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,21 +19,23 @@ async def file_changes(path: Path) -> AsyncIterator[None]:
 
     A Kubernetes ConfigMap has such links: ``config.yaml -> ..data/config.yaml``; ``..data`` is replaced.
     """
-    seen = _signature(path)
+    seen = await asyncio.to_thread(_signature, path)
     while True:
         with Inotify() as inotify:
-            for directory in _directories(path):
-                try:
-                    inotify.add_watch(directory, _MASK)
-                except OSError:
-                    continue  # it has just gone: its parent reports when it is back
+            await asyncio.to_thread(_watch, inotify, path)
             # The file may have changed before the watches existed.
-            changed = _signature(path) != seen
-            while not changed:
+            while (found := await asyncio.to_thread(_signature, path)) == seen:
                 await inotify.get()
-                changed = _signature(path) != seen
-        seen = _signature(path)
+        seen = found
         yield
+
+
+def _watch(inotify: Inotify, path: Path) -> None:
+    for directory in _directories(path):
+        try:
+            inotify.add_watch(directory, _MASK)
+        except OSError:
+            continue  # it has just gone: its parent reports when it is back
 
 
 def _signature(path: Path) -> Signature:

@@ -23,7 +23,7 @@ from pm.linux.bpf.path_manager_maps import (
     parameter_values,
     policy_entries,
     program_of,
-    third_parties,
+    third_parties_of,
 )
 from pm.model import Origin, Pair, Want
 from pm.path_managers.choice import PathManagerChoice
@@ -96,7 +96,7 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     source = tmp_path / "mine.c"
     source.write_text("PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c)")
     one, two = third_party("mine", str(source), b=2), third_party("mine", str(source), a=1, b=3)
-    others = third_parties([one, two])
+    others = third_parties_of([one, two])
     assert [o.parameters for o in others] == [("a", "b")]
     for chosen, wanted in ((one, [0, 2]), (two, [1, 3])):
         (value,) = policy_entries(chosen, others).parameters.values()
@@ -112,12 +112,12 @@ def test_mistakes_with_third_parties(tmp_path: Path) -> None:
     """A file that is not there, an unknown parameter, one name for two files: said in one line."""
     source = tmp_path / "mine.c"
     with pytest.raises(PmError, match="No such file"):
-        compiler_flags(third_parties([third_party("mine", str(source))]))
+        compiler_flags(third_parties_of([third_party("mine", str(source))]))
     source.write_text("PARAMETER(p, mine_a)")
     with pytest.raises(PmError, match="has no parameter `b`: it has a"):
-        compiler_flags(third_parties([third_party("mine", str(source), b=1)]))
+        compiler_flags(third_parties_of([third_party("mine", str(source), b=1)]))
     with pytest.raises(PmError, match="have the same name"):
-        third_parties([third_party("mine", str(source)), third_party("mine", "/else.c")])
+        third_parties_of([third_party("mine", str(source)), third_party("mine", "/else.c")])
     with pytest.raises(ValueError, match="built-in"):
         Program.Parameters(name="fullmesh", source="/x.c")
 

@@ -34,7 +34,7 @@ from pm.linux.bpf.tcp_option_parameters import (
     KernelOptionSupport,
     PolicyEntries,
     policy_entries,
-    third_parties,
+    third_parties_of,
     unavailable,
 )
 from pm.linux.bpf.third_party import ThirdParty
@@ -74,7 +74,7 @@ def policy(options: Options, name: str = "a") -> Policy:
 def blocks(options: Options) -> dict[int, OptionParameters]:
     """What the program gets, by slot."""
     some = policy(options)
-    entries = policy_entries(some, TcpOptions(), third_parties([some]), KERNEL)
+    entries = policy_entries(some, TcpOptions(), third_parties_of([some]), KERNEL)
     (value,) = entries.parameters.values()
     slots = PolicyParameters.from_buffer_copy(value).slots
     found = {slot: block for slot, block in enumerate(slots) if block.search[0]}
@@ -147,7 +147,7 @@ def test_third_party_parameters(tmp_path: Path) -> None:
         OptionPlugin(name="level", source=str(source), exid=1, accept=True, parameters={"highest": 7}),
     ]
     policies = [policy(Options(plugins=(p,)), f"p{i}") for i, p in enumerate(plugins)]
-    others = third_parties(policies)
+    others = third_parties_of(policies)
     flags = compiler_flags(others)
     places = {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1", "-DPARAMETER_level_unset=42"}
     assert places <= set(flags)
