@@ -25,7 +25,7 @@ FOLDERS = [
 FILES = [*ROOT.glob("*.md"), *(file for folder in FOLDERS for file in folder.rglob("*.*"))]
 DOCUMENTS = [file.relative_to(ROOT) for file in FILES if file.suffix == ".md"]
 SOURCES = [str(file) for file in FILES if file.suffix in (".py", ".c", ".h")]
-# Also those that a document may name before, or after, they exist.
+# And folders that do not exist yet: documents must not name them.
 NAMES = {folder.name for folder in FOLDERS} | {"docker", "packaging"}
 PATH = rf"(?<![\w/.~-])(?:{'|'.join(map(re.escape, sorted(NAMES)))})/[\w./*-]*"
 KERNEL_FOLDERS = ("net/", "include/uapi/", "include/linux/", "tools/")  # sources of Linux
