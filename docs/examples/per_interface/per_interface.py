@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``per_interface``: one subflow per interface, whatever number of addresses it has."""
+"""``per_interface``: one subflow per interface, however many addresses it has."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

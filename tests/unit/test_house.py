@@ -7,13 +7,28 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "pm").rglob("*.py"))
+# The folders of the checkout, less what make and the tools put there.
+FOLDERS = [
+    place
+    for place in sorted(ROOT.iterdir())
+    if place.is_dir() and (place.name == ".ci" or not re.match(r"\.|build$|.*\.egg-info$", place.name))
+]
+FILES = [*ROOT.glob("*.md"), *(file for folder in FOLDERS for file in folder.rglob("*.*"))]
+DOCUMENTS = [file.relative_to(ROOT) for file in FILES if file.suffix == ".md"]
+SOURCES = [str(file) for file in FILES if file.suffix in (".py", ".c", ".h")]
+# And folders that do not exist yet: documents must not name them.
+NAMES = {folder.name for folder in FOLDERS} | {"docker", "packaging"}
+PATH = rf"(?<![\w/.~-])(?:{'|'.join(map(re.escape, sorted(NAMES)))})/[\w./*-]*"
+KERNEL_FOLDERS = ("net/", "include/uapi/", "include/linux/", "tools/")  # sources of Linux
 
 # What decides, and what it decides about.
 PURE = (
@@ -101,21 +116,55 @@ def test_rich_can_be_loaded_after_the_logger() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_documents_name_files_that_exist() -> None:
-    """Relative links and paths of the checkout in documents are not stale."""
-    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
-    for document in (d for d in documents if d.exists()):
-        text = document.read_text()
-        for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text):
-            assert (document.parent / target).exists(), f"{document.relative_to(ROOT)}: {target}"
-        for path in re.findall(r"`((?:pm|bpf_pm|config|tests|docs|docker|kernel)/[\w./-]*)`", text):
-            assert (ROOT / path).exists(), f"{document.relative_to(ROOT)}: {path}"
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_relative_links_lead_to_files(document: Path) -> None:
+    """What a link of a document leads to is there."""
+    text = (ROOT / document).read_text()
+    for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text):
+        assert (ROOT / document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_paths_in_documents_exist(document: Path) -> None:
+    """Paths of the checkout are not stale, wherever they stand: in text, tables and blocks of code."""
+    text = (ROOT / document).read_text()
+    for path in re.findall(PATH, text):
+        assert list(ROOT.glob(path.rstrip(".,:"))), path
+    for path in re.findall(r"`(\.\./[\w./-]+)`", text):
+        assert (ROOT / document.parent / path).exists(), path
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_sources_in_documents_exist(document: Path) -> None:
+    """A source file that is named by the end of its path only, such as `none.c`, is there."""
+    for name in re.findall(r"`((?:[a-z_]+/)*\w+\.(?:py|[ch]))`", (ROOT / document).read_text()):
+        if not name.startswith(KERNEL_FOLDERS):
+            assert any(file.endswith(f"/{name}") for file in SOURCES), name
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=str)
+def test_modules_in_documents_exist(document: Path) -> None:
+    """`pm.x.y` is a module, or a name in one."""
+    for name in re.findall(r"(?<![\w/.-])(?:pm|tests)(?:\.\w+)+", (ROOT / document).read_text()):
+        parent, _, attribute = name.rpartition(".")
+        assert module_exists(name) or hasattr(import_module(parent), attribute), name
+
+
+def module_exists(name: str) -> bool:
+    file = ROOT / name.replace(".", "/")
+    return file.with_suffix(".py").exists() or (file / "__init__.py").exists()
+
+
+def test_no_two_modules_have_one_name() -> None:
+    """A file's name says which file it is; only packages' own files and the models of two parts share one."""
+    names = Counter(module.name for module in MODULES)
+    shared = {name for name, count in names.items() if count > 1}
+    assert shared <= {"__init__.py", "model.py"}
 
 
 def test_every_make_target_in_documents_exists() -> None:
     """`make X` in a document is a target of the Makefile."""
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        if document.exists():
-            named = re.findall(r"`(?:DEMO_ONCE=1 )?make ([\w-]+)", document.read_text())
-            assert set(named) <= targets, document
+    for document in DOCUMENTS:
+        named = re.findall(r"`(?:DEMO_ONCE=1 )?make ([a-z][\w-]*)", (ROOT / document).read_text())
+        assert set(named) <= targets, document
