@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every error that a user can meet, each with the remedy beside what went wrong.
+"""Every error that a user can meet: each says what went wrong and how to fix it.
 
-Library and kernel exceptions are translated into these at the boundary (``raise ... from``).
+Exceptions of libraries and of the kernel are translated into these at the boundary (``raise ... from``).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 
 class PmError(Exception):
-    """A failure that is not a bug: ``str()`` of it is one line a user can act on."""
+    """A failure that is not a bug. Its text is one line on which a user can act."""
 
     exit_status = 1
 
@@ -27,14 +27,14 @@ class PmError(Exception):
 
 
 class SystemUnfit(PmError):
-    """This kernel, or the privileges given, cannot run the service (exit status 3)."""
+    """This kernel or the given privileges cannot run the service (exit status 3)."""
 
     exit_status = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in a configuration file. ``line`` is 1-based, 0 where there is none."""
+    """One thing that is wrong in a configuration file. ``line`` is 1-based, or 0 if no line is known."""
 
     file: str
     line: int
@@ -47,7 +47,7 @@ class Problem:
 
 
 class ConfigError(PmError):
-    """A configuration that cannot be used; carries every problem found, never only the first."""
+    """A configuration that cannot be used. It carries every problem found, not only the first."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
@@ -55,7 +55,7 @@ class ConfigError(PmError):
 
 
 class NotFound(PmError):
-    """A session, subflow or policy that does not exist (any more)."""
+    """A session, subflow or policy does not exist, or does not exist any more."""
 
 
 class KernelRefused(PmError):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Logging, configured once: JSON lines on standard error, coloured text where that is a terminal.
 
-An event is a fixed snake_case name, its data are keywords: ``log.info("subflow_opened", token=...)``.
+An event is a fixed snake_case name and its data are keywords: ``log.info("subflow_opened", token=...)``.
+All other modules take their logger from here: this is the one place that imports structlog.
 """
 
 from __future__ import annotations
@@ -10,12 +11,15 @@ import json
 import logging
 import sys
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import structlog
+if TYPE_CHECKING:
+    from structlog.typing import Processor
 
 
 class Level(StrEnum):
+    """The least severe records that are written."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"
@@ -28,14 +32,20 @@ class Format(StrEnum):
     TEXT = "text"
 
 
-def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
-    """Set the process's logging up. ``level`` and ``fmt`` are values of ``Level`` and ``Format``.
+def get_logger() -> Any:
+    """A structlog logger; it may be made before ``configure`` is called."""
+    return _structlog().get_logger()
 
-    Records of libraries that use ``logging`` (asyncio's, aiohttp's) come out the same way, as
-    event ``library_message``, from level warning on.
+
+def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
+    """Set up the process's logging. ``level`` and ``fmt`` are values of ``Level`` and ``Format``.
+
+    Libraries that use ``logging`` (asyncio, aiohttp) are written the same way, as the event
+    ``library_message``, from level warning on.
     """
+    structlog = _structlog()
     text = fmt == Format.TEXT or (fmt == Format.AUTO and sys.stderr.isatty())
-    tail: list[structlog.typing.Processor] = (
+    tail: list[Processor] = (
         [
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
@@ -57,13 +67,32 @@ def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
     logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
 
 
+def _structlog() -> Any:
+    """The module structlog, loaded without rich.
+
+    structlog imports rich, and with it pygments, wherever they are installed, merely to colour
+    tracebacks. rich is installed for the CLI's tables, but would cost the service 3 MiB for nothing.
+    Hiding it during the import makes structlog do as it does where rich is not installed.
+    """
+    if "structlog" in sys.modules or "rich" in sys.modules:
+        import structlog
+
+        return structlog
+    sys.modules["rich"] = None  # type: ignore[assignment]  # documented: importing it fails
+    try:
+        import structlog
+    finally:
+        del sys.modules["rich"]
+    return structlog
+
+
 def _dumps(record: dict[str, Any], **kwargs: Any) -> str:
     return json.dumps(record, ensure_ascii=False, **kwargs)
 
 
 class _ToStructlog(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        structlog.get_logger().log(
+        get_logger().log(
             record.levelno,
             "library_message",
             logger=record.name,

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the service knows at run time: addresses, subflows, sessions, and the actions on them.
+"""The vocabulary of the service: addresses, pairs of addresses, subflows, and who wanted them.
 
 Data only, no I/O and no clock. Terms are those of RFC 8684; IP addresses are canonical text
-(``inet_ntop``), IPv4 also where the kernel reports it v4-mapped, and shared (one string object
-per address), since a busy host holds thousands of references to the same few.
+(``inet_ntop``), in IPv4 form also where the kernel reports it v4-mapped, and shared (one string
+object per address), since a busy host holds thousands of references to the same few.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 from typing import NamedTuple
 
 
@@ -25,21 +25,31 @@ class SubflowState(StrEnum):
     ESTABLISHED = "established"
 
 
-class Origin(IntEnum):
+class Origin(StrEnum):
     """Who wanted a subflow."""
 
-    INITIAL = 0  # the application's own connect() or accept()
-    POLICY = 1  # the path manager of the session's policy
-    PEER = 2  # the other end joined
-    OPERATOR = 3  # by hand, over REST or the CLI
-    UNKNOWN = 4  # opened before the service watched
+    INITIAL = "initial"  # the application, by its own connect() or accept()
+    POLICY = "policy"  # the path manager of the session's policy
+    PEER = "peer"  # the other end, which joined
+    OPERATOR = "operator"  # a person, over REST or the CLI
+    UNKNOWN = "unknown"  # the subflow is older than the service
+
+
+class EventKind(StrEnum):
+    """What an event of the service is about: the ``type`` that readers of the event stream see."""
+
+    SESSION = "session"
+    SUBFLOW = "subflow"
+    ADDRESS = "address"
+    POLICY = "policy"
+    CONFIG = "config"
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAddress:
-    """A local address as rtnetlink reports it and what path managers may do with it.
+    """A local address as rtnetlink reports it, and what path managers may do with it.
 
-    ``why`` says in words why it is (not) usable; ``usable`` already takes link state, address
+    ``why`` says in words why it is usable or not; ``usable`` already takes link state, address
     flags and the configured include/exclude rules into account. ``up`` ignores the rules: the
     address can carry packets (its link is up with carrier, it is not tentative or failed).
     """
@@ -60,7 +70,7 @@ class LocalAddress:
 
 
 class RemoteAddress(NamedTuple):
-    """An address the peer announced with ADD_ADDR. ``port`` is 0 where it named none."""
+    """An address the peer announced with ADD_ADDR. ``port`` is 0 if it gave none."""
 
     ip: str
     port: int
@@ -68,7 +78,7 @@ class RemoteAddress(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """What a subflow connects: local address to remote address and port."""
+    """The ends of a subflow: local address, remote address and remote port."""
 
     local: str
     remote: str
@@ -79,7 +89,7 @@ class Pair(NamedTuple):
 
 
 class Want(NamedTuple):
-    """How many subflows on a pair, and whether they carry the backup flag."""
+    """How many subflows a pair should have, and whether they carry the backup flag."""
 
     subflows: int = 1
     backup: bool = False
@@ -90,7 +100,7 @@ Wanted = dict[Pair, Want]
 
 @dataclass(slots=True, eq=False)
 class Subflow:
-    """One TCP subflow of a session. ``local_port`` is 0 while the kernel has not told it.
+    """One TCP subflow of a session. ``local_port`` is 0 until the kernel reports it.
 
     ``backup`` is the flag as this end set it, ``peer_backup`` as the peer did; ``socket_family`` is
     6 for a v4-mapped subflow.
@@ -115,13 +125,15 @@ class Subflow:
 
     @property
     def id(self) -> str:
-        """Name of the subflow within its session: ``LOCAL:PORT-REMOTE:PORT``."""
+        """The name of the subflow within its session: ``LOCAL:PORT-REMOTE:PORT``."""
         return f"{self.local}:{self.local_port}-{self.remote}:{self.remote_port}"
 
 
-# Actions: what plan.py decides and the reconciler's executor performs.
-
-
 def family_of(ip: str) -> int:
-    """4 or 6, of canonical address text."""
+    """4 or 6, from an address's canonical text."""
     return 6 if ":" in ip else 4
+
+
+def token_text(token: int) -> str:
+    """A session's token as people read it: ``0x`` and eight hex digits."""
+    return f"{token:#010x}"

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How values are written: durations (``500ms``), sizes (``64KiB``), prefixes, and rules for text.
+"""How values are written: durations (``500ms``), sizes (``64KiB``), IP prefixes, and rules for text.
 
-``Duration`` is a float of seconds and ``Size`` an int of bytes. Their ``Notation`` tells pydantic
-how to read them and the JSON Schema how they look. Pydantic itself is imported only when it asks,
-so that a service which merely holds a configuration need not load it.
+``Duration`` is a float of seconds and ``Size`` an int of bytes. Their ``Notation`` says how pydantic
+reads them and how the JSON Schema describes them. Pydantic is imported only when it asks for a
+schema, since a service that merely holds a configuration does not need it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class Notation:
     """How a type is written in YAML, as metadata in ``Annotated``.
 
-    ``parse`` raises ValueError with what would be right for anything but good text; ``show`` is its
-    inverse. ``pattern`` is the syntax for JSON Schema, ``what`` the kind of value in words.
+    ``parse`` raises ValueError for anything that is not valid text, with a message that says what
+    would be right; ``show`` is its inverse. ``pattern`` is the syntax for JSON Schema and ``what``
+    names the kind of value in words.
     """
 
     what: str
@@ -54,7 +55,7 @@ _NUMBER = r"[0-9]{1,15}(\.[0-9]{1,9})?"
 
 
 def parse_duration(text: object) -> float:
-    """Seconds of ``500ms``, ``30s``, ``1.5min``, ``2h``. Raises ValueError."""
+    """Convert ``500ms``, ``30s``, ``1.5min`` or ``2h`` to seconds. Raises ValueError."""
     return float(_parse(text, "a duration", _SECONDS, "30s", "s"))
 
 
@@ -69,7 +70,7 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_size(text: object) -> int:
-    """Bytes of ``512B``, ``64KiB``, ``1.5MiB``, ``10MB``. Raises ValueError."""
+    """Convert ``512B``, ``64KiB``, ``1.5MiB`` or ``10MB`` to bytes. Raises ValueError."""
     size = _parse(text, "a size", _BYTES, "64KiB", "B")
     if size != size.to_integral_value():
         raise ValueError(f"{text} is not a whole number of bytes")
@@ -96,8 +97,8 @@ def _parse(text: object, what: str, units: Mapping[str, Decimal], example: str, 
         raise ValueError(f"{number} needs a unit: write `{number}{plain_unit}` (units: {names})")
     if unit not in units:
         same = [u for u in units if u.lower() == unit.lower()]
-        hint = f"write `{number}{same[0]}`" if same else f"units are {names}"
-        raise ValueError(f"{text!r} has no known unit: {hint}")
+        hint = f"did you mean `{number}{same[0]}`?" if same else f"units are {names}"
+        raise ValueError(f"unknown unit in {text!r}: {hint}")
     return Decimal(number) * units[unit]
 
 
@@ -121,10 +122,10 @@ IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A rule for text (or for what its type says), as metadata in ``Annotated``.
+    """A rule that a value must satisfy beyond its type, as metadata in ``Annotated``.
 
-    ``what`` is the kind of value in words; ``pattern`` the part of the rule that JSON Schema can
-    express, "" for none.
+    ``what`` names the kind of value in words. ``function`` raises ValueError with a message that says
+    what would be right. ``pattern`` is the part of the rule that JSON Schema can express, or "".
     """
 
     what: str
@@ -142,12 +143,13 @@ class Check:
 
 
 def check_path(text: str) -> None:
+    """Raises ValueError unless the text is an absolute path without control characters."""
     if not text.startswith("/") or re.search(r"[\x00-\x1f\x7f]", text):
-        raise ValueError(f"{text!r} is not an absolute path: write it from `/` on")
+        raise ValueError(f"{text!r} is not an absolute path: start it with `/`")
 
 
 def parse_network(text: object) -> IPNetwork:
-    """Of ``10.0.0.0/8`` or ``2001:db8::/32``. Raises ValueError, also for bits set beyond the prefix."""
+    """Parse ``10.0.0.0/8`` or ``2001:db8::/32``. Raises ValueError, also for bits set beyond the prefix."""
     if not isinstance(text, str):
         raise ValueError("must be an IP prefix, such as `10.0.0.0/8`")
     try:
@@ -182,13 +184,16 @@ def parse_listen(text: str, *, lowest_port: int = 1) -> tuple[IPAddress, int]:
 
 
 def check_identifier(text: str) -> None:
+    """Raises ValueError unless the text can be the prefix of C functions."""
     if not re.fullmatch(_IDENTIFIER, text):
         raise ValueError(
-            f"{text!r} cannot name C functions: use 1 to 32 letters, digits and `_`, a letter first"
+            f"{text!r} cannot be the name of C functions: use 1 to 32 letters, digits and `_`, "
+            "starting with a letter"
         )
 
 
 def check_numbers(parameters: dict[str, int], *, bits: int, most: int) -> None:
+    """Raises ValueError for bad names, values of more than ``bits`` bits, or more than ``most`` of them."""
     for name, value in parameters.items():
         check_identifier(name)
         if not 0 <= value < 1 << bits:
@@ -207,5 +212,5 @@ Network = Annotated[
 
 
 def yaml_key(field_name: str) -> str:
-    """The key of a field: without the underscore that keeps ``from_`` from being a Python keyword."""
+    """The YAML key of a field: ``from_`` has its underscore because ``from`` is a Python keyword."""
     return field_name.rstrip("_")

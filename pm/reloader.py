@@ -10,8 +10,6 @@ import asyncio
 import time
 from contextlib import suppress
 
-import structlog
-
 from pm.api.control import LastReload, ServiceState
 from pm.api.events import Broadcast
 from pm.config.load import Loaded, load_in_child
@@ -20,18 +18,17 @@ from pm.errors import ConfigError, PmError, Problem
 from pm.linux.host.file_watch import file_changes
 from pm.linux.host.notify import notify
 from pm.linux.netlink.addresses import AddressMonitor
+from pm.log import get_logger
 from pm.path_managers.program import Program
 from pm.policies.policy_table import compile_policies
 from pm.programs.classifiers import Selection
-from pm.programs.path_manager_programs import PathManagerPrograms
-from pm.programs.path_manager_programs import Prepared as PreparedPrograms
-from pm.programs.tcp_option_programs import Options
-from pm.programs.tcp_option_programs import Prepared as PreparedOptions
+from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerPrograms
+from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
 from pm.sessions.reconciler import Reconciler
 
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 def check_programs(config: Config, state: ServiceState) -> None:
@@ -53,7 +50,7 @@ class Reloader:
         addresses: AddressMonitor,
         reconciler: Reconciler,
         selection: Selection,
-        options: Options,
+        options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
     ) -> None:
@@ -86,9 +83,9 @@ class Reloader:
                 raise
             finally:
                 notify("READY=1")
-            await self._bring_in_force(loaded, programs, options)
+            await self._activate(loaded, programs, options)
 
-    async def _prepare_programs(self, config: Config) -> tuple[PreparedPrograms | None, PreparedOptions]:
+    async def _prepare_programs(self, config: Config) -> tuple[CompiledPathManagers | None, CompiledOptions]:
         """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""
         try:
             programs = await self._programs.prepare(config.policies) if self._programs else None
@@ -96,13 +93,13 @@ class Reloader:
         except PmError as e:
             raise ConfigError([Problem(str(self._state.config_path), 0, "policies", str(e))]) from e
 
-    async def _bring_in_force(
-        self, loaded: Loaded, programs: PreparedPrograms | None, options: PreparedOptions
+    async def _activate(
+        self, loaded: Loaded, programs: CompiledPathManagers | None, options: CompiledOptions
     ) -> None:
         config, state = loaded.config, self._state
         if self._programs and programs:
-            await self._programs.bring_in_force(programs)
-        await self._options.bring_in_force(options)
+            await self._programs.activate(programs)
+        await self._options.activate(options)
         await self._selection.apply(compile_policies(config.policies))
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)

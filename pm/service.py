@@ -14,7 +14,6 @@ from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanag
 from pathlib import Path
 from typing import Any
 
-import structlog
 import uvloop
 
 from pm import log
@@ -26,9 +25,11 @@ from pm.api.server import serve
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
 from pm.errors import PmError, SystemUnfit
+from pm.linux.host.cgroups import find_cgroup_root
 from pm.linux.host.instance import only_instance
+from pm.linux.host.mounts import find_mount
 from pm.linux.host.notify import notify
-from pm.linux.host.probe import Check, probe, require
+from pm.linux.host.probe import SystemCheck, probe, require
 from pm.linux.host.scheduling import prefer_latency
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
@@ -37,16 +38,16 @@ from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
 from pm.policies.policy_table import compile_policies
-from pm.programs.attach import Place
+from pm.programs.attach import MatchedCgroup
 from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
-from pm.programs.tcp_option_programs import Options
+from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.reloader import Reloader, check_programs
 from pm.sessions.assembly import Sessions, assemble
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
 
-_log = structlog.get_logger(__name__)
+_log = log.get_logger()
 
 
 def run(config_path: str, *, log_level: str, log_format: str) -> int:
@@ -87,7 +88,7 @@ async def _main(config_path: str) -> None:
         notify("STOPPING=1")
 
 
-def choose_datapath(wanted: Datapath, checks: Sequence[Check]) -> Datapath:
+def choose_datapath(wanted: Datapath, checks: Sequence[SystemCheck]) -> Datapath:
     """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel does not have it."""
     available = _has(checks, "bpf_datapath")
     if wanted is Datapath.BPF and not available:
@@ -97,12 +98,12 @@ def choose_datapath(wanted: Datapath, checks: Sequence[Check]) -> Datapath:
     return Datapath.BPF if available and wanted is not Datapath.NETLINK else Datapath.NETLINK
 
 
-def _has(checks: Sequence[Check], name: str) -> bool:
+def _has(checks: Sequence[SystemCheck], name: str) -> bool:
     return any(check.name == name and check.ok for check in checks)
 
 
 @asynccontextmanager
-async def open_service(path: Path, checks: Sequence[Check]) -> AsyncIterator[Service]:
+async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterator[Service]:
     """Everything up, classifiers attached, API listening; all undone at exit.
 
     Raises ConfigError, SystemUnfit, PmError.
@@ -136,41 +137,54 @@ async def open_service(path: Path, checks: Sequence[Check]) -> AsyncIterator[Ser
     def on_attachment(cgroup: str, policy: str | None) -> None:
         broadcast.tell("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
 
-    async def settle_programs(places: Mapping[int, Place]) -> None:
+    async def on_cgroups(cgroups: Mapping[int, MatchedCgroup]) -> None:
         if programs:
-            await programs.settle(places)
-        await options.settle(places)
+            await programs.attach(cgroups)
+        await options.attach(cgroups)
 
+    cgroup_root = await asyncio.to_thread(find_cgroup_root)
+    bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
-        programs = None
-        if state.datapath == Datapath.BPF:
-            programs = PathManagerPrograms(log_file=STATE_DIRECTORY / "bpf-path-managers.log", keep=keep)
-        options = Options(
-            log_file=STATE_DIRECTORY / "bpf-options.log",
-            keep=keep,
-            counts_segments=_has(checks, "delack_segments"),
-        )
-        selection = Selection(
-            compile_policies(config.policies),
-            log_file=STATE_DIRECTORY / "bpf.log",
-            keep=keep,
-            on_change=on_attachment,
-            follow=settle_programs,
-        )
         await _enter_in_thread(stack, only_instance(STATE_DIRECTORY))
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket())
         addresses = AddressMonitor(config.addresses, on_addresses)
         diagnosis = stack.enter_context(SockDiag(addresses.interface_of))
-        if programs:
+        programs = None
+        if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(PathManagerSysctl(STATE_DIRECTORY).restore_left)
-            prepared = await programs.prepare(config.policies)
-            stack.push_async_callback(programs.close)
-            await programs.bring_in_force(prepared)
+            programs = await stack.enter_async_context(
+                PathManagerPrograms.open(
+                    config.policies,
+                    log_file=STATE_DIRECTORY / "bpf-path-managers.log",
+                    keep=keep,
+                    bpffs=bpffs,
+                )
+            )
         else:
-            await asyncio.to_thread(remove_left_programs)
+            await asyncio.to_thread(remove_left_programs, bpffs)
             await _enter_in_thread(stack, PathManagerSysctl(STATE_DIRECTORY))
+        options = await stack.enter_async_context(
+            TcpOptionPrograms.open(
+                config.policies,
+                config.tcp_options,
+                log_file=STATE_DIRECTORY / "bpf-options.log",
+                keep=keep,
+                bpffs=bpffs,
+                counts_segments=_has(checks, "delack_segments"),
+            )
+        )
+        selection = await stack.enter_async_context(
+            Selection.open(
+                log_file=STATE_DIRECTORY / "bpf.log",
+                keep=keep,
+                on_change=on_attachment,
+                on_cgroups=on_cgroups,
+                cgroup_root=cgroup_root,
+                bpffs=bpffs,
+            )
+        )
         sessions = assemble(
             commands=commands,
             diagnosis=diagnosis,
@@ -186,9 +200,7 @@ async def open_service(path: Path, checks: Sequence[Check]) -> AsyncIterator[Ser
         )
         await stack.enter_async_context(addresses)
         on_addresses(addresses.addresses)
-        stack.push_async_callback(options.close)
-        await options.bring_in_force(await options.prepare(config.policies, config.tcp_options))
-        await stack.enter_async_context(selection)
+        await selection.apply(compile_policies(config.policies))
         reloader = Reloader(
             state=state,
             addresses=addresses,

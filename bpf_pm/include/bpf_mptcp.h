@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* What kernel/patches add to <linux/bpf.h>, for compilers with an older one (BCC brings its own).
- * docs/kernel-abi.md explains it; tests/kernel compares it to the kernel.
+ * docs/kernel-abi.md explains it; tests/kernel compares it with the kernel.
  */
 #ifndef MPTCP_PM_BPF_MPTCP_H
 #define MPTCP_PM_BPF_MPTCP_H
@@ -58,8 +58,8 @@ struct bpf_mptcp_addr {
 	__u32 flags;
 };
 
-/* The context on the patched kernel. Cast to it, and read each u32 by itself: through a volatile
- * pointer, since the verifier refuses what clang makes of two neighbours.
+/* The context on the patched kernel. Cast to it, and read each u32 through a volatile pointer: the
+ * verifier rejects a load of two fields, which clang makes of loads of neighbours otherwise.
  */
 struct bpf_sock_ops_mptcp {
 	struct bpf_sock_ops base;

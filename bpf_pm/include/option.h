@@ -8,11 +8,14 @@
  *	void NAME_compose(o, value)	write the option's value, NAME_LENGTH - NAME_HEADER bytes
  *	option_event NAME_receive(o, value)	the peer's option, of exactly that length
  *
- * all static __always_inline. Kind and ExID are the loader's business. pm/linux/bpf/tcp_option_layouts.py has
- * the same structures.
+ * all static __always_inline. The loader knows kind and ExID. The service has the same structures,
+ * pm/linux/bpf/tcp_option_layouts.py.
  */
 #ifndef MPTCP_PM_OPTION_H
 #define MPTCP_PM_OPTION_H
+
+#include "bpf_mptcp.h"
+#include "context.h"
 
 #define OPTION_SLOTS 8 /* plugins of one service: the built-in ones and third parties' */
 #define OPTION_ASSIGNED 2 /* header of an option with a kind of its own: kind, length */
@@ -24,7 +27,6 @@
 #define TCP_CONGESTION 13
 #define TCP_USER_TIMEOUT 18
 #define TCP_CA_NAME_MAX 16
-#define TCP_BPF_DELACK_SEGS 1100 /* of the patched kernel only */
 
 /* What can happen to an option; index into the counters of its plugin. From MALFORMED on: refusals. */
 enum option_event {
@@ -36,10 +38,10 @@ enum option_event {
 	OPTION_UNCONFIRMED, /* fell silent before the peer acknowledged it */
 	OPTION_MALFORMED, /* wrong length, or a value that cannot be */
 	OPTION_UNKNOWN, /* an id that the configuration does not know */
-	OPTION_NOT_ALLOWED, /* known, but the policy or the kernel has it not */
-	OPTION_UNTRUSTED, /* from outside of the trusted prefixes */
+	OPTION_NOT_ALLOWED, /* known, but not allowed by the policy or missing in the kernel */
+	OPTION_UNTRUSTED, /* from outside the trusted prefixes */
 	OPTION_LATE, /* data was sent already */
-	OPTION_APPLICATION, /* the application has set it itself */
+	OPTION_APPLICATION, /* the application has set a value itself */
 	OPTION_KERNEL, /* the kernel refused the value */
 	OPTION_EVENTS = 16,
 };
@@ -48,10 +50,10 @@ enum option_event {
 struct option_parameters {
 	u8 search[4]; /* as bpf_load_hdr_opt wants it: kind, 0 or 4, ExID in network order */
 	u8 sends; /* whether this end writes the option */
-	u8 listens; /* whether it heeds the peer's */
+	u8 listens; /* whether it honours the peer's */
 	u8 pad[2];
-	u8 plugin
-		[OPTION_PARAMETER_BYTES]; /* struct NAME_parameters, or u64 values of a third party's */
+	/* struct NAME_parameters, or a third party's parameters as u64 values */
+	u8 plugin[OPTION_PARAMETER_BYTES];
 };
 
 /* Written by the service, read here. */
@@ -70,15 +72,15 @@ struct option_record {
 	u8 reason[OPTION_SLOTS]; /* enum option_event of the last refusal */
 };
 
-/* Of one socket, for as long as it lives. Read by the service. */
+/* State of one socket, for as long as it lives. Read by the service. */
 struct option_state {
 	u32 sending; /* slots whose option is still to be written */
-	u32 listening; /* slots that still heed the peer's */
-	u32 timing; /* slots that still want to hear of the RTT */
+	u32 listening; /* slots that still honour the peer's */
+	u32 timing; /* slots that still need the RTT callback */
 	u32 reserved; /* slots with room in the packet that is being built */
 	u32 outstanding; /* slots written to a packet with data, ... */
 	u32 sequence; /* ... which is acknowledged once snd_una is beyond this */
-	u32 own_flags; /* callback flags that nobody had set before us */
+	u32 own_flags; /* callback flags that nobody had set before this program */
 	u16 packets; /* built while sending */
 	u8 copies; /* of them, those with an option */
 	u8 with_data; /* whether the packet that is being built has data */
@@ -93,9 +95,6 @@ struct option {
 	u32 slot;
 };
 
-/* A field of the context, by itself: the verifier refuses one load of two neighbours. */
-#define FIELD(o, name) (*(volatile u32 *)&(o)->skops->name)
-
 enum prefix_kind {
 	PREFIX_TRUSTED, /* value: the largest window a peer may ask for */
 	PREFIX_LOCAL, /* value: the window towards this destination */
@@ -103,7 +102,7 @@ enum prefix_kind {
 
 /*
  * The value of the longest of the policy's prefixes that the remote address is in, 0 for none.
- * Defined in options.c: BCC knows of maps only there.
+ * Defined in options.c, as everything that uses a map.
  */
 static __always_inline u32 option_prefix(struct option *o, enum prefix_kind kind);
 
@@ -125,14 +124,14 @@ static __always_inline u32 *option_private(struct option *o)
 	return o->state->private[o->slot & (OPTION_SLOTS - 1)];
 }
 
-/* The socket has this value from now on. */
+/* Report that the socket has this value now. */
 static __always_inline enum option_event option_applied(struct option *o, u32 value)
 {
 	o->state->record.value[o->slot & (OPTION_SLOTS - 1)] = value;
 	return OPTION_APPLIED;
 }
 
-/* Heed no further option of the peer: once is enough. */
+/* Honour no further option of the peer. */
 static __always_inline void option_stop_listening(struct option *o)
 {
 	o->state->listening &= ~(1 << o->slot);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the classifier records and the service reads; pm/linux/bpf/layouts.py has the same. */
+/* What the classifier records and the service reads. pm/linux/bpf/layouts.py has the same. */
 #ifndef MPTCP_PM_SESSION_H
 #define MPTCP_PM_SESSION_H
 

@@ -10,17 +10,19 @@
 #define congestion_control_LENGTH (congestion_control_HEADER + 1)
 #define ALGORITHMS 16
 
+struct algorithm {
+	u8 id;
+	u8 allowed;
+	u8 pad[2];
+	char name[TCP_CA_NAME_MAX];
+};
+
 struct congestion_control_parameters {
 	u8 requested; /* id */
-	u8 count;
+	u8 count; /* of algorithms */
 	u8 pad[2];
-	char usual[TCP_CA_NAME_MAX]; /* what sockets have whose application has chosen nothing */
-	struct {
-		u8 id;
-		u8 allowed;
-		u8 pad[2];
-		char name[TCP_CA_NAME_MAX];
-	} algorithms[ALGORITHMS];
+	char usual[TCP_CA_NAME_MAX]; /* that of sockets whose application has chosen none */
+	struct algorithm algorithms[ALGORITHMS];
 };
 
 static __always_inline enum option_event congestion_control_start(struct option *o)

@@ -18,18 +18,21 @@
 
 struct delayed_ack_parameters {
 	u8 fraction; /* asked of the peer, of FRACTION_ONE */
-	u8 segments; /* asked of the peer, 0: as the kernel does */
+	u8 segments; /* asked of the peer; 0: as the kernel does */
 	u8 counts_segments; /* whether this kernel has TCP_BPF_DELACK_SEGS */
 	u8 pad;
-	u32 least_us; /* the kernel's: two jiffies */
+	u32 least_us; /* the kernel's minimum: two jiffies */
 };
 
-/* The private state: the fraction that the peer asked for << 8 | samples without a change, and the timeout. */
+/*
+ * The private state: the fraction that the peer asked for << 8 | samples without a change; and the
+ * timeout, in microseconds.
+ */
 static __always_inline enum option_event delayed_ack_apply(struct option *o)
 {
 	struct delayed_ack_parameters *p = option_parameters_of(o);
 	u32 *private = option_private(o);
-	u32 rtt_us = FIELD(o, rtt_min);
+	u32 rtt_us = FIELD(o->skops, rtt_min);
 	u64 timeout_us;
 
 	if (rtt_us == RTT_UNKNOWN)
@@ -78,7 +81,7 @@ static __always_inline enum option_event delayed_ack_receive(struct option *o, c
 	return delayed_ack_apply(o);
 }
 
-/* Once per round trip. */
+/* A round trip was measured. */
 static __always_inline enum option_event delayed_ack_rtt(struct option *o)
 {
 	enum option_event event = delayed_ack_apply(o);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Initial window option: an experimental option (RFC 6994) with the congestion
- * window, in segments, that the sender wants its peer to start with. Heeded from
+ * window, in segments, that the sender wants its peer to start with. Honoured from
  * trusted prefixes only, up to a maximum, while nothing was sent; never from a
  * SYN, whose source address proves nothing. Rules by destination need no option.
  */
@@ -13,7 +13,7 @@
 
 struct initial_window_parameters {
 	u32 requested; /* segments */
-	u32 has_rules; /* whether to look for the destination's */
+	u32 has_rules; /* whether the policy has windows by destination */
 };
 
 static __always_inline enum option_event initial_window_start(struct option *o)
@@ -37,16 +37,16 @@ static __always_inline void initial_window_compose(struct option *o, u8 *value)
 static __always_inline enum option_event initial_window_receive(struct option *o, const u8 *value)
 {
 	u32 segments = value[0] << 8 | value[1];
-	u32 most = option_prefix(o, PREFIX_TRUSTED);
+	u32 limit = option_prefix(o, PREFIX_TRUSTED);
 
 	if (!segments)
 		return OPTION_MALFORMED;
 	option_stop_listening(o);
-	if (!most)
+	if (!limit)
 		return OPTION_UNTRUSTED;
-	if (FIELD(o, data_segs_out))
+	if (FIELD(o->skops, data_segs_out))
 		return OPTION_LATE;
-	if (segments > most)
-		segments = most;
+	if (segments > limit)
+		segments = limit;
 	return option_set(o, TCP_BPF_IW, segments) ? OPTION_KERNEL : option_applied(o, segments);
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * TCP User Timeout option (RFC 5482): kind 28, a granularity bit (minutes or
- * seconds) and 15 bits. Sent with how long this end keeps unacknowledged data;
- * received, it makes this end wait as long as the peer does, within limits
- * (section 3.1). What the application has set itself stays (CHANGEABLE).
+ * seconds) and 15 bits. Sent, it tells how long this end keeps unacknowledged
+ * data; received, it makes this end wait as long as the peer does, within limits
+ * (section 3.1). A timeout that the application has set stays (CHANGEABLE).
  */
 #include "option.h"
 
@@ -18,7 +18,7 @@ struct user_timeout_parameters {
 	u32 upper_ms; /* U_LIMIT */
 };
 
-/* The first word of the private state: what we have set, to tell it from the application's. */
+/* The first word of the private state is the timeout set here, to tell it from the application's. */
 static __always_inline enum option_event user_timeout_set(struct option *o, u32 ms)
 {
 	if (option_get(o, TCP_USER_TIMEOUT) == ms)
@@ -44,7 +44,7 @@ static __always_inline void user_timeout_compose(struct option *o, u8 *value)
 	u32 ms = option_get(o, TCP_USER_TIMEOUT);
 	u32 seconds, wire;
 
-	/* The application's own is the truth; what a peer made of ours is not news to it. */
+	/* Tell the application's own timeout, but not one adopted from the peer: the peer knows it. */
 	if (!ms || ms == option_private(o)[0] || ms > MS_MAX)
 		ms = p->advertised_ms;
 	seconds = (ms + 999) / 1000;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * backup: one standby subflow over another interface, with the backup flag; it is promoted when
- * the primary fails, and goes back when that is there again.
+ * backup: one standby subflow over another interface, with the backup flag. The flag is cleared while
+ * the primary subflow has failed, and set again when it is back.
  */
 #include "path_manager.h"
 
-/* Open the first possible one from these slots. */
+/* Open the first subflow that can be opened from these slots; false: none. */
 static __always_inline bool backup_open(struct bpf_sock_ops *skops, struct claim *claim, u32 slots,
 					bool backup)
 {
@@ -19,6 +19,7 @@ static __always_inline bool backup_open(struct bpf_sock_ops *skops, struct claim
 	return false;
 }
 
+/* Set or clear the flag of the standby subflow; false: there is none yet. */
 static __always_inline bool backup_change(struct bpf_sock_ops *skops, struct claim *claim,
 					  bool backup)
 {
@@ -26,7 +27,7 @@ static __always_inline bool backup_change(struct bpf_sock_ops *skops, struct cla
 		u32 slot = i / REMOTES, remote = i % REMOTES;
 
 		if (slots_to(claim, remote) & ~claim->near & 1 << slot &&
-		    pair_at(claim, remote, slot)->there &&
+		    pair_at(claim, remote, slot)->live &&
 		    set_backup(skops, claim, remote, slot, backup))
 			return true;
 	}
@@ -36,8 +37,8 @@ static __always_inline bool backup_change(struct bpf_sock_ops *skops, struct cla
 static __always_inline void backup_manage(struct bpf_sock_ops *skops, struct claim *claim,
 					  const struct path_parameters *p)
 {
-	/* Without a primary that works, nothing must wait behind a flag. */
-	bool backup = claim->initial_slot < LOCALS && initial_pair(claim)->there;
+	/* Without a working primary, the standby carries the data: no flag. */
+	bool backup = claim->initial_slot < LOCALS && initial_pair(claim)->live;
 
 	if (!subflows(initial_pair(claim)))
 		open_initial(skops, claim);

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * fullmesh: subflows between every usable local address and every known remote one of its family
- * (paper, 4.4.2). What is lacking is opened by round, so that a cap that is too small for several
- * subflows per pair leaves every pair its first one: one round now, the next when they are there.
+ * (paper, 4.4.2). What is missing is opened by round, one round now and the next once they are live:
+ * a cap that is too small for several subflows per pair leaves every pair its first one.
  */
+#include "context.h"
 #include "path_manager.h"
 
-#define BEYOND 512 /* any count of subflows */
+#define BEYOND 512 /* more than any count of subflows */
 
 /*
- * How many subflows every pair has. Without branches, and what they leave behind read back from the map:
- * the verifier would follow each of them in every iteration.
+ * How many subflows every pair has. Branch-free, and the mask is read back from the map: otherwise the
+ * verifier explores both branches in every iteration.
  */
 static __always_inline u32 fullmesh_round(struct claim *claim)
 {
@@ -19,7 +20,7 @@ static __always_inline u32 fullmesh_round(struct claim *claim)
 
 	for (u32 remote = 0; remote < REMOTES; remote++) {
 		claim->private[1] = ~slots_to(claim, remote);
-		asm volatile("" ::: "memory");
+		barrier();
 		unusable = claim->private[1];
 		for (u32 slot = 0; slot < LOCALS; slot++) {
 			more = subflows(pair_at(claim, remote, slot)) +
@@ -46,7 +47,7 @@ static __always_inline void fullmesh_manage(struct bpf_sock_ops *skops, struct c
 	u32 initial = 1 << claim->initial_slot & slots_to(claim, INITIAL);
 	u32 round = fullmesh_round(claim);
 
-	/* What the application opened is no backup, whatever its address is. */
+	/* The application's own subflow is not a backup until this marks it, whatever its address is. */
 	if (!claim->private[0] && initial & claim->backups)
 		set_backup(skops, claim, INITIAL, claim->initial_slot, true);
 	claim->private[0] = true;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Bearer token (RFC 6750) for requests over TCP; a Unix socket is guarded by its file mode."""
+"""Bearer token (RFC 6750) for requests over TCP; the Unix socket is protected by its file mode."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PUBLIC = frozenset({"/healthz", "/readyz"})
 
 @web.middleware
 async def bearer_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Raises Unauthorised."""
+    """Raises Unauthorised for a request over TCP without the right token, unless the path is public."""
     connection = request.get_extra_info("socket")
     if (connection is None or connection.family != socket.AF_UNIX) and request.path not in PUBLIC:
         _check(request.headers.get("Authorization", ""), request.app[TOKEN])
@@ -26,7 +26,7 @@ async def bearer_middleware(request: web.Request, handler: Handler) -> web.Strea
 def _check(header: str, token: bytes | None) -> None:
     scheme, _, given = header.partition(" ")
     if scheme.lower() != "bearer":
-        raise Unauthorised("a bearer token is needed", "send `Authorization: Bearer TOKEN`")
-    # surrogateescape: what the peer sent need not be UTF-8
+        raise Unauthorised("a bearer token is required", "send `Authorization: Bearer TOKEN`")
+    # surrogateescape: the header need not be UTF-8
     if token is None or not hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token):
         raise Unauthorised("the bearer token is wrong")

@@ -19,7 +19,7 @@ from pm.model import LocalAddress, Pair, Subflow
 from pm.policies.model import Policy
 from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import PathManagerPrograms
-from pm.programs.tcp_option_programs import Options, PluginReport
+from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.sessions.assembly import Sessions
 from pm.sessions.session import Session
 
@@ -35,7 +35,7 @@ class ServiceControlPlane:
         addresses: AddressMonitor,
         diagnosis: SockDiag,
         selection: Selection,
-        options: Options,
+        options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
         reload: Callable[[], Awaitable[None]],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Events to any number of readers, none of which can make the service wait or grow.
+"""Events for any number of readers, none of which can make the service wait or grow.
 
 ``Broadcast.publish`` never blocks: a reader that is too slow loses its oldest events and is told
 how many.
@@ -20,43 +20,44 @@ QUEUE_LENGTH = 1024
 REPLAY_LENGTH = 256
 
 
-class Event(NamedTuple):
-    """``number`` ascends by one; ``time`` is seconds since the epoch; ``detail`` is JSON as it stands.
+class ServiceEvent(NamedTuple):
+    """Something that happened: what a reader of ``GET /v1/events`` gets.
 
-    ``type`` is ``session``, ``subflow``, ``address``, ``policy`` or ``config``; ``action`` a snake_case
-    word (``created``, ``closed``, ``added``, ``reloaded``, ...); ``token`` names the session, or is
-    None for what concerns none.
+    ``number`` ascends by one, ``time`` is seconds since the epoch, ``kind`` a value of
+    ``pm.model.EventKind``, ``action`` a snake_case word (``created``, ``closed``, ``reloaded``, ...).
+    ``token`` names the session; it is None if the event concerns no session. ``detail`` is sent as
+    JSON unchanged.
     """
 
     number: int
     time: float
-    type: str
+    kind: str
     action: str
     token: int | None
     detail: Mapping[str, Any]
 
 
 class Batch(NamedTuple):
-    """``lost`` events were dropped before the first of ``events``."""
+    """Events in order; ``lost`` is the number that were dropped before the first of them."""
 
     lost: int
-    events: Sequence[Event]
+    events: Sequence[ServiceEvent]
 
 
 class EventReader(Protocol):
     async def read(self) -> Batch:
-        """Wait for events. Raises nothing of its own; cancel it to stop."""
+        """Wait for events and return them. Cancel it to stop."""
 
 
 class _Reader:
-    def __init__(self, backlog: Sequence[Event], lost: int) -> None:
-        self._queue: deque[Event] = deque(backlog, maxlen=QUEUE_LENGTH)
+    def __init__(self, backlog: Sequence[ServiceEvent], lost: int) -> None:
+        self._queue: deque[ServiceEvent] = deque(backlog, maxlen=QUEUE_LENGTH)
         self._lost = lost
         self._filled = asyncio.Event()
         if backlog or lost:
             self._filled.set()
 
-    def put(self, event: Event) -> None:
+    def put(self, event: ServiceEvent) -> None:
         if len(self._queue) == QUEUE_LENGTH:
             self._lost += 1
         self._queue.append(event)
@@ -76,36 +77,36 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._readers: set[_Reader] = set()
-        self._recent: deque[Event] = deque(maxlen=REPLAY_LENGTH)
+        self._recent: deque[ServiceEvent] = deque(maxlen=REPLAY_LENGTH)
         self._number = 0
 
     def publish(
-        self, time: float, type: str, action: str, token: int | None, detail: Mapping[str, Any]
+        self, time: float, kind: str, action: str, token: int | None, detail: Mapping[str, Any]
     ) -> None:
-        """Give all readers an event; ``detail`` must not change any more."""
+        """Give all readers an event. The caller must not change ``detail`` afterwards."""
         self._number += 1
-        event = Event(self._number, time, type, action, token, detail)
+        event = ServiceEvent(self._number, time, kind, action, token, detail)
         self._recent.append(event)
         for reader in self._readers:
             reader.put(event)
 
-    def tell(self, type: str, action: str, **detail: Any) -> None:
-        """Publish what concerns no session, now."""
-        self.publish(time.time(), type, action, None, detail)
+    def tell(self, kind: str, action: str, **detail: Any) -> None:
+        """Publish an event of this moment that concerns no session."""
+        self.publish(time.time(), kind, action, None, detail)
 
     def tell_of_session(
-        self, time: float, type: str, action: str, session: Session, detail: Mapping[str, Any]
+        self, time: float, kind: str, action: str, session: Session, detail: Mapping[str, Any]
     ) -> None:
         """Publish what happened to a session; ``time`` is seconds since the epoch."""
-        self.publish(time, type, action, session.token, detail)
+        self.publish(time, kind, action, session.token, detail)
 
     @asynccontextmanager
     async def subscribe(self, after: int | None = None) -> AsyncIterator[EventReader]:
-        """Events from now on, or from number ``after`` + 1 as far as they are still held.
+        """Read events from now on, or from number ``after`` + 1 if they are still held.
 
-        A number from the future is that of an earlier run of the service: it is ignored.
+        A number in the future comes from an earlier run of the service and is ignored.
         """
-        backlog: list[Event] = []
+        backlog: list[ServiceEvent] = []
         lost = 0
         if after is not None and after <= self._number:
             backlog = [event for event in self._recent if event.number > after]

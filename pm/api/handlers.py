@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One function per endpoint: find it, view it, answer. Errors are raised (see ``problems``)."""
+"""One function per endpoint: it finds what was asked for and answers with a view of it.
+
+Errors are raised; ``problems`` turns them into documents.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,18 @@ from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI
-from pm.api.listing import encode
 from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.views import (
     address_view,
+    encode,
     parse_token,
     policy_view,
     session_detail_view,
     status_view,
     subflow_view,
-    token_text,
 )
 from pm.errors import NotFound
-from pm.model import Subflow
+from pm.model import Subflow, token_text
 from pm.sessions.session import Session
 
 
@@ -72,7 +74,7 @@ async def get_session(request: web.Request) -> web.Response:
 
 
 async def open_subflow(request: web.Request) -> web.Response:
-    """201 where the kernel has told the local port already, else 202: its name will change with it."""
+    """201 if the kernel has reported the local port, else 202: the subflow's id will change with it."""
     session = _session(request)
     wanted = parse_body(OpenSubflow, await request.read())
     subflow = request.app[CONTROL].open_subflow(

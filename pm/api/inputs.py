@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Queries and bodies into the dataclasses of ``shapes``, with every problem named at once."""
+"""Turn queries and bodies into the dataclasses of ``shapes``, and report all that is wrong at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from annotated_types import Ge, Le
 
@@ -23,7 +24,7 @@ T = TypeVar("T", bound="DataclassInstance")
 
 
 def parse_query(shape: type[T], query: Mapping[str, str]) -> T:
-    """The query string as ``shape``. Raises BadRequest with all that is wrong."""
+    """Parse a query string as ``shape``. Raises BadRequest with all that is wrong."""
     hints = hints_of(shape)
     values: dict[str, Any] = dict(query)
     for name, text in query.items():
@@ -33,7 +34,7 @@ def parse_query(shape: type[T], query: Mapping[str, str]) -> T:
 
 
 def parse_body(shape: type[T], body: bytes) -> T:
-    """A JSON object as ``shape``. Raises BadRequest with all that is wrong."""
+    """Parse a JSON object as ``shape``. Raises BadRequest with all that is wrong."""
     try:
         values = json.loads(body)
     except ValueError as e:  # UnicodeDecodeError is one
@@ -57,7 +58,7 @@ def _build(shape: type[T], hints: Mapping[str, Hint], values: Mapping[str, Any],
         if message:
             problems.append({"name": field.name, "message": message})
     if not problems:
-        made = shape(**values)
+        made = shape(**{name: _typed(hints[name], value) for name, value in values.items()})
         problems = _addresses_complaints(made)
         if not problems:
             return made
@@ -65,20 +66,24 @@ def _build(shape: type[T], hints: Mapping[str, Hint], values: Mapping[str, Any],
 
 
 def _complaint(hint: Hint, value: Any) -> str:
-    """What is wrong with ``value``, or ""."""
+    """Say what is wrong with ``value``, or ""."""
     if value is None and hint.optional:
         return ""
-    if get_origin(hint.type) is Literal:
-        choices = get_args(hint.type)
-        return "" if value in choices else f"{value!r} is none of {', '.join(choices)}"
-    if type(value) is not hint.type:  # bool is an int: not here
+    if issubclass(hint.type, StrEnum):
+        choices = [member.value for member in hint.type]
+        return "" if value in choices else f"{value!r} must be one of {', '.join(choices)}"
+    if type(value) is not hint.type:  # isinstance would accept a bool for an int
         wanted = {int: "an integer", bool: "true or false", str: "text"}[hint.type]
         return f"{value!r} is not {wanted}"
     low = next((m.ge for m in hint.metadata if isinstance(m, Ge)), None)
     high = next((m.le for m in hint.metadata if isinstance(m, Le)), None)
     if (low is not None and value < low) or (high is not None and value > high):
-        return f"{value} is not in {low}..{high}"
+        return f"{value} must be from {low} to {high}"
     return ""
+
+
+def _typed(hint: Hint, value: Any) -> Any:
+    return hint.type(value) if value is not None and issubclass(hint.type, StrEnum) else value
 
 
 def _addresses_complaints(made: Any) -> list[ParameterProblemShape]:
@@ -93,7 +98,7 @@ def _addresses_complaints(made: Any) -> list[ParameterProblemShape]:
         try:
             versions.add(ipaddress.ip_address(text).version)
         except ValueError:
-            problems.append({"name": name, "message": f"{text!r} is no IP address"})
+            problems.append({"name": name, "message": f"{text!r} is not an IP address"})
     if len(versions) > 1:
-        problems.append({"name": "remote", "message": "is not of the family of `local`"})
+        problems.append({"name": "remote", "message": "must have the same address family as `local`"})
     return problems

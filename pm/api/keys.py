@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What handlers find in the application."""
+"""The keys of what handlers find in the application."""
 
 from __future__ import annotations
 

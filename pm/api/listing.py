@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Pages of the session table, cheap with many sessions and many readers.
 
-A page costs its own length, not the table's: sessions are found by number, and each one's JSON is
-kept for ``FRESH_S``. What is stale is rendered a few sessions at a time with a turn of the event
-loop in between, by one reader at a time, so that no reader can hold up the service's own work.
+The cost of a page depends on its own length, not on the table's: sessions are found by number, and
+the JSON of each is kept for ``FRESH_S``. Stale sessions are rendered a few at a time with a turn of
+the event loop in between, by one reader at a time, so that no reader can hold up the service's work.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pm.api.control import ControlPlane
 from pm.api.problems import BadRequest
 from pm.api.shapes import SessionQuery
-from pm.api.views import session_view
+from pm.api.views import encode, session_view
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
@@ -32,12 +31,8 @@ CACHE_LENGTH = 1000  # about 2 MiB with four subflows a session
 _number = attrgetter("number")
 
 
-def encode(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
 class _Fragment(NamedTuple):
-    """JSON of a session and what it was when it was rendered."""
+    """A session's JSON, and the session's shape when it was rendered."""
 
     session: Session
     expires: float
@@ -46,14 +41,14 @@ class _Fragment(NamedTuple):
 
 
 def _shape(session: Session) -> tuple[object, ...]:
-    """What a reader never sees stale, not even for a second."""
+    """The parts of a session that a reader never sees stale, not even for a second."""
     return (session.state, session.policy, len(session.subflows))
 
 
 class Listing:
     """The session table as JSON. Everything shown is at most ``FRESH_S`` old.
 
-    State, policy and number of subflows are always those of now.
+    State, policy and number of subflows are always current.
     """
 
     def __init__(self, control: ControlPlane) -> None:
@@ -65,7 +60,7 @@ class Listing:
         self._census_expires = 0.0
 
     async def page(self, query: SessionQuery) -> bytes:
-        """The ``Sessions`` document of one page. Raises BadRequest for a bad cursor."""
+        """The ``Sessions`` document of one page, as JSON. Raises BadRequest for a bad cursor."""
         page, cursor = await self._select(query)
         known = {session.token: self._fresh(session) for session in page}
         if None in known.values():
@@ -91,10 +86,11 @@ class Listing:
         return self._census, self._subflows
 
     async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
-        """The sessions of a page and the cursor of the next.
+        """The sessions of a page, and the cursor of the next page or None.
 
-        The cursor is the number of the page's last session. Numbers ascend with age and are never
-        used twice, so sessions that come or go between two pages neither repeat nor hide others.
+        The cursor is the number of the page's last session. Younger sessions have higher numbers, and
+        no number is used twice. Thus sessions that come or go between two pages neither repeat nor
+        hide others.
         """
         table = self._control.sessions()
         rest: Iterable[Session]
@@ -102,7 +98,7 @@ class Listing:
             rest = islice(table.values(), query.limit + 1) if not _filters(query) else list(table.values())
         else:
             if not (query.cursor.isascii() and query.cursor.isdecimal() and len(query.cursor) < 19):
-                raise BadRequest([{"name": "cursor", "message": "is not the `next` of a page"}])
+                raise BadRequest([{"name": "cursor", "message": "must be the `next` of another page"}])
             everything = list(table.values())
             rest = everything[bisect_right(everything, int(query.cursor), key=_number) :]
         found: list[Session] = []
@@ -134,7 +130,7 @@ class Listing:
         fragment = self._fragments.get(session.token)
         if (
             fragment is None
-            or fragment.session is not session  # the kernel may use a token again
+            or fragment.session is not session  # the kernel may reuse a token
             or fragment.expires <= time.monotonic()
             or fragment.shape != _shape(session)
         ):
@@ -142,7 +138,7 @@ class Listing:
         return fragment
 
     async def _render(self, stale: Sequence[Session]) -> dict[int, _Fragment]:
-        """Fragments by token, which are also kept for the next reader."""
+        """Render sessions: fragments by token. They are also kept for the next reader."""
         rendered: dict[int, _Fragment] = {}
         for some in _chunks(stale, RENDERED_AT_ONCE):
             figures = self._control.stats(some)
@@ -153,7 +149,7 @@ class Listing:
                 rendered[session.token] = _Fragment(session, expires, _shape(session), encode(view))
             await asyncio.sleep(0)
         for token, fragment in rendered.items():
-            # Newest last: what is dropped below is what was rendered longest ago.
+            # Newest last: the fragments dropped below are the oldest.
             self._fragments.pop(token, None)
             self._fragments[token] = fragment
         while len(self._fragments) > CACHE_LENGTH:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Prometheus metrics, made of what the service knows at the moment of a scrape.
+"""Prometheus metrics, made from what the service knows at the moment of a scrape.
 
 The service counts in plain integers (``Status.counters``) and feeds one ``Histogram``; nothing is
-counted a second time here. Names: https://prometheus.io/docs/practices/naming/.
+counted again here. Names: https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -22,24 +22,27 @@ from pm.sessions.actions import ActionKind
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-# Counter of the service -> name of its metric, and help. Any other appears under its own name.
+# Counter of the service -> name and help of its metric. Any other counter appears under its own name.
 _TOTALS = {
     "events": ("events", "MPTCP events received from the kernel."),
-    "events_lost": ("events_lost", "Times the kernel dropped events because its queue was full."),
+    "events_lost": ("events_lost", "Times that the kernel dropped events because its queue was full."),
     "resyncs": ("resyncs", "Comparisons of the session table with sock_diag."),
     "joins_refused": ("joins_refused", "Subflows of peers that a policy refused."),
     "subflows_lost": ("subflows_lost", "Subflows that ended without this end closing them."),
     "path_manager_errors": ("path_manager_errors", "Exceptions that path managers raised."),
-    "classified": ("classified", "Connections whose policy a classifier recorded."),
+    "classified": ("classified", "Connections for which a classifier recorded the policy."),
     "claimed": ("claimed", "Sessions that programs of the bpf datapath claimed."),
-    "claim_failed": ("claim_failures", "Sessions for which such a program had no room."),
-    "repairs": ("repairs", "Actions of the service where a program should have acted."),
-    "failed": ("classification_failures", "Connections whose policy a classifier could not record."),
+    "claim_failed": (
+        "claim_failures",
+        "Sessions that they could not claim because their map was full.",
+    ),
+    "repairs": ("repairs", "Actions that the service took because a program had not."),
+    "failed": ("classification_failures", "Connections for which a classifier could not record the policy."),
 }
 
 
 class Histogram:
-    """Counts of observations by upper bound; cheap enough for the path from event to command."""
+    """Counts observations by upper bound; cheap enough for the path from event to command."""
 
     def __init__(self, bounds: tuple[float, ...] = JOIN_DELAY_BOUNDS_S) -> None:
         self.bounds = bounds
@@ -51,7 +54,7 @@ class Histogram:
         self.sum += value
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Cumulative, as Prometheus wants them: (upper bound, observations up to it)."""
+        """(upper bound, number of observations up to it), cumulative as Prometheus expects."""
         total = 0
         found = []
         for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
@@ -64,7 +67,7 @@ class Histogram:
 class Snapshot:
     """What one scrape shows.
 
-    ``sessions`` is by (policy name or None, state), ``options`` by plugin and event.
+    ``sessions`` counts by (policy name or None, state), ``options`` by plugin and event.
     """
 
     status: Status
@@ -82,7 +85,7 @@ class SnapshotCollector(Collector):
         status = self._snapshot.status
         info = GaugeMetricFamily(
             "mptcp_pm_build_info",
-            "Always 1; version and datapath of the running service.",
+            "Always 1; the labels are version, datapath and kernel.",
             labels=["version", "datapath", "kernel"],
         )
         info.add_metric([status.version, status.datapath, status.kernel_release], 1)
@@ -107,14 +110,14 @@ class SnapshotCollector(Collector):
         histogram = self._snapshot.join_delay
         yield HistogramMetricFamily(
             "mptcp_pm_join_delay_seconds",
-            "From an ESTABLISHED event to the kernel having the commands that open its subflows.",
+            "Time from an ESTABLISHED event until the kernel has the commands that open its subflows.",
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
 
     def _options(self) -> Metric:
         events = CounterMetricFamily(
-            "mptcp_pm_option_events", "What happened to TCP options.", labels=["option", "event"]
+            "mptcp_pm_option_events", "Events of TCP options.", labels=["option", "event"]
         )
         for plugin, counts in sorted(self._snapshot.options.items()):
             for event, count in counts.items():
@@ -124,7 +127,7 @@ class SnapshotCollector(Collector):
     def _sessions(self) -> Metric:
         sessions = GaugeMetricFamily(
             "mptcp_pm_sessions",
-            "Live sessions; policy is empty for those of none.",
+            "Live sessions; policy is empty for sessions without one.",
             labels=["policy", "state"],
         )
         for (policy, state), count in sorted(self._snapshot.sessions.items(), key=str):
@@ -133,7 +136,7 @@ class SnapshotCollector(Collector):
 
 
 def exposition(snapshot: Snapshot) -> bytes:
-    """The text format, ``CONTENT_TYPE``."""
+    """The snapshot in the text format of ``CONTENT_TYPE``."""
     registry = CollectorRegistry()
     registry.register(SnapshotCollector(snapshot))
     return generate_latest(registry)
@@ -149,7 +152,7 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     yield actions
     reloads = CounterMetricFamily(
         "mptcp_pm_config_reloads",
-        "Loads of the configuration after the start by outcome.",
+        "Reloads of the configuration by outcome.",
         labels=["outcome"],
     )
     reloads.add_metric(["ok"], counters.get("reloads", 0))

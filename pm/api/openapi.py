@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The OpenAPI 3.1 document, made of the route table and the shapes."""
+"""The OpenAPI 3.1 document, made from the route table and the shapes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from pm.api.schemas import Schema, schema_of
 from pm.api.shapes import EventShape, ProblemShape
 
 _PARAMETERS = {
-    "token": "Token of the session: `0x` and hex digits, eight hex digits, or decimal.",
+    "token": "Token of the session: `0x` and hex digits, eight hex digits, or a decimal number.",
     "id": "`id` of the subflow.",
     "name": "Name of the policy.",
 }
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """OpenAPI 3.1.0."""
+    """The OpenAPI 3.1.0 document of these routes."""
     components: dict[str, Schema] = {}
-    schema_of(EventShape, components)  # inside the event stream: no route answers with it
+    schema_of(EventShape, components)  # it is sent inside the event stream: no route answers with it
     problem = schema_of(ProblemShape, components)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -33,8 +33,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "info": {
             "title": "mptcp-pm",
             "version": __version__,
-            "description": "Path manager of Multipath TCP per cgroup. Times are RFC 3339 in UTC, durations "
-            "seconds, sizes bytes; errors are problem documents (RFC 9457).",
+            "description": "A per-cgroup path manager for Multipath TCP. Times are RFC 3339 in UTC, "
+            "durations are in seconds, sizes in bytes; errors are problem documents (RFC 9457).",
             "license": {"name": "GPL-2.0-only", "identifier": "GPL-2.0-only"},
         },
         "security": [{"token": []}],
@@ -45,7 +45,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "Over TCP only; the Unix socket is guarded by its file mode.",
+                    "description": "Needed over TCP only; the Unix socket is protected by its file mode.",
                 }
             },
         },

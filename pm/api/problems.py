@@ -9,20 +9,20 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from pm.api.shapes import ParameterProblemShape, ProblemShape
 from pm.api.views import problem_views
 from pm.errors import ConfigError, KernelRefused, NotFound, PmError
+from pm.log import get_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 class BadRequest(PmError):
-    """A query or a body that is wrong; carries everything wrong with it."""
+    """A query or body that is wrong. It carries everything that is wrong with it."""
 
     def __init__(self, problems: Sequence[ParameterProblemShape]) -> None:
         self.problems = list(problems)
@@ -32,11 +32,11 @@ class BadRequest(PmError):
 
 
 class Unauthorised(PmError):
-    """No bearer token, or a wrong one (RFC 6750)."""
+    """The bearer token is missing or wrong (RFC 6750)."""
 
 
 def problem_of(error: PmError) -> ProblemShape:
-    """The problem document of an error that a user can meet."""
+    """Turn an error that a user can meet into a problem document."""
     match error:
         case NotFound():
             return _problem("not-found", HTTPStatus.NOT_FOUND, str(error))
@@ -81,7 +81,7 @@ def _respond(problem: ProblemShape, headers: Mapping[str, str] | None = None) ->
 
 @web.middleware
 async def problem_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turn every error into a problem document; a bug is logged and shows nothing of itself."""
+    """Turn every error into a problem document. A bug is logged, and the document says nothing about it."""
     try:
         return await handler(request)
     except Unauthorised as e:
@@ -92,7 +92,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
         return _respond(_http_problem(request, e), _kept_headers(e))
     except Exception:
         _log.exception("request_failed", method=request.method, path=request.path)
-        detail = "a bug of the service; its log has the details"
+        detail = "internal error; see the service's log"
         return _respond(_problem("bug", HTTPStatus.INTERNAL_SERVER_ERROR, detail))
 
 
@@ -100,11 +100,11 @@ def _http_problem(request: web.Request, error: web.HTTPException) -> ProblemShap
     match error:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(error.allowed_methods))
-            detail = f"{request.path} answers {allowed}, not {request.method}"
+            detail = f"{request.path} accepts {allowed}, not {request.method}"
         case web.HTTPNotFound():
-            detail = f"no such path: {request.path}; /openapi.json lists them"
+            detail = f"no such path: {request.path}; /openapi.json lists all paths"
         case web.HTTPRequestEntityTooLarge():
-            detail = f"a body of at most {request.app._client_max_size} bytes is accepted"
+            detail = f"the body must not be larger than {request.app._client_max_size} bytes"
         case _:
             detail = error.text or error.reason
     return {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every endpoint in one table: the server registers it and ``openapi`` describes it."""
+"""Every endpoint in one table: the server registers it, and ``openapi`` describes it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """``answers`` are the successful statuses, ``errors`` those of problems beyond 401 and 500."""
+    """One endpoint. ``answers`` are the successful statuses, ``errors`` the others besides 401 and 500."""
 
     method: str
     path: str
     handler: Handler
     summary: str
-    shape: Any = None  # of the answer's body; None for text or nothing
+    shape: Any = None  # of the response body; None for text or no body
     media_type: str | None = JSON
     answers: tuple[int, ...] = (200,)
     errors: tuple[int, ...] = ()
@@ -50,14 +50,14 @@ ROUTES = (
         method="GET",
         path="/v1/status",
         handler=handlers.get_status,
-        summary="Datapath, kernel features, configuration in force and last reload, counters, uptime",
+        summary="Datapath, kernel features, configuration in force, last reload, counters and uptime",
         shape=StatusShape,
     ),
     Route(
         method="GET",
         path="/v1/policies",
         handler=handlers.list_policies,
-        summary="Policies with their parameters, cgroups and number of sessions",
+        summary="Policies with their parameters, cgroups and numbers of sessions",
         shape=PoliciesShape,
     ),
     Route(
@@ -72,7 +72,7 @@ ROUTES = (
         method="GET",
         path="/v1/sessions",
         handler=handlers.list_sessions,
-        summary="Sessions with their subflows, oldest first; each as it was at most one second ago",
+        summary="Sessions with their subflows, oldest first; each is at most one second old",
         shape=SessionsShape,
         query=SessionQuery,
         errors=(400,),
@@ -89,7 +89,7 @@ ROUTES = (
         method="POST",
         path="/v1/sessions/{token}/subflows",
         handler=handlers.open_subflow,
-        summary="Open a subflow by hand; 202 where the kernel has not told its local port yet",
+        summary="Open a subflow by hand; 202 if the kernel has not reported its local port yet",
         shape=SubflowShape,
         answers=(201, 202),
         body=OpenSubflow,
@@ -108,7 +108,7 @@ ROUTES = (
         method="DELETE",
         path="/v1/sessions/{token}/subflows/{id}",
         handler=handlers.close_subflow,
-        summary="Close a subflow by hand; its path manager does not open it again",
+        summary="Close a subflow by hand; the service does not open it again",
         media_type=None,
         answers=(204,),
         errors=(404, 409),
@@ -124,7 +124,7 @@ ROUTES = (
         method="GET",
         path="/v1/events",
         handler=stream_events,
-        summary="Server-sent events. `event: lost` tells a reader that was too slow how many it missed",
+        summary="Server-sent events; `event: lost` tells a reader that is too slow how many it missed",
         media_type="text/event-stream",
         query=EventQuery,
         errors=(400,),
@@ -133,7 +133,7 @@ ROUTES = (
         method="POST",
         path="/v1/reload",
         handler=handlers.reload,
-        summary="Load the configuration file again; a bad one changes nothing",
+        summary="Reload the configuration file; a bad file changes nothing",
         shape=ConfigShape,
         errors=(422,),
     ),
@@ -149,7 +149,7 @@ ROUTES = (
         method="GET",
         path="/readyz",
         handler=handlers.get_readiness,
-        summary="200 once all policies are attached and the sessions are known, else 503",
+        summary="200 once all policies are attached and the sessions are known, otherwise 503",
         shape=HealthShape,
         answers=(200, 503),
         public=True,

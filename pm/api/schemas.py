@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""JSON Schemas (2020-12, as OpenAPI 3.1 has them) of the types in ``shapes``, by plain introspection."""
+"""JSON Schemas (2020-12, as in OpenAPI 3.1) of the types in ``shapes``, by introspection.
+
+``pm.config.schema`` turns the configuration into a JSON Schema, too. The two share no code: that one
+writes everything inline and knows ``Notation``, ``Check`` and path managers; this one refers to named
+components and knows ``TypedDict``. What they have in common is the table of five scalar types.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 import types
+from enum import StrEnum
 from functools import cache
 from typing import (
     Annotated,
@@ -35,7 +41,7 @@ _SCALARS: dict[Any, Schema] = {
 
 
 class Hint(NamedTuple):
-    """One field of a dataclass: its type without ``Annotated`` and ``| None``, and what was annotated."""
+    """One field of a dataclass: its type without ``Annotated`` and ``| None``, and the metadata."""
 
     type: Any
     optional: bool
@@ -58,7 +64,7 @@ def hints_of(shape: Any) -> dict[str, Hint]:
 
 
 def schema_of(hint: Any, components: dict[str, Schema]) -> Schema:
-    """The schema of a type; named types go to ``components`` and are referred to."""
+    """The schema of a type. Named types are added to ``components`` and referred to."""
     if get_origin(hint) is Annotated:
         schema = dict(schema_of(hint.__origin__, components))
         for item in hint.__metadata__:
@@ -74,6 +80,8 @@ def schema_of(hint: Any, components: dict[str, Schema]) -> Schema:
         return _SCALARS[hint]
     if is_typeddict(hint) or dataclasses.is_dataclass(hint):
         return _named(hint, components)
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"type": "string", "enum": [member.value for member in hint]}
     if get_origin(hint) is Literal:
         return {"type": "string", "enum": list(get_args(hint))}
     if get_origin(hint) is list:
@@ -93,7 +101,7 @@ def _union(members: list[Schema]) -> Schema:
 def _named(shape: Any, components: dict[str, Schema]) -> Schema:
     name = shape.__name__.removesuffix("Shape")
     if name not in components:
-        components[name] = {}  # before the fields: a type may refer to itself
+        components[name] = {}  # before its fields: a type may refer to itself
         properties = {
             field: schema_of(hint, components)
             for field, hint in get_type_hints(shape, include_extras=True).items()

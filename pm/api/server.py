@@ -9,30 +9,31 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-import structlog
 from aiohttp import web
 
 from pm.api import sockets
 from pm.api.auth import bearer_middleware
 from pm.api.control import ControlPlane
 from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI, STREAMS, TOKEN
-from pm.api.listing import Listing, encode
+from pm.api.listing import Listing
 from pm.api.metrics import Histogram
 from pm.api.openapi import document
 from pm.api.problems import problem_middleware
 from pm.api.routes import ROUTES
 from pm.api.sse import end_streams
+from pm.api.views import encode
 from pm.config.model import Api, ApiTcp
 from pm.errors import PmError
+from pm.log import get_logger
 
 BODY_LIMIT_BYTES = 64 * 1024
 SHUTDOWN_TIMEOUT_S = 0.5
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def create_app(control: ControlPlane, join_delay: Histogram, token: bytes | None = None) -> web.Application:
-    """The application; without ``token`` every request over TCP is refused, but for the probes."""
+    """The application. Without ``token``, every request over TCP except the probes is refused."""
     app = web.Application(
         middlewares=[problem_middleware, bearer_middleware], client_max_size=BODY_LIMIT_BYTES
     )
@@ -50,13 +51,13 @@ def create_app(control: ControlPlane, join_delay: Histogram, token: bytes | None
 
 @asynccontextmanager
 async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> AsyncIterator[Sequence[Any]]:
-    """Serve ``api`` while the context lasts; gives the addresses bound, as ``getsockname()`` has them.
+    """Serve ``api`` while the context lasts; gives the bound addresses as ``getsockname()`` returns them.
 
-    Raises PmError where a socket, the token file or the certificate cannot be used.
+    Raises PmError if a socket, the token file or the certificate cannot be used.
     """
     async with AsyncExitStack() as stack:
         token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
-        # Never an access log: a line per request of a monitoring system tells nobody anything.
+        # No access log: one line for each request of a monitoring system helps nobody.
         runner = web.AppRunner(
             create_app(control, join_delay, token), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
         )
@@ -71,7 +72,7 @@ async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> Async
 
 
 def _address_text(address: Any) -> str:
-    """Of what ``getsockname()`` gives: a path, or host and port first."""
+    """An address from ``getsockname()`` as text: a path, or host and port."""
     if isinstance(address, str):
         return address
     host, port = address[:2]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The JSON that REST answers with and accepts, declared once: ``views`` builds it, ``openapi`` describes it.
 
-Times are RFC 3339 in UTC, durations seconds, sizes bytes.
+Times are RFC 3339 in UTC, durations are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,11 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.model import EventKind, Origin, Role, SubflowState
+from pm.policies.built_in_options import BUILT_IN_OPTIONS
+from pm.sessions import history
+from pm.sessions.session import SessionState
+
 Time = Annotated[str, Doc("RFC 3339, UTC.")]
 Token = Annotated[str, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")]
 Ip = Annotated[str, Doc("IPv4 or IPv6 address.")]
@@ -21,17 +26,17 @@ Count = Annotated[int, Ge(0)]
 
 class EndpointShape(TypedDict):
     ip: Ip
-    port: Annotated[Port, Doc("0 while the kernel has not told it.")]
+    port: Annotated[Port, Doc("0 until the kernel reports it.")]
 
 
 class RemoteAddressShape(TypedDict):
     ip: Ip
-    port: Annotated[Port, Doc("0 where the peer named none.")]
+    port: Annotated[Port, Doc("0 if the peer gave none.")]
     address_id: Annotated[int, Ge(0), Le(255), Doc("0 is the address of the initial subflow.")]
 
 
 class SubflowShape(TypedDict):
-    """One TCP subflow. The kernel's figures are null where its socket is gone."""
+    """One TCP subflow. The kernel's figures are null once its socket is gone."""
 
     id: Annotated[str, Doc("Name of the subflow within its session.")]
     local: EndpointShape
@@ -40,15 +45,15 @@ class SubflowShape(TypedDict):
     remote_id: Annotated[int, Ge(0), Le(255)]
     backup: Annotated[bool, Doc("This end set the backup flag.")]
     peer_backup: Annotated[bool, Doc("The peer set the backup flag.")]
-    state: Literal["opening", "established"]
-    origin: Literal["initial", "policy", "peer", "operator", "unknown"]
+    state: SubflowState
+    origin: Origin
     reason: Annotated[str, Doc("Why it was opened, in words.")]
     rtt_s: Annotated[float | None, Doc("Smoothed round-trip time, seconds.")]
     cwnd: Annotated[int | None, Doc("Congestion window, segments.")]
     congestion_control: str | None
     bytes_sent: int | None
     bytes_received: int | None
-    retransmits: Annotated[int | None, Doc("Segments sent again, in all.")]
+    retransmits: Annotated[int | None, Doc("Segments retransmitted, in all.")]
     delivery_rate: Annotated[int | None, Doc("Bytes per second.")]
 
 
@@ -66,21 +71,21 @@ class SessionShape(TypedDict):
     """One MPTCP connection. Its keys are never shown."""
 
     token: Token
-    role: Literal["client", "server"]
-    state: Literal["created", "established", "closed"]
-    policy: Annotated[str | None, Doc("Null for a session of no policy's cgroup.")]
+    role: Role
+    state: SessionState
+    policy: Annotated[str | None, Doc("Null if no policy owns the session's cgroup.")]
     path_manager: str | None
     cgroup: Annotated[str | None, Doc("Path below the cgroup2 root.")]
-    managed: Annotated[bool, Doc("The service decides on its subflows.")]
+    managed: Annotated[bool, Doc("Whether the service decides which subflows it has.")]
     program: Annotated[
         str | None,
-        Doc("Path manager in the kernel that claimed it and opens its subflows; null: the service does."),
+        Doc("BPF program that claimed it and opens its subflows; null if the service opens them."),
     ]
     age_s: float
     created_at: Time
     established_at: Time | None
     sampled_at: Annotated[
-        str, Doc("When this was read from the kernel; in a list at most one second ago. RFC 3339.")
+        str, Doc("When this was read from the kernel, RFC 3339; in a list, at most one second ago.")
     ]
     remote_addresses: list[RemoteAddressShape]
     failed: list[RetryShape]
@@ -103,19 +108,19 @@ class SubflowOptionShape(TypedDict):
     applied: Annotated[
         int | None,
         Doc(
-            "What this end set because of it: `user_timeout` in milliseconds, `congestion_control` its id, "
-            "`initial_window` in segments, `delayed_ack` in microseconds."
+            "What this end set because of it: "
+            + ", ".join(f"`{option.name}` {option.unit}" for option in BUILT_IN_OPTIONS)
+            + "."
         ),
     ]
-    refused: Annotated[str | None, Doc("Why the peer's option was refused, last.")]
+    refused: Annotated[str | None, Doc("Why the peer's option was last refused.")]
 
 
 class SessionDetailShape(SessionShape):
     """One session with its history and its TCP options."""
 
     options: list[SubflowOptionShape]
-
-    events: Annotated[list[HistoryShape], Doc("The last 32 events, newest last.")]
+    events: Annotated[list[HistoryShape], Doc(f"The last {history.LENGTH} events, newest last.")]
 
 
 class SessionsShape(TypedDict):
@@ -138,7 +143,7 @@ AcceptShape = TypedDict("AcceptShape", {"max_subflows": int | None, "from": list
 
 class PolicyShape(TypedDict):
     name: str
-    cgroup: Annotated[str, Doc("The glob that was configured.")]
+    cgroup: Annotated[str, Doc("The configured glob.")]
     path_manager: PathManagerShape
     start: StartShape
     announce: bool
@@ -146,8 +151,8 @@ class PolicyShape(TypedDict):
     options: Annotated[
         dict[str, Any], Doc("TCP options as configured, with defaults; durations are seconds.")
     ]
-    cgroups: Annotated[list[str], Doc("Cgroups that match now, with a classifier attached.")]
-    sessions: Annotated[int, Doc("Live sessions; counted at most one second ago.")]
+    cgroups: Annotated[list[str], Doc("Cgroups that match now and have a classifier attached.")]
+    sessions: Annotated[int, Doc("Number of live sessions, counted at most one second ago.")]
 
 
 class PoliciesShape(TypedDict):
@@ -160,9 +165,9 @@ class AddressShape(TypedDict):
     interface: str
     ifindex: int
     usable: bool
-    up: Annotated[bool, Doc("Can carry packets, whatever the configured rules say.")]
+    up: Annotated[bool, Doc("Whether it can carry packets, whatever the configured rules say.")]
     backup: Annotated[bool, Doc("Subflows from it carry the backup flag.")]
-    why: Annotated[str, Doc("Why it is (not) usable.")]
+    why: Annotated[str, Doc("Why it is usable, or why not.")]
 
 
 class AddressesShape(TypedDict):
@@ -171,7 +176,7 @@ class AddressesShape(TypedDict):
 
 class ConfigProblemShape(TypedDict):
     file: str
-    line: Annotated[int, Doc("1-based; 0 where there is none.")]
+    line: Annotated[int, Doc("1-based; 0 if the problem is on no line.")]
     path: str
     message: str
 
@@ -184,7 +189,7 @@ class LastReloadShape(TypedDict):
 
 class ConfigShape(TypedDict):
     path: str
-    digest: Annotated[str, Doc("Of the configuration in force.")]
+    digest: Annotated[str, Doc("SHA-256 of the configuration in force, hexadecimal.")]
     last_reload: LastReloadShape
 
 
@@ -193,7 +198,7 @@ class CheckShape(TypedDict):
     ok: bool
     required: bool
     found: str
-    remedy: Annotated[str, Doc("The command that mends it; empty where all is well.")]
+    remedy: Annotated[str, Doc("The command that fixes it; empty if all is well.")]
 
 
 class KernelShape(TypedDict):
@@ -214,15 +219,15 @@ class StatusShape(TypedDict):
     counters: dict[str, int]
     options: Annotated[
         dict[str, dict[str, int]],
-        Doc("TCP options: what happened how often, by plugin; empty where no policy has any."),
+        Doc("How often each event of a TCP option happened, by plugin; empty if no policy has options."),
     ]
 
 
 class EventShape(TypedDict):
-    """Data of one server-sent event; its `event` field is `type`, its `id` ascends by one."""
+    """Data of one server-sent event. The event's `event` field is `type`, and its `id` ascends by one."""
 
     time: Time
-    type: Annotated[str, Doc("`session`, `subflow`, `address`, `policy` or `config`.")]
+    type: Annotated[str, Doc(f"{', '.join(f'`{kind}`' for kind in EventKind)}.")]
     action: str
     token: Token | None
     detail: dict[str, Any]
@@ -244,20 +249,20 @@ class _ProblemRequired(TypedDict):
 
 
 class ProblemShape(_ProblemRequired, total=False):
-    """RFC 9457. `errno` and `kernel_message` where the kernel refused; `problems` where input is bad."""
+    """RFC 9457. `errno` and `kernel_message` are there if the kernel refused, `problems` if input is bad."""
 
     detail: str
-    errno: Annotated[str, Doc("Name of the error, `ENOTCONN`.")]
+    errno: Annotated[str, Doc("Name of the error, such as `ENOTCONN`.")]
     kernel_message: str
     problems: list[ConfigProblemShape] | list[ParameterProblemShape]
 
 
-# What is accepted. ``None`` as a default means: as the session's initial subflow.
+# What is accepted. A default of ``None`` stands for the value of the session's initial subflow.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSubflow:
-    """A subflow to open; what is left out is as in the session's initial subflow."""
+    """A subflow to open. Fields that are left out are taken from the session's initial subflow."""
 
     local: Annotated[str | None, Doc("Local IP address.")] = None
     remote: Annotated[str | None, Doc("Remote IP address.")] = None
@@ -267,28 +272,24 @@ class OpenSubflow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeSubflow:
-    """What may be changed on a living subflow."""
+    """What can be changed on a live subflow."""
 
     backup: Annotated[bool, Doc("Set or clear the backup flag; the peer is told (MP_PRIO).")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionQuery:
-    """Which sessions, and which page of them."""
+    """Which sessions to list, and which page of them."""
 
-    policy: Annotated[str | None, Doc("Sessions of this policy.")] = None
-    cgroup: Annotated[str | None, Doc("Sessions of this cgroup and those below it.")] = None
-    state: Annotated[Literal["created", "established", "closed"] | None, Doc("Sessions in this state.")] = (
-        None
-    )
+    policy: Annotated[str | None, Doc("Only sessions of this policy.")] = None
+    cgroup: Annotated[str | None, Doc("Only sessions of this cgroup and of those below it.")] = None
+    state: Annotated[SessionState | None, Doc("Only sessions in this state.")] = None
     limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
-    cursor: Annotated[str | None, Doc("`next` of the page before.")] = None
+    cursor: Annotated[str | None, Doc("`next` of the previous page.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventQuery:
-    """Which events."""
+    """Which events to send."""
 
-    type: Annotated[
-        Literal["session", "subflow", "address", "policy", "config"] | None, Doc("Events of this type only.")
-    ] = None
+    type: Annotated[EventKind | None, Doc("Only events of this type.")] = None

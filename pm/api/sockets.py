@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The listening Unix socket, the bearer token and the TLS certificate: files that may be wrong.
+"""The Unix socket, the bearer token and the TLS certificate: files that may be wrong.
 
-Everything here blocks: call it from a thread.
+Every function here blocks: call it from a thread.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import ssl
 import stat
 from pathlib import Path
 
-import structlog
-
 from pm.config.model import Tls
 from pm.errors import PmError
+from pm.log import get_logger
 from pm.notation import parse_listen
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 TOKEN_MIN_LENGTH = 16
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A bound socket, not listening yet; the socket of a service that died is replaced.
+    """A bound socket that does not listen yet. It replaces the socket of a service that died.
 
-    Raises PmError where another process listens, or where the path cannot be used.
+    Raises PmError if another process listens, or if the path cannot be used.
     """
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -41,7 +40,7 @@ def bind_unix(path: str) -> socket.socket:
         bound.close()
         reason = e.strerror or str(e)  # "AF_UNIX path too long" has no errno
         raise PmError(
-            f"cannot listen on {path}: {reason}", "set `api.unix` to a path that root may make"
+            f"cannot listen on {path}: {reason}", "set `api.unix` to a path that can be created"
         ) from e
     except PmError:
         bound.close()
@@ -50,7 +49,7 @@ def bind_unix(path: str) -> socket.socket:
 
 
 def unlink_unix(path: str, inode: int) -> None:
-    """Remove the socket's name, unless it is another service's by now."""
+    """Remove the socket's name, unless another service has taken it over."""
     try:
         if os.stat(path).st_ino == inode:
             os.unlink(path)
@@ -78,11 +77,11 @@ def _remove_stale(path: str) -> None:
 
 
 def _in_use(path: str) -> PmError:
-    return PmError(f"another service listens on {path}", "stop it, or set `api.unix` to another path")
+    return PmError(f"another service is listening on {path}", "stop it, or set `api.unix` to another path")
 
 
 def read_token(path: str) -> bytes:
-    """The first line of the token file. Raises PmError; the token itself is never in the message."""
+    """The first line of the token file. Raises PmError; its message never contains the token."""
     try:
         with open(path, "rb") as file:
             lines = file.read(4096).splitlines()
@@ -103,7 +102,7 @@ def read_token(path: str) -> bytes:
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
-    """Raises PmError where certificate and key cannot be used."""
+    """The server's TLS settings. Raises PmError if certificate and key cannot be used."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import cast
 
 from aiohttp import web
@@ -13,7 +12,7 @@ from pm.api.events import Batch
 from pm.api.inputs import parse_query
 from pm.api.keys import CONTROL, STREAMS
 from pm.api.shapes import EventQuery
-from pm.api.views import event_view
+from pm.api.views import encode, event_view
 
 KEEP_ALIVE_S = 15.0
 WRITTEN_AT_ONCE = 64
@@ -21,7 +20,7 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
-    """Events until the reader or the service goes; a reader that is too slow is told what it lost."""
+    """Send events until the reader or the service stops. A reader that is too slow is told what it lost."""
     query = parse_query(EventQuery, request.query)
     last = request.headers.get("Last-Event-ID", "")
     after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
@@ -31,7 +30,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     try:
         async with request.app[CONTROL].subscribe(after) as reader:
             await response.prepare(request)
-            await response.write(b": subscribed\n\n")  # from here on nothing is missed
+            await response.write(b": subscribed\n\n")  # from here on the reader misses nothing
             while True:
                 try:
                     async with asyncio.timeout(KEEP_ALIVE_S):
@@ -54,18 +53,18 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
 
 
 def encode_batch(batch: Batch, only: str | None) -> bytes:
-    """A batch as an event stream; ``only`` is the type wanted, or None for all."""
+    """A batch in event-stream format; ``only`` is the type that the reader wants, None for all."""
     lines = []
     if batch.lost:
         lines.append(f'event: lost\ndata: {{"count":{batch.lost}}}\n\n')
     for event in batch.events:
-        if only is None or event.type == only:
-            data = json.dumps(event_view(event), ensure_ascii=False, separators=(",", ":"))
-            lines.append(f"id: {event.number}\nevent: {event.type}\ndata: {data}\n\n")
+        if only is None or event.kind == only:
+            data = encode(event_view(event)).decode()
+            lines.append(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n")
     return "".join(lines).encode()
 
 
 async def end_streams(app: web.Application) -> None:
-    """At shutdown: streams would never end by themselves."""
+    """End all streams at shutdown: they would never end by themselves."""
     for task in app[STREAMS]:
         task.cancel()

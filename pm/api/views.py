@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from pm.api.control import OptionReport, Status, SubflowFigures
-from pm.api.events import Event
+from pm.api.events import ServiceEvent
 from pm.api.shapes import (
     AddressShape,
     ConfigProblemShape,
@@ -24,12 +25,11 @@ from pm.api.shapes import (
     SubflowShape,
 )
 from pm.errors import Problem
-from pm.model import LocalAddress, Origin, Subflow
+from pm.model import LocalAddress, Origin, Subflow, token_text
 from pm.notation import yaml_key
 from pm.policies.model import Policy
 from pm.sessions.session import Session
 
-_ORIGIN_NAMES = {origin: origin.name.lower() for origin in Origin}
 _REASONS = {
     Origin.INITIAL: "initial subflow (application)",
     Origin.PEER: "opened by the peer",
@@ -38,20 +38,21 @@ _REASONS = {
 }
 
 
+def encode(value: Any) -> bytes:
+    """JSON without blanks, UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def rfc3339(time: float) -> str:
     """Seconds since the epoch as ``2026-11-22T21:46:56.123456Z``."""
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def token_text(token: int) -> str:
-    return f"0x{token:08x}"
-
-
 def parse_token(text: str) -> int | None:
-    """Accepts ``0x…``, eight hex digits, and decimal; None where it is no token.
+    """The token written as ``0x…``, as eight hex digits or in decimal; None if the text is not a token.
 
-    Eight characters without prefix are hex, as ``ss`` and ``ip mptcp`` print tokens; anything else
-    is decimal if it can be.
+    Eight characters without prefix are hexadecimal, as ``ss`` and ``ip mptcp`` print tokens; anything
+    else is decimal if it can be.
     """
     if not text.isascii() or not text.isalnum():
         return None
@@ -64,7 +65,7 @@ def parse_token(text: str) -> int | None:
 
 
 def reason(subflow: Subflow, policy: Policy | None) -> str:
-    """Why a subflow was opened, in words."""
+    """Say in words why a subflow was opened."""
     if subflow.origin is Origin.POLICY:
         name = policy.path_manager.name if policy else "the kernel, or a former policy"
         return f"{name}: {subflow.pair}"
@@ -80,8 +81,8 @@ def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigure
         "remote_id": subflow.remote_id,
         "backup": subflow.backup,
         "peer_backup": subflow.peer_backup,
-        "state": subflow.state.value,
-        "origin": _ORIGIN_NAMES[subflow.origin],  # type: ignore[typeddict-item]  # mypy sees str
+        "state": subflow.state,
+        "origin": subflow.origin,
         "reason": reason(subflow, policy),
         "rtt_s": figures.rtt_us / 1e6 if figures else None,
         "cwnd": figures.cwnd if figures else None,
@@ -100,7 +101,7 @@ def session_view(
     figures: Sequence[SubflowFigures | None],
     now: float,
 ) -> SessionShape:
-    """``figures`` as the control plane's ``stats`` gives them for this session; ``now`` since the epoch."""
+    """``figures`` are this session's from ``ControlPlane.stats``; ``now`` is seconds since the epoch."""
     policy = session.policy
     initial: RemoteAddressShape = {"ip": session.remote, "port": session.remote_port, "address_id": 0}
     announced: list[RemoteAddressShape] = [
@@ -116,12 +117,12 @@ def session_view(
         }
         for pair, retry in (session.retries or {}).items()
     ]
-    # A subflow may have come since the figures were read: it has none yet.
+    # A subflow that appeared after the figures were read has none yet.
     known = [*figures, *[None] * (len(session.subflows) - len(figures))]
     return {
         "token": token_text(session.token),
-        "role": session.role.value,
-        "state": session.state.value,
+        "role": session.role,
+        "state": session.state,
         "policy": policy.name if policy else None,
         "path_manager": policy.path_manager.name if policy else None,
         "cgroup": cgroup,
@@ -145,7 +146,7 @@ def session_detail_view(
     options: Sequence[tuple[str, OptionReport]],
     now: float,
 ) -> SessionDetailShape:
-    """A session with its history, newest last; ``options`` are reports with the id of their subflow."""
+    """A session with its history, newest last; ``options`` are (subflow id, report) pairs."""
     return {
         **session_view(session, cgroup, program, figures, now),
         "options": [_option_view(subflow, report) for subflow, report in options],
@@ -168,7 +169,7 @@ def _option_view(subflow: str, report: OptionReport) -> SubflowOptionShape:
 
 
 def policy_view(policy: Policy, attached: Mapping[str, str], sessions: int) -> PolicyShape:
-    """``attached`` as the control plane gives it; ``sessions`` is the number of live ones."""
+    """``attached`` is that of the control plane; ``sessions`` is the policy's number of live sessions."""
     parameters = policy.path_manager.parameters
     networks = policy.accept.from_
     return {
@@ -191,7 +192,7 @@ def policy_view(policy: Policy, attached: Mapping[str, str], sessions: int) -> P
 
 
 def _as_configured(value: Any) -> Any:
-    """A part of the configuration as JSON, without what it leaves out."""
+    """A part of the configuration as JSON, without the keys that were left out."""
     if dataclasses.is_dataclass(value):
         fields = {yaml_key(f.name): getattr(value, f.name) for f in dataclasses.fields(value)}
         return {key: _as_configured(part) for key, part in fields.items() if part is not None and part != ()}
@@ -218,7 +219,7 @@ def problem_views(problems: Sequence[Problem]) -> list[ConfigProblemShape]:
 
 
 def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: float) -> StatusShape:
-    """``options`` as the control plane's ``option_counters``; ``now`` is seconds since the epoch."""
+    """``options`` are those of ``ControlPlane.option_counters``; ``now`` is seconds since the epoch."""
     return {
         "version": status.version,
         "pid": status.pid,
@@ -254,10 +255,10 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: f
     }
 
 
-def event_view(event: Event) -> EventShape:
+def event_view(event: ServiceEvent) -> EventShape:
     return {
         "time": rfc3339(event.time),
-        "type": event.type,
+        "type": event.kind,
         "action": event.action,
         "token": None if event.token is None else token_text(event.token),
         "detail": dict(event.detail),

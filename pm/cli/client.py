@@ -18,7 +18,7 @@ TIMEOUT_S = 30.0
 
 
 def error_of(problem: Mapping[str, Any]) -> PmError:
-    """The error that a problem document (RFC 9457) tells of."""
+    """Turn a problem document (RFC 9457) into the error that it describes."""
     problems = problem.get("problems", ())
     if any("file" in p for p in problems):
         return ConfigError([Problem(**p) for p in problems])
@@ -28,7 +28,7 @@ def error_of(problem: Mapping[str, Any]) -> PmError:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the service is: ``url`` (with ``token_file``) if given, else the Unix socket."""
+    """Where the service is: at ``url`` (with ``token_file``) if given, else on the Unix socket."""
 
     socket_path: str
     url: str | None = None
@@ -65,9 +65,9 @@ class Client:
             url = urlsplit(self._target.url or "")
             port = url.port
         except ValueError as e:
-            raise PmError(f"{self._target.url} is no URL: {e}", "write `http://127.0.0.1:8642`") from e
+            raise PmError(f"{self._target.url} is not a URL: {e}", "write `http://127.0.0.1:8642`") from e
         if url.scheme not in ("http", "https") or not url.hostname:
-            raise PmError(f"{self._target.url} is no http(s) URL", "write `http://127.0.0.1:8642`")
+            raise PmError(f"{self._target.url} is not an http(s) URL", "write `http://127.0.0.1:8642`")
         self._prefix = url.path.rstrip("/")
         if url.scheme == "http":
             return http.client.HTTPConnection(url.hostname, port, timeout=TIMEOUT_S)
@@ -76,19 +76,19 @@ class Client:
         )
 
     def get(self, path: str, **query: str | int | None) -> Any:
-        """The document. Raises PmError where the service refuses or cannot be reached."""
+        """Fetch a document. Raises PmError if the service refuses or cannot be reached."""
         given = {name: value for name, value in query.items() if value is not None}
         return self.request("GET", f"{path}?{urlencode(given)}" if given else path)
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """The answer's document, None where it has none. Raises as ``get`` does."""
+        """Send a request; the answer's document, or None if it has none. Raises as ``get`` does."""
         with self._errors():
             response = self._send(method, path, body)
             text = response.read()
         return self._document(response, text)
 
     def sessions(self, limit: int | None = None, **query: str | None) -> Iterator[dict[str, Any]]:
-        """All sessions that match, page by page; at most ``limit``."""
+        """All sessions that match, at most ``limit``, fetched page by page."""
         left = limit
         cursor: str | None = None
         while left is None or left > 0:
@@ -100,9 +100,9 @@ class Client:
             if cursor is None:
                 return
 
-    def events(self, type: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(event name, data) as they happen, until the service ends. Raises PmError."""
-        path = f"/v1/events?{urlencode({'type': type})}" if type else "/v1/events"
+    def events(self, kind: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (event name, data) as events happen. Raises PmError, also when the service stops."""
+        path = f"/v1/events?{urlencode({'type': kind})}" if kind else "/v1/events"
         name = ""
         with self._errors():
             response = self._send("GET", path, None)
@@ -114,7 +114,7 @@ class Client:
                     name = value
                 elif key == "data":
                     yield name, json.loads(value)
-        raise PmError("the service has ended the stream of events", "it stopped or was restarted")
+        raise PmError("the event stream ended: the service stopped or restarted", "run the command again")
 
     def close(self) -> None:
         self._connection.close()
@@ -138,14 +138,14 @@ class Client:
         return document
 
     def _not_ours(self) -> PmError:
-        return PmError(f"what answers at {self._target} is not mptcp-pm", "correct --socket or --url")
+        return PmError(f"the server at {self._target} is not mptcp-pm", "correct --socket or --url")
 
     def _errors(self) -> _Errors:
         return _Errors(self._target)
 
 
 class _Errors:
-    """Translates what sockets and http.client raise into one line with its remedy."""
+    """Translates what sockets and http.client raise into a line that says how to fix it."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -158,29 +158,29 @@ class _Errors:
             case FileNotFoundError() | ConnectionRefusedError():
                 raise PmError(
                     f"the service is not running: nothing answers at {self._target}",
-                    "start it with `mptcp-pm run --config FILE`, or name its socket with --socket",
+                    "start it with `mptcp-pm run --config FILE`, or give its socket with --socket",
                 ) from error
             case PermissionError():
                 raise PmError(
-                    f"no permission for {self._target}", "run this command as root (sudo)"
+                    f"permission denied: {self._target}", "run this command as root (sudo)"
                 ) from error
             case ssl.SSLError():
                 raise PmError(
-                    f"no trusted TLS connection to {self._target}: {error.strerror or error}",
-                    "name the certificate's authority in SSL_CERT_FILE",
+                    f"cannot make a trusted TLS connection to {self._target}: {error.strerror or error}",
+                    "set SSL_CERT_FILE to the file of the certificate authority",
                 ) from error
             case TimeoutError():
-                raise PmError(f"{self._target} does not answer within {TIMEOUT_S:.0f} s") from error
+                raise PmError(f"{self._target} did not answer within {TIMEOUT_S:.0f} s") from error
             case OSError():
                 raise PmError(f"{self._target}: {error.strerror or error}") from error
             case http.client.HTTPException():
                 raise PmError(
-                    f"{self._target} ended the connection", "see whether the service still runs"
+                    f"{self._target} closed the connection", "check whether the service is still running"
                 ) from error
 
 
 def segment(text: str) -> str:
-    """Text as one segment of a path."""
+    """Quote text so that it is one segment of a path."""
     return quote(text, safe=":.[]-")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``mptcp-pm completion``: what a shell can complete, from the parser."""
+"""``mptcp-pm completion``: a completion script for the shell, made from the parser."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Commands that need no running service. What is slow to import is imported by the command that uses it."""
+"""Commands that need no running service. Each imports what it alone needs, since much is slow to import."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 
 from pm.errors import ConfigError, SystemUnfit
 
@@ -16,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print every problem of a configuration. Exit status 1 where there is one."""
+    """Print every problem of a configuration. Exit status 1 if there is one."""
     from pm.config.load import load_config
 
     try:
@@ -24,28 +25,23 @@ def check(options: argparse.Namespace) -> int:
     except ConfigError as e:
         if not options.json:
             raise
-        problems = [
-            {"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in e.problems
-        ]
+        problems = [asdict(problem) for problem in e.problems]
         print(json.dumps({"ok": False, "problems": problems}, indent=2, ensure_ascii=False))
         return e.exit_status
     if options.json:
         print(json.dumps({"ok": True, "problems": [], "digest": loaded.digest}, indent=2))
     else:
         count = len(loaded.config.policies)
-        print(f"{options.file}: good, {count} {'policy' if count == 1 else 'policies'}")
+        print(f"{options.file}: valid, {count} {'policy' if count == 1 else 'policies'}")
     return 0
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Print every check of this system. Exit status 3 where a required one fails."""
+    """Print every check of this system. Exit status 3 if a required one fails."""
     from pm.linux.host.probe import probe
     from pm.linux.netlink.pyroute2_family import find_family
 
-    checks = [
-        {"name": c.name, "ok": c.ok, "required": c.required, "found": c.found, "remedy": c.remedy}
-        for c in probe(find_family)
-    ]
+    checks = [asdict(check) for check in probe(find_family)]
     if options.json:
         print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))
     else:

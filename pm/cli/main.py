@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Entry point of ``mptcp-pm``: one line for a user's mistake, never a traceback."""
+"""Entry point of ``mptcp-pm``: a user's mistake is answered with one line, never with a traceback."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "subflow remove": remote.remove_subflow,
     "subflow backup": remote.set_backup,
 }
-# What a shell reports of a process that SIGINT ended.
+# The status that a shell reports for a process ended by SIGINT.
 INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is in the parser's epilog."""
+    """Run one command and return its exit status; the parser's epilog lists them."""
     options = build_parser().parse_args(argv)
     try:
         status = HANDLERS[command_of(options)](options)
         sys.stdout.flush()
     except PmError as e:
-        # Problems of a configuration name their file themselves, as a compiler's do.
+        # Problems in a configuration start with the file's name, as a compiler's do.
         print(e if isinstance(e, ConfigError) else f"mptcp-pm: {e}", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
         endless = options.command == "events" or getattr(options, "watch", False)
         return 0 if endless else INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads any more (`| head`); the interpreter flushes once again at its exit.
+        # The reader is gone (`| head`). The interpreter flushes once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return status
 
 
 def command_of(options: argparse.Namespace) -> str:
-    """``subflow add`` for a command with an action, else its name: the key in ``HANDLERS``."""
+    """The command's key in ``HANDLERS``: its name, and its action if it has one (``subflow add``)."""
     action = getattr(options, "action", None)
     return f"{options.command} {action}" if action else str(options.command)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The man page, made of the parser: ``python -m pm.cli.man > docs/mptcp-pm.1``.
+"""The man page, made from the parser: ``python -m pm.cli.man > docs/mptcp-pm.1``.
 
-Needs argparse-manpage, a library of development: the page itself is committed.
+This needs argparse-manpage, which only developers install: the page itself is committed.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from argparse_manpage.manpage import Manpage
 from pm import __version__
 from pm.cli.parser import ENV_SOCKET, EXAMPLES, EXIT_STATUS, build_parser
 
-SUMMARY = "a path manager for Multipath TCP per cgroup"
+SUMMARY = "a per-cgroup path manager for Multipath TCP"
 
 
 def man_page() -> str:
-    """The page in man(7) format; the same wherever and whenever it is made."""
+    """The page in man(7) format; it is the same wherever and whenever it is made."""
     parser = build_parser({})
-    parser.epilog = None  # what it says has sections of its own here
+    parser.epilog = None  # its content has sections of its own here
     page = Manpage(parser)
     page.description = SUMMARY
     page.manual = "mptcp-pm"
@@ -28,11 +28,13 @@ def man_page() -> str:
     page.date = ""
     statuses = (f".TP\n.B {status}\n{_escape(meaning)}" for status, meaning in EXIT_STATUS.items())
     page.add_section("exit status", ">", "\n".join(statuses))
-    page.add_section("environment", ">", f".TP\n.B {ENV_SOCKET}\nUnix socket of the API, as \\-\\-socket.")
+    page.add_section(
+        "environment", ">", f".TP\n.B {ENV_SOCKET}\nUnix socket of the API, as set by \\-\\-socket."
+    )
     examples = (f".TP\n{what}\n.B {_escape(command)}" for what, command in EXAMPLES.items())
     page.add_section("examples", ">", "\n".join(examples))
     page.add_section("see also", ">", ".BR mptcpize (8),\n.BR ip\\-mptcp (8),\n.BR cgroups (7)")
-    # A usage was wrapped for this terminal: the reader's wraps it again.
+    # The usage was wrapped for this terminal; the reader's terminal wraps it again.
     return re.sub(
         r"^usage: (.+?)\n\n", lambda m: " ".join(m[1].split()) + "\n\n", str(page), flags=re.M | re.S
     )

@@ -1,45 +1,45 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The command line: its commands, options, examples and exit statuses. The man page is made of it."""
+"""The command line: its commands, options, examples and exit statuses. The man page is made from it."""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pm import __version__
 from pm.config.model import Api
+from pm.log import Format, Level
+from pm.model import EventKind
+from pm.sessions.session import SessionState
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ENV_SOCKET = "MPTCP_PM_SOCKET"
-DESCRIPTION = "A path manager for Multipath TCP per cgroup: the service, and commands to look at it."
+DESCRIPTION = "A per-cgroup path manager for Multipath TCP: the service, and commands to control it."
 EXIT_STATUS = {
-    0: "done",
-    1: "a mistake in the configuration or the arguments, or the service refused or does not run",
+    0: "success",
+    1: "invalid configuration or arguments; or the service refused the request or is not running",
     2: "wrong usage",
-    3: "this system cannot run the service: `mptcp-pm doctor` tells what mends it",
+    3: "this system cannot run the service: `mptcp-pm doctor` shows how to fix it",
 }
 EXAMPLES = {
-    "Find every problem of a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",
+    "Find every problem in a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",
     "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
     "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
 }
-EVENT_TYPES = ("session", "subflow", "address", "policy", "config")
-STATES = ("created", "established", "closed")
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("auto", "json", "text")
-# For shtab: what a shell offers for an argument that is a file.
+# For shtab: how each shell completes an argument that is a file.
 _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
 
 
 def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
-    """The parser of ``mptcp-pm``. ``pm.cli.main`` has the function of each command."""
+    """The parser of ``mptcp-pm``. ``pm.cli.main`` maps each command to its function."""
     parser = argparse.ArgumentParser(
         prog="mptcp-pm",
         description=DESCRIPTION,
@@ -64,12 +64,12 @@ def _epilog() -> str:
 
 
 def _add_connection(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
-    """Where the service is: before the command as documented, and understood after it too."""
+    """Options that say where the service is: documented before the command, accepted after it too."""
     group = parser.add_argument_group("connection to the running service")
     for option, metavar, text in (
         ("--socket", "PATH", f"Unix socket of the API (default: ${ENV_SOCKET}, or {Api().unix})"),
-        ("--url", "URL", "use the API over TCP, http://HOST:PORT or https://HOST:PORT"),
-        ("--token-file", "PATH", "file with the bearer token, for --url"),
+        ("--url", "URL", "use the API over TCP: http://HOST:PORT or https://HOST:PORT"),
+        ("--token-file", "PATH", "file that holds the bearer token for --url"),
     ):
         help_text = argparse.SUPPRESS if hidden else text
         added = group.add_argument(option, metavar=metavar, default=argparse.SUPPRESS, help=help_text)
@@ -96,65 +96,75 @@ def _add(
 
 def _add_local(commands: Commands) -> None:
     run = _add(commands, "run", "run the service", asks_service=False, json=False)
-    config = run.add_argument("--config", metavar="FILE", required=True, help="configuration, YAML")
+    config = run.add_argument("--config", metavar="FILE", required=True, help="configuration file (YAML)")
     config.complete = _FILE  # type: ignore[attr-defined]
-    run.add_argument("--log-level", choices=LEVELS, default="info", help="least level logged (default: info)")
+    run.add_argument(
+        "--log-level", choices=_values(Level), default="info", help="minimum level to log (default: info)"
+    )
     run.add_argument(
         "--log-format",
-        choices=FORMATS,
+        choices=_values(Format),
         default="auto",
-        help="auto is text on a terminal, else JSON (default: auto)",
+        help="auto writes text on a terminal and JSON elsewhere (default: auto)",
     )
     check = _add(commands, "check", "check a configuration and print all its problems", asks_service=False)
-    check.add_argument("file", metavar="FILE", help="configuration, YAML").complete = _FILE  # type: ignore[attr-defined]
+    check.add_argument("file", metavar="FILE", help="configuration file (YAML)").complete = _FILE  # type: ignore[attr-defined]
     _add(
         commands,
         "doctor",
-        "tell what this system offers, what is missing and what mends it",
+        "show what this system offers, what is missing, and how to fix what is missing",
         asks_service=False,
     )
     _add(commands, "schema", "print the JSON Schema of the configuration", asks_service=False)
-    completion = _add(commands, "completion", "print shell completion", asks_service=False, json=False)
-    completion.add_argument("shell", choices=("bash", "zsh"), help="shell to complete in")
+    completion = _add(
+        commands, "completion", "print the completion script of a shell", asks_service=False, json=False
+    )
+    completion.add_argument("shell", choices=("bash", "zsh"), help="which shell")
 
 
 def _add_views(commands: Commands) -> None:
     _add(commands, "status", "show the state of the service")
     sessions = _add(commands, "sessions", "list sessions with their subflows")
-    sessions.add_argument("--watch", action="store_true", help="show them live until Ctrl-C")
+    sessions.add_argument("--watch", action="store_true", help="keep showing them until Ctrl-C")
     sessions.add_argument("--policy", metavar="NAME", help="only sessions of this policy")
     sessions.add_argument("--cgroup", metavar="PATH", help="only sessions of this cgroup and those below it")
-    sessions.add_argument("--state", choices=STATES, help="only sessions in this state")
+    sessions.add_argument("--state", choices=_values(SessionState), help="only sessions in this state")
     sessions.add_argument(
         "--limit", metavar="N", type=_positive, help="at most N sessions (default: 100, with --json all)"
     )
     session = _add(commands, "session", "show one session with its history")
-    session.add_argument("token", metavar="TOKEN", help="its token, hexadecimal or decimal")
+    session.add_argument("token", metavar="TOKEN", help="token of the session, hexadecimal or decimal")
     _add(commands, "policies", "list policies with their cgroups")
     _add(commands, "addresses", "list local addresses and why each is used or not")
-    events = _add(commands, "events", "follow what happens until Ctrl-C")
-    events.add_argument("--type", choices=EVENT_TYPES, help="only events of this type")
+    events = _add(commands, "events", "print events as they happen, until Ctrl-C")
+    events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
 
 
 def _add_changes(commands: Commands) -> None:
-    _add(commands, "reload", "load the configuration file again")
+    _add(commands, "reload", "reload the configuration file")
     subflow = commands.add_parser(
-        "subflow", help="open, close or change a subflow by hand", description="Act on one subflow by hand."
+        "subflow",
+        help="open, close or change a subflow by hand",
+        description="Open, close or change a subflow by hand.",
     )
     actions = subflow.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
-    add = _add(actions, "add", "open a subflow; what is left out is as in the initial one")
+    add = _add(actions, "add", "open a subflow; options that are left out are taken from the initial subflow")
     _token(add)
     add.add_argument("--local", metavar="IP", help="local address")
     add.add_argument("--remote", metavar="IP", help="remote address")
     add.add_argument("--port", metavar="N", type=int, help="remote port")
-    add.add_argument("--backup", action="store_true", help="with the backup flag")
-    remove = _add(actions, "remove", "close a subflow; it is not opened again")
+    add.add_argument("--backup", action="store_true", help="set the backup flag")
+    remove = _add(actions, "remove", "close a subflow; the service does not open it again")
     _token(remove)
     _subflow_id(remove)
     backup = _add(actions, "backup", "set or clear the backup flag of a subflow")
     _token(backup)
     _subflow_id(backup)
-    backup.add_argument("value", choices=("on", "off"), help="set or clear")
+    backup.add_argument("value", choices=("on", "off"), help="on sets the flag, off clears it")
+
+
+def _values(choices: type[StrEnum]) -> list[str]:
+    return [choice.value for choice in choices]
 
 
 def _token(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +172,7 @@ def _token(parser: argparse.ArgumentParser) -> None:
 
 
 def _subflow_id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="id of the subflow, as `session TOKEN --json` shows it")
+    parser.add_argument("id", metavar="ID", help="id of the subflow, as shown by `session TOKEN --json`")
 
 
 def _positive(text: str) -> int:
@@ -172,4 +182,4 @@ def _positive(text: str) -> int:
     return number
 
 
-_positive.__name__ = "positive number"  # what argparse calls it
+_positive.__name__ = "positive number"  # argparse calls the type so in its messages

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Commands that ask the running service. Tables need rich, which only a command that prints one loads."""
+"""Commands that talk to the running service. Only those that print a table load rich."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def sessions(options: argparse.Namespace) -> int:
 
     console().print(sessions_list(found[:limit]))
     if len(found) > limit:
-        print(f"only the first {limit} sessions are shown: use --limit", file=sys.stderr)
+        print(f"only the first {limit} sessions are shown: use --limit to show more", file=sys.stderr)
     return 0
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Until Ctrl-C; a service that is restarted meanwhile appears again by itself."""
+    """Show sessions until Ctrl-C. If the service is restarted, its sessions appear again."""
     from rich.live import Live
 
     from pm.cli.tables import console, sessions_list
 
     out = console()
-    # A session takes a line at least: more than the screen is high are never seen.
+    # A session takes at least one line: more of them than the screen has lines are never visible.
     limit = options.limit or (out.height if out.is_terminal else TABLE_LIMIT)
     with (
         _client(options) as client,
@@ -107,7 +107,7 @@ def addresses(options: argparse.Namespace) -> int:
 
 
 def events(options: argparse.Namespace) -> int:
-    """A line per event, until Ctrl-C or the end of the service."""
+    """Print a line per event, until Ctrl-C or until the service stops."""
     with _client(options) as client:
         for name, data in client.events(options.type):
             if options.json:

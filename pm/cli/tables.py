@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The service's JSON as tables for people. Imported only where a table is printed: rich is slow to load."""
+"""The service's JSON as tables for people. Imported only to print one, since rich is slow to load."""
 
 from __future__ import annotations
 
@@ -13,17 +13,21 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from pm.errors import Problem
+
 Json = Mapping[str, Any]
+
+FAILED_LOAD = "FAILED: the last good configuration stays in force"
 
 
 def console() -> Console:
-    """For standard output; as wide as needed where that is no terminal, so that nothing is cut."""
+    """A console on standard output. Away from a terminal it is wide, so that nothing is cut off."""
     made = Console(highlight=False, soft_wrap=False)
     return made if made.is_terminal else Console(highlight=False, width=240)
 
 
 def bytes_text(count: int | None) -> str:
-    """``1.5 MiB``; ``–`` where it is not known."""
+    """``1.5 MiB``, or ``–`` if the number is not known."""
     if count is None:
         return "–"
     size = float(count)
@@ -35,7 +39,7 @@ def bytes_text(count: int | None) -> str:
 
 
 def duration_text(seconds: float | None) -> str:
-    """``1.5 ms``, ``12 s``, ``3 h 5 min``; ``–`` where it is not known."""
+    """``1.5 ms``, ``12 s``, ``3 h 5 min``, or ``–`` if the duration is not known."""
     if seconds is None:
         return "–"
     if seconds < 1:
@@ -55,7 +59,7 @@ def endpoint(value: Json) -> str:
 
 
 def sessions_list(sessions: Sequence[Json]) -> Text:
-    """A line per session and below it one per subflow, in columns: it fits a terminal of 100 columns."""
+    """One line per session and, below it, one per subflow, in columns that fit a terminal of 100 columns."""
     rows = [[_subflow_cells(subflow) for subflow in session["subflows"]] for session in sessions]
     header = ["SUBFLOW", "RTT", "SENT", "RECEIVED", "REASON"]
     widths = [max(map(len, column)) for column in zip(header, *chain.from_iterable(rows), strict=True)]
@@ -71,7 +75,7 @@ def sessions_list(sessions: Sequence[Json]) -> Text:
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Figures to the right, the rest to the left."""
+    """Join cells: figures are aligned right, the rest left."""
     padded = [
         cell.rjust(width) if 0 < i < 4 else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
@@ -94,7 +98,7 @@ def _subflow_cells(subflow: Json) -> list[str]:
 
 
 def session_report(session: Json) -> RenderableType:
-    """One session: what it is, its subflows with all figures, what failed, TCP options, its history."""
+    """One session: what it is, its subflows with all figures, failures, TCP options and history."""
     facts = _facts(
         ("token", session["token"]),
         ("role", session["role"]),
@@ -131,7 +135,7 @@ def session_report(session: Json) -> RenderableType:
         )
     parts: list[RenderableType] = [facts, "", subflows]
     if session["failed"]:
-        failed = _table("FAILED", "TIMES", "WHY")
+        failed = _table("FAILED", "ATTEMPTS", "REASON")
         for pair in session["failed"]:
             _row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
         parts += ["", failed]
@@ -189,13 +193,14 @@ def status_report(status: Json) -> RenderableType:
         ("datapath", status["datapath"]),
         ("kernel", status["kernel"]["release"]),
         ("configuration", f"{config['path']} ({config['digest'][:12]})"),
-        ("last load", f"{last['time']} {'ok' if last['ok'] else 'FAILED: the last good one is in force'}"),
+        (
+            "last load",
+            f"{last['time']} {'ok' if last['ok'] else FAILED_LOAD}",
+        ),
         ("sessions", str(status["sessions"])),
         *((name.replace("_", " "), str(count)) for name, count in sorted(status["counters"].items())),
     )
-    problems = [
-        f"{p['file']}:{p['line']}: {p['path']}: {p['message']}" for p in config["last_reload"]["problems"]
-    ]
+    problems = [str(Problem(**problem)) for problem in last["problems"]]
     bad = [check for check in status["kernel"]["checks"] if not check["ok"]]
     parts: list[RenderableType] = [facts]
     if problems:
@@ -223,7 +228,7 @@ def _table(*columns: str) -> Table:
 
 
 def _row(table: Table, *cells: str) -> None:
-    # What comes from outside is text, never markup.
+    # Text from outside is never markup.
     table.add_row(*map(escape, cells))
 
 
@@ -236,7 +241,7 @@ def _facts(*facts: tuple[str, str]) -> Table:
 
 def _managed(session: Json) -> str:
     if not session["managed"]:
-        return "no: the kernel's own path manager has it"
+        return "no: the kernel's own path manager manages it"
     program = session["program"]
     return f"yes, claimed by the program {program}" if program else "yes"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``python -m pm.config FILE``: the child of ``load_in_child``; a pickled answer on stdout."""
+"""``python -m pm.config FILE``: the child of ``load_in_child``; it writes a pickled answer to stdout."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pm.errors import ConfigError, PmError
 
 
 def main() -> None:
-    # What an imported path manager prints must not get into the answer.
+    # The output of an imported path manager must not get into the answer.
     answer_fd = os.dup(1)
     os.dup2(2, 1)
     answer: Loaded | Failed

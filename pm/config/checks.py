@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What text in the configuration must look like beyond being text.
+"""Rules for string values in the configuration (see ``pm.notation.Check``).
 
-Each ``check_*`` raises ValueError with what would be right. Pydantic is imported only when it asks
-a ``Check`` for its schema (see ``pm.notation``).
+Each function raises ValueError with a message that says what would be right.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """A YAML file as plain data that knows the line of each of its parts.
 
 A configuration needs only the part of YAML that JSON has too: mappings with text as keys, lists
-and scalars. All else (aliases, merges, tags, several documents) is a problem with a line.
+and scalars. Everything else (aliases, merges, tags, several documents) is reported with its line.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from pm.errors import ConfigError, Problem
 Loc = tuple[str | int, ...]
 
 MAX_BYTES = 1 << 20
-MAX_PARTS = 50_000  # thousands of policies; more of them in 1 MiB would take a gigabyte to report on
+MAX_PARTS = 50_000  # thousands of policies; reporting on more of them would take a gigabyte
 MAX_MESSAGE = 400
-MAX_DEPTH = 32  # far more than any configuration has, far less than the interpreter's stack
+MAX_DEPTH = 32  # far more than any configuration needs, far less than the interpreter's stack
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PLAIN_NAME = re.compile(r"[\w.+-]+")
-_ALIAS_REMEDY = "to write a glob that starts with `*`, put it in quotes ('*'); YAML aliases are not used here"
+_ALIAS_REMEDY = "put a glob that starts with `*` in quotes ('*'); YAML aliases are not supported"
 
 
 class Source(NamedTuple):
-    """Where a value stands: its 1-based line, and its text where it is a scalar."""
+    """Where a value is: its 1-based line, and its text if it is a scalar."""
 
     line: int
     text: str
@@ -38,9 +38,10 @@ class Source(NamedTuple):
 
 @dataclass(slots=True)
 class Document:
-    """``data`` has JSON's types only; ``problems`` are those found while making it.
+    """A parsed file: ``data`` consists of JSON's types only.
 
-    ``unusable`` are the parts among them that have no value in ``data``.
+    ``problems`` are those found while parsing; ``unusable`` are the places among them that have no
+    value in ``data``.
     """
 
     file: str
@@ -50,17 +51,18 @@ class Document:
     unusable: set[Loc] = field(default_factory=set)
 
     def report(self, loc: Loc, message: str, line: int = 0) -> None:
-        """Add a problem; without a line, at that of the part or of the nearest one around it."""
+        """Add a problem; without ``line``, on that of the place or of the nearest place around it."""
         self.problems.append(Problem(self.file, line or self.line_of(loc), path_of(loc), one_line(message)))
 
     def line_of(self, loc: Loc) -> int:
+        """The 1-based line of a place, or of the nearest known place around it."""
         while loc and loc not in self.sources:
             loc = loc[:-1]
         return self.sources[loc].line if loc in self.sources else 1
 
 
 def path_of(loc: Loc) -> str:
-    """``policies[2].path_manager.fullmesh``; keys that are no plain word are quoted."""
+    """Write a place as ``policies[2].path_manager.fullmesh``; keys that are not plain words are quoted."""
     path = ""
     for part in loc:
         if isinstance(part, int):
@@ -71,15 +73,15 @@ def path_of(loc: Loc) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of a user's file as it can stand in a message: printable, and not without end."""
+    """Make text from a user's file fit for a message: printable and of bounded length."""
     printable = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:MAX_MESSAGE])
     return printable if len(text) <= MAX_MESSAGE else f"{printable}..."
 
 
 def read_bytes(file: str) -> bytes:
-    """The content of a configuration file. Raises ConfigError where there is none to be had."""
+    """The content of a configuration file. Raises ConfigError if it cannot be read."""
     try:
-        # Not to hang on a FIFO that nobody writes to.
+        # Non-blocking: opening a FIFO without a writer would hang.
         with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as f:
             if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
                 raise _fatal(file, "is not a regular file: name a YAML file")
@@ -89,16 +91,16 @@ def read_bytes(file: str) -> bytes:
     except FileNotFoundError:
         raise _fatal(file, "does not exist: create it, or name another one") from None
     except PermissionError:
-        raise _fatal(file, "may not be read: run as root, or change its mode") from None
+        raise _fatal(file, "permission denied: run as root, or change its mode") from None
     except (OSError, ValueError) as e:
         raise _fatal(file, f"cannot be read: {e}: name a YAML file") from e
     if len(content) > MAX_BYTES:
-        raise _fatal(file, "is larger than 1 MiB: no configuration needs that, check the name")
+        raise _fatal(file, "is larger than 1 MiB: check that it is a configuration file")
     return content
 
 
 def parse(file: str, content: bytes) -> Document:
-    """The one YAML document in ``content``. Raises ConfigError where it cannot be read at all."""
+    """Parse the one YAML document in ``content``. Raises ConfigError if it cannot be parsed at all."""
     text = _decode(file, content)
     try:
         _refuse_bombs(file, text)
@@ -113,7 +115,7 @@ def parse(file: str, content: bytes) -> Document:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc] # libyaml is optional
-    # Dates are nothing but text here.
+    # Dates are plain text here.
     yaml_implicit_resolvers = {  # noqa: RUF012 # as in the base class
         first: [(tag, regex) for tag, regex in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -137,34 +139,34 @@ def _decode(file: str, content: bytes) -> str:
         raise _fatal(file, f"is not UTF-8 (byte 0x{byte:02x}): save it as UTF-8", line) from e
     if bad := _UNPRINTABLE.search(text):
         line = text.count("\n", 0, bad.start()) + 1
-        raise _fatal(file, f"has the control character U+{ord(bad[0]):04X}: remove it", line)
+        raise _fatal(file, f"contains the control character U+{ord(bad[0]):04X}: remove it", line)
     return text
 
 
 def _refuse_bombs(file: str, text: str) -> None:
-    """Look at the stream of events before anything is built from it."""
+    """Check the stream of parser events before anything is built from it."""
     depth = documents = 0
     for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
         line = _line(event)
         if count > MAX_PARTS:
-            raise _fatal(file, f"has more than {MAX_PARTS} keys and values: remove the excess", line)
+            raise _fatal(file, f"is too large: more than {MAX_PARTS:,} keys and values", line)
         if isinstance(event, yaml.AliasEvent):
             raise _fatal(file, f"`*{event.anchor}` is a YAML alias: {_ALIAS_REMEDY}", line)
         if isinstance(event, yaml.DocumentStartEvent):
             documents += 1
             if documents > 1:
-                raise _fatal(file, "a second YAML document starts here: keep one, remove `---`", line)
+                raise _fatal(file, "a second YAML document starts here: keep one and remove `---`", line)
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _fatal(file, f"is nested deeper than {MAX_DEPTH} levels: remove the excess", line)
+                raise _fatal(file, f"is nested more than {MAX_DEPTH} levels deep: remove some levels", line)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
 
 def _syntax_error(file: str, text: str, error: yaml.YAMLError) -> ConfigError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return _fatal(file, f"is not YAML: {' '.join(str(error).split())}")
+        return _fatal(file, f"is not valid YAML: {' '.join(str(error).split())}")
     mark, context = error.problem_mark, error.context or ""
     found = text.splitlines()[mark.line : mark.line + 1]
     line = mark.line + 1
@@ -174,11 +176,11 @@ def _syntax_error(file: str, text: str, error: yaml.YAMLError) -> ConfigError:
         return _fatal(file, "a tab cannot indent YAML: use spaces", line)
     if "mapping values" in (error.problem or ""):
         remedy = "check the indentation, and put text that contains `: ` in quotes"
-        return _fatal(file, f"a `key: value` cannot stand here: {remedy}", line)
+        return _fatal(file, f"a `key: value` pair cannot be here: {remedy}", line)
     message = " ".join(f"{context}: {error.problem}".split()).removeprefix(": ")
     if error.context_mark and error.context_mark.line != mark.line:
-        message += f" (it starts in line {error.context_mark.line + 1})"
-    return _fatal(file, f"is not YAML: {message}: check quotes, brackets and indentation", line)
+        message += f" (it starts on line {error.context_mark.line + 1})"
+    return _fatal(file, f"is not valid YAML: {message}: check quotes, brackets and indentation", line)
 
 
 def _convert(document: Document, node: yaml.Node, loc: Loc, line: int) -> Any:
@@ -194,9 +196,9 @@ def _convert(document: Document, node: yaml.Node, loc: Loc, line: int) -> Any:
             try:
                 return yaml.constructor.SafeConstructor().construct_object(node)
             except (ValueError, KeyError):
-                pass  # an explicit tag on text that does not fit it
+                pass  # an explicit tag that does not fit the text
     what = f"has the YAML tag `{node.tag}`" if node.tag.startswith(("!", "tag:")) else "is not plain YAML"
-    document.report(loc, f"{what}, which is not used here: write plain text, numbers, lists and mappings")
+    document.report(loc, f"{what}, which is not supported: write plain text, numbers, lists and mappings")
     document.unusable.add(loc)
     return None
 
@@ -206,14 +208,16 @@ def _convert_mapping(document: Document, node: yaml.MappingNode, loc: Loc) -> di
     for key_node, value_node in node.value:
         line = _line(key_node)
         if not isinstance(key_node, yaml.ScalarNode):
-            document.report(loc, "a key must be text, not a list or a mapping: use a known one", line)
+            document.report(loc, "a key must be text, not a list or a mapping: use a known key", line)
         elif key_node.tag == "tag:yaml.org,2002:merge":
-            document.report(loc, "YAML merges (`<<`) are not used here: write the keys themselves", line)
+            document.report(loc, "YAML merges (`<<`) are not supported: write the keys out", line)
         elif key_node.tag != "tag:yaml.org,2002:str":
             document.report(loc, f"the key `{key_node.value}` is not text: put it in quotes", line)
         elif key_node.value in mapping:
             here = (*loc, key_node.value)
-            document.report(here, f"is there twice, first in line {document.line_of(here)}: remove one", line)
+            document.report(
+                here, f"duplicate key, first used on line {document.line_of(here)}: remove one", line
+            )
         else:
             mapping[key_node.value] = _convert(document, value_node, (*loc, key_node.value), line)
     return mapping

@@ -13,7 +13,7 @@ from pm.path_managers.registry import registry
 
 
 def builtin_path_managers() -> dict[str, type[PathManager]]:
-    """Those of this package, whatever else is installed: what the published files describe."""
+    """This package's path managers, whatever else is installed: the published files describe these."""
     return {n: p for n, p in registry().items() if p.__module__.startswith("pm.path_managers.")}
 
 

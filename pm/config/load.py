@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Loading a configuration file: in this process, or in a child so that the validator never lives here."""
+"""Loads a configuration file: in this process, or in a child process that keeps the validator out of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """What a child sends where there is no configuration; ``problems`` for a ConfigError."""
+    """A child's answer if it has no configuration; ``problems`` are those of a ConfigError."""
 
     problems: tuple[Problem, ...] = ()
     message: str = ""
@@ -40,8 +40,8 @@ def config_digest(content: bytes) -> str:
 def load_config(path: str) -> Loaded:
     """Read and validate a YAML file.
 
-    Raises ConfigError with every problem found, and PmError where a path manager's package is broken.
-    Loads pydantic and PyYAML into this process: a service calls ``load_in_child``.
+    Raises ConfigError with every problem found, and PmError if a path manager's package is broken.
+    This loads pydantic and PyYAML into the process: the service calls ``load_in_child`` instead.
     """
     from pm.config.document import parse, read_bytes
     from pm.config.validate import validate
@@ -51,8 +51,8 @@ def load_config(path: str) -> Loaded:
 
 
 async def load_in_child(path: str) -> Loaded:
-    """``load_config`` in a short-lived process: same result, same errors, PmError if it dies."""
-    import asyncio  # here, since the child imports this module too: a sixth of its time
+    """Run ``load_config`` in a short-lived process: same result, same errors; PmError if the process dies."""
+    import asyncio  # here because the child imports this module too and does not need it
 
     child = await asyncio.create_subprocess_exec(
         *(sys.executable, "-P", "-m", "pm.config", path),
@@ -66,7 +66,7 @@ async def load_in_child(path: str) -> Loaded:
             output, complaint = await child.communicate()
     except TimeoutError:
         raise PmError(
-            f"reading {path} took longer than {CHILD_TIMEOUT_S:.0f} s", "check the file system it is on"
+            f"reading {path} took longer than {CHILD_TIMEOUT_S:.0f} s", "check the file system that it is on"
         ) from None
     finally:
         if child.returncode is None:
@@ -79,7 +79,7 @@ async def load_in_child(path: str) -> Loaded:
             f"the configuration loader ended with {how}" + (f" ({last})" if last else ""),
             f"run `mptcp-pm check {path}`",
         )
-    # From our own executable over our own pipe: nobody else's pickle.
+    # The pickle comes from our own executable over our own pipe: it can be trusted.
     answer: Loaded | Failed = pickle.loads(output)
     if isinstance(answer, Loaded):
         return answer
@@ -87,5 +87,5 @@ async def load_in_child(path: str) -> Loaded:
 
 
 def _child_environment() -> dict[str, str]:
-    """The child imports from where this process does; ``-P`` adds no directory of its own."""
+    """The environment that makes the child import from where this process does, since ``-P`` adds nothing."""
     return os.environ | {"PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The configuration as typed models: the one place for names, defaults, ranges and documentation.
 
-Plain dataclasses, so that the service holds a configuration without loading the validator.
-``pm.config.load`` validates YAML into them (pydantic), ``pm.config.schema`` derives the JSON
-Schema and the reference from the same annotations. ``Doc`` texts are Markdown, one sentence or two.
+Policies are in ``pm.policies``. The models are plain dataclasses: the service holds a configuration
+without loading the validator. ``pm.config.load`` validates YAML into them (pydantic), and
+``pm.config.schema`` derives the JSON Schema and the reference from the same annotations. ``Doc``
+texts are Markdown, one sentence or two.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ class OnExit(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
-    cert: Annotated[str, PATH, Doc("Certificate chain, PEM.")]
-    key: Annotated[str, PATH, Doc("Private key, PEM.")]
+    cert: Annotated[str, PATH, Doc("File with the certificate chain (PEM).")]
+    key: Annotated[str, PATH, Doc("File with the private key (PEM).")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiTcp:
-    listen: Annotated[str, checks.LISTEN, Doc("Address and port, `127.0.0.1:8642` or `[::1]:8642`.")]
+    listen: Annotated[
+        str, checks.LISTEN, Doc("IP address and port, such as `127.0.0.1:8642` or `[::1]:8642`.")
+    ]
     token_file: Annotated[
-        str, PATH, Doc("File whose first line is the bearer token, at least 16 characters.")
+        str, PATH, Doc("File whose first line is the bearer token, at least 16 characters long.")
     ]
     tls: Annotated[Tls | None, Doc("Serve HTTPS; required unless `listen` is a loopback address.")] = None
 
@@ -51,12 +54,12 @@ class Api:
     unix: Annotated[str, checks.SOCKET, Doc("Unix socket of the API, mode 0660; empty for none.")] = (
         "/run/mptcp-pm/api.sock"
     )
-    tcp: Annotated[ApiTcp | None, Doc("Serve the API on TCP too, with a bearer token.")] = None
+    tcp: Annotated[ApiTcp | None, Doc("Also serve the API over TCP, with a bearer token.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    # For pydantic: inherited by all dataclasses below. Strict, since 1 is not `true` and "3" not 3.
+    # For pydantic; it applies to all models. Strict, since 1 is not `true` and "3" is not 3.
     __pydantic_config__: ClassVar[dict[str, Any]] = {
         "extra": "forbid",
         "strict": True,
@@ -65,16 +68,18 @@ class Config:
 
     datapath: Annotated[
         Datapath,
-        Doc("`netlink` on a stock kernel, `bpf` on the patched one, `auto` picks the best there is."),
+        Doc("`netlink` for any kernel, `bpf` for the patched one; `auto` picks the better one available."),
     ] = Datapath.AUTO
-    api: Annotated[Api, Doc("Where REST is served.")] = field(default_factory=Api)
+    api: Annotated[Api, Doc("Where the REST API is served.")] = field(default_factory=Api)
     addresses: Annotated[Addresses, Doc("Which local addresses path managers may use.")] = field(
         default_factory=Addresses
     )
-    tcp_options: Annotated[TcpOptions, Doc("What both ends of TCP options must agree on.")] = field(
+    tcp_options: Annotated[TcpOptions, Doc("TCP-option settings on which both ends must agree.")] = field(
         default_factory=TcpOptions
     )
-    policies: Annotated[tuple[Policy, ...], Doc("Most specific cgroup wins; their order never matters.")] = ()
+    policies: Annotated[
+        tuple[Policy, ...], Doc("The most specific cgroup wins; the order of policies never matters.")
+    ] = ()
     on_exit: Annotated[
-        OnExit, Doc("`detach` the classifiers at exit, or `keep` them for the next start.")
+        OnExit, Doc("At exit, `detach` the BPF programs, or `keep` them for the next start.")
     ] = OnExit.DETACH

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Rules about TCP options that look at several places of the document at once."""
+"""Rules about TCP options that involve several places of the document at once."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ from typing import Any
 
 from pm.config.document import Document, Loc
 from pm.config.schema import alternatives
+from pm.policies.built_in_options import ALGORITHMS_MAX, BUILT_IN_OPTIONS, PLUGINS_MAX
 from pm.policies.tcp_options import Exids, TcpOptions
 
-PLUGINS_MAX = 4
-ALGORITHMS_MAX = 16  # bpf_pm/options/congestion_control.c
-# What an option must have one of, to be of use at either end.
-ROLES = {
-    "user_timeout": ("advertise", "accept"),
-    "congestion_control": ("request", "accept"),
-    "initial_window": ("request", "accept", "rules"),
-    "delayed_ack": ("request", "accept"),
-}
+ROLES = {option.name: option.roles for option in BUILT_IN_OPTIONS}
 
 
 def check_options(document: Document) -> None:
-    """Options do something, algorithms have an id, plugins of one name one file, each option its own ExID."""
+    """Report options without effect, algorithms without id, plugins that disagree, and ExIDs used twice."""
     root = _mapping(document.data)
     agreement = _mapping(root.get("tcp_options"))
     algorithms = agreement.get("algorithms", TcpOptions().algorithms)
@@ -49,12 +42,12 @@ def check_options(document: Document) -> None:
 
 
 def _check_exids(document: Document, exids: dict[str, Any]) -> dict[int, str]:
-    """Whose each ExID is."""
+    """Owner of each ExID."""
     taken: dict[int, str] = {}
     for name in Exids.__dataclass_fields__:
         exid, place = exids.get(name, getattr(Exids(), name)), f"tcp_options.exids.{name}"
         if isinstance(exid, int) and taken.setdefault(exid, place) != place:
-            same = f"{exid} is the ExID of {taken[exid]} too: give each its own"
+            same = f"ExID {exid} is already used by {taken[exid]}: give each option its own"
             document.report(("tcp_options", "exids", name), same)
     return taken
 
@@ -63,7 +56,7 @@ def _check_roles(document: Document, loc: Loc, options: dict[str, Any]) -> None:
     for name, keys in ROLES.items():
         option = options.get(name)
         if isinstance(option, dict) and all(option.get(key) in (None, False, []) for key in keys):
-            document.report((*loc, name), f"does nothing so: give it {alternatives(keys)}, or remove it")
+            document.report((*loc, name), f"has no effect: set {alternatives(keys)}, or remove it")
 
 
 def _check_ids(document: Document, ids: dict[str, Any]) -> None:
@@ -71,9 +64,11 @@ def _check_ids(document: Document, ids: dict[str, Any]) -> None:
     names: dict[int, str] = {}
     for name, number in ids.items():
         if not re.fullmatch(r"[a-z0-9_-]{1,15}", name):
-            document.report((*loc, name), "no congestion control is called so: write a name such as `cubic`")
+            document.report((*loc, name), "is not a valid congestion-control name: use one such as `cubic`")
         if isinstance(number, int) and names.setdefault(number, name) != name:
-            document.report((*loc, name), f"`{names[number]}` has the id {number} too: give each its own")
+            document.report(
+                (*loc, name), f"id {number} is already used by `{names[number]}`: give each algorithm its own"
+            )
     if len(ids) > ALGORITHMS_MAX:
         document.report(loc, f"has {len(ids)} algorithms: use at most {ALGORITHMS_MAX}")
 
@@ -92,12 +87,15 @@ def _check_plugin(
         document.report((*loc, "name"), f"`{name}` is a built-in option: choose another name")
     if plugins.setdefault(name, (source, exid)) != (source, exid):
         document.report(
-            (*loc, "name"), f"another policy has `{name}` with another source or ExID: choose another name"
+            (*loc, "name"),
+            f"plugin `{name}` has a different source or ExID in another policy: rename one of them",
         )
     elif isinstance(exid, int) and taken.setdefault(exid, f"plugin `{name}`") != f"plugin `{name}`":
-        document.report((*loc, "exid"), f"{exid} is the ExID of {taken[exid]} too: give each its own")
+        document.report(
+            (*loc, "exid"), f"ExID {exid} is already used by {taken[exid]}: give each option its own"
+        )
     if len(plugins) > PLUGINS_MAX:
-        document.report(loc, f"all policies together may have {PLUGINS_MAX} plugins: remove this one")
+        document.report(loc, f"all policies together can have at most {PLUGINS_MAX} plugins: remove this one")
 
 
 def _algorithms(options: dict[str, Any], loc: Loc) -> Iterator[tuple[Loc, Any]]:

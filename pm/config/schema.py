@@ -36,9 +36,9 @@ _RANGES: dict[type, tuple[str, str]] = {
 
 
 def json_schema(path_managers: PathManagers | None = None) -> Schema:
-    """The whole configuration, JSON Schema 2020-12, without references.
+    """The JSON Schema (2020-12) of the whole configuration, without references.
 
-    ``path_managers``: those to include, by default all that are installed. Raises PmError where one
+    ``path_managers`` are those to include, by default all that are installed. Raises PmError if one
     of those cannot be loaded.
     """
     known = registry() if path_managers is None else path_managers
@@ -47,7 +47,7 @@ def json_schema(path_managers: PathManagers | None = None) -> Schema:
 
 
 def schema_at(schema: Schema, loc: tuple[str | int, ...]) -> Schema:
-    """The part of a schema that a place in the document must satisfy, {} where there is none."""
+    """The part of a schema that applies to a place in the document, {} if there is none."""
     for part in loc:
         mapping = variant(schema, "object") or {}
         items = (variant(schema, "array") or {}).get("items", {})
@@ -57,12 +57,12 @@ def schema_at(schema: Schema, loc: tuple[str | int, ...]) -> Schema:
 
 
 def variant(schema: Schema, kind: str) -> Schema | None:
-    """The schema itself or the one of its alternatives that has this JSON type."""
+    """The schema itself, or the one of its alternatives, that has this JSON type; None if none has."""
     return next((s for s in schema.get("anyOf", [schema]) if s.get("type") == kind), None)
 
 
 def describe(schema: Schema) -> str:
-    """What a value must be, in words: "a whole number from 1 to 32"."""
+    """Say in words what a value must be: "a whole number from 1 to 32"."""
     if "title" in schema:
         return str(schema["title"])
     if "enum" in schema:
@@ -84,8 +84,8 @@ def describe(schema: Schema) -> str:
             low, high = schema.get("minItems"), schema.get("maxItems")
             return (
                 "a list (`[...]`)"
-                + (f" of at least {low}" * bool(low))
-                + (f" of at most {high}" * bool(high))
+                + (f" with at least {items(low or 0)}" * bool(low))
+                + (f" with at most {items(high or 0)}" * bool(high))
             )
         case "object":
             keys = ", ".join(f"`{key}:`" for key in schema.get("properties", ()))
@@ -94,8 +94,12 @@ def describe(schema: Schema) -> str:
     return ", or ".join(variants) or "something else"
 
 
+def items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count} items"
+
+
 def alternatives(names: Iterable[str]) -> str:
-    """`a`, `b` or `c`, of at least one."""
+    """Write one or more names as "`a`, `b` or `c`"."""
     *most, last = [f"`{name}`" for name in names]
     return f"{', '.join(most)} or {last}" if most else last
 
@@ -121,7 +125,7 @@ def _of_field(f: Field[Any], hint: Any, known: PathManagers) -> Schema:
 
 
 def _as_yaml(value: Any, hint: Any) -> Any:
-    """A default as one would write it."""
+    """A default value as a user would write it."""
     for notation in get_args(hint)[1:]:
         if isinstance(notation, Notation):
             return notation.show(value)

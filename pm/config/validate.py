@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A document as a ``Config``, or every reason why it is none, in words a user can act on.
+"""Turns a document into a ``Config``, or reports everything that is wrong with it.
 
-Loads pydantic: imported by the loader when it runs, never by the service.
+This module loads pydantic: the loader imports it when it runs, the service never does.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from pydantic_core import ErrorDetails
 from pm.config.document import Document, Loc
 from pm.config.model import Config
 from pm.config.option_rules import check_options
-from pm.config.schema import Schema, alternatives, describe, json_schema, schema_at, variant
+from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
 from pm.errors import ConfigError
 from pm.notation import parse_listen
 
 
 def validate(document: Document) -> Config:
-    """Raises ConfigError with the document's own problems and all others, in the order of lines."""
+    """Validate a document. Raises ConfigError with the document's problems and all others, by line."""
     config = None
     try:
-        # As JSON, strict validation takes a list for a tuple and text for an enumeration, but no
-        # number for text, nor 1 for true.
+        # From JSON, strict validation accepts a list as a tuple and text as an enumeration, but
+        # neither a number as text nor 1 as true.
         config = TypeAdapter(Config).validate_json(json.dumps(document.data))
     except ValidationError as e:
         schema = json_schema()
         errors = e.errors(include_url=False)
-        # Items that are refused do not count: where there are some, a list is not too short as well.
+        # Refused items are not counted: a list that has some is not reported as too short as well.
         lists = {error["loc"][:-1] for error in errors}
         for error in errors:
             loc = error["loc"]
             if loc not in document.unusable and not (error["type"] == "too_short" and loc in lists):
-                # The name of a path manager is a value to the user, though a key in YAML.
+                # To the user, the name of a path manager is a value, although it is a key in YAML.
                 place = loc[:-1] if _is_path_manager(error) else loc
                 document.report(place, _message(document, schema, error), document.line_of(loc))
     _check_unique(document, "name", "names must be unique")
-    _check_unique(document, "cgroup", "one policy per cgroup")
+    _check_unique(document, "cgroup", "use one policy per cgroup")
     _check_listen(document)
     check_options(document)
     if config is None or document.problems:
@@ -59,13 +59,17 @@ def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:
         case "unexpected_keyword_argument" | "extra_forbidden":
             what = f"path manager `{loc[-1]}`" if _is_path_manager(error) else "key"
             return f"unknown {what}: {_suggest(schema, loc)}"
+        case "too_short":
+            return f"must contain at least {items(error['ctx']['min_length'])}"
+        case "too_long":
+            return f"must contain at most {items(error['ctx']['max_length'])}"
         case "missing":
             return f"is missing: add `{loc[-1]}:` with {describe(expected)}"
     if not expected:
-        return error["msg"]  # a third party's parameters may have types that describe() knows nothing of
+        return error["msg"]  # a third party's parameters may have types that describe() does not know
     if value is None:
-        remedy = "write `none` for no extra subflows" if loc[-1:] == ("path_manager",) else "give it a value"
-        return f"is empty: {remedy}; it must be {describe(expected)}"
+        hint = "write `none` for no extra subflows; " if loc[-1:] == ("path_manager",) else ""
+        return f"has no value: {hint}it must be {describe(expected)}"
     return f"must be {describe(expected)}, {_found(document, loc, value, expected)}"
 
 
@@ -77,14 +81,12 @@ def _suggest(schema: Schema, loc: Loc) -> str:
     parent, key = loc[:-1], str(loc[-1])
     known = list((variant(schema_at(schema, parent), "object") or {}).get("properties", {}))
     if not known:
-        return f"`{parent[-1]}` has no parameters, remove it"
+        return f"`{parent[-1]}` takes no parameters: remove this key"
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"use {alternatives(known)}, or remove it"
 
 
 def _found(document: Document, loc: Loc, value: Any, expected: Schema) -> str:
-    if isinstance(value, list) and expected.get("type") == "array":
-        return f"not of {len(value)}"
     if isinstance(value, dict | list):
         return f"not a {'mapping' if isinstance(value, dict) else 'list'}"
     text = document.sources[loc].text if loc in document.sources else str(value)
@@ -104,7 +106,8 @@ def _check_unique(document: Document, key: str, rule: str) -> None:
             before = first[value]
             line = document.line_of(("policies", before, key))
             document.report(
-                ("policies", i, key), f"policies[{before}] in line {line} has {value!r} too: {rule}"
+                ("policies", i, key),
+                f"{value!r} is already used by policies[{before}] on line {line}: {rule}",
             )
 
 
@@ -114,7 +117,7 @@ def _policies(document: Document) -> Iterable[Mapping[str, Any]]:
 
 
 def _check_listen(document: Document) -> None:
-    """Bearer tokens are not sent in the clear over a network."""
+    """Refuse to send bearer tokens over a network in clear text."""
     tcp: Any = document.data
     for key in ("api", "tcp"):
         tcp = tcp.get(key) if isinstance(tcp, dict) else None

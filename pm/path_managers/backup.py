@@ -29,7 +29,7 @@ class Backup:
         wanted: Wanted = {primary: Want()}
         standby = _standby(session, addresses)
         if standby:
-            # Without a primary that works, the standby must not wait behind its backup flag.
+            # If the primary does not work, the standby must carry traffic: it loses its backup flag.
             up = any(s.pair == primary and s.state is SubflowState.ESTABLISHED for s in session.subflows)
             usable = any(a.ip == primary.local for a in addresses)
             wanted[standby] = Want(backup=up and usable)
@@ -37,7 +37,7 @@ class Backup:
 
 
 def _standby(session: SessionView, addresses: Sequence[LocalAddress]) -> Pair | None:
-    """The first pair over another interface than the primary's; an interface marked backup first."""
+    """The first pair over another interface than the primary's; interfaces marked backup come first."""
     primary_if = {a.ifindex for a in addresses if a.ip == session.local}
     remotes = reachable(session)
     for address in sorted(addresses, key=lambda a: not a.backup):

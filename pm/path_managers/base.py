@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a path manager is: a class that names itself, its parameters and the subflows it wants."""
+"""The interface of path managers: a class with a name, parameters and the function ``wanted``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowSta
 
 
 class SubflowView(Protocol):
-    """A subflow as a path manager sees it: read only. Fields are those of ``pm.model.Subflow``."""
+    """A subflow as a path manager sees it: read-only. The fields are those of ``pm.model.Subflow``."""
 
     @property
     def pair(self) -> Pair: ...
@@ -31,11 +31,12 @@ class SubflowView(Protocol):
 
 
 class SessionView(Protocol):
-    """A session as a path manager sees it: read only.
+    """A session as a path manager sees it: read-only.
 
-    ``local``, ``remote`` and ``remote_port`` are those of the initial subflow, ``remotes`` what the
-    peer announced. ``deny_join_id0``: the peer refuses joins to its initial address (RFC 8684,
-    section 3.1). ``socket_family`` is 4 or 6; an IPv6 socket can have IPv4 subflows too.
+    ``local``, ``remote`` and ``remote_port`` are those of the initial subflow; ``remotes`` are the
+    addresses that the peer announced. ``deny_join_id0`` means that the peer refuses joins to its
+    initial address (RFC 8684, section 3.1). ``socket_family`` is 4 or 6; an IPv6 socket can have IPv4
+    subflows too.
     """
 
     @property
@@ -59,16 +60,17 @@ class SessionView(Protocol):
 
 
 class PathManager(Protocol):
-    """What a path manager must have. Instances hold nothing: all state is in the arguments."""
+    """What a path manager must have. It is never instantiated: all state is in the arguments."""
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one sentence for the configuration reference
-    Parameters: ClassVar[type]  # frozen dataclass, fields annotated like those of pm.config.model
+    Parameters: ClassVar[type]  # a frozen dataclass whose fields are annotated like those of pm.config.model
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
-        """The subflows that should exist now, the initial one included.
+        """The subflows that should exist now, including the initial one.
 
-        ``addresses`` are the usable local addresses of the session's family or families. Pure: same
-        arguments, same answer. Level-triggered: called again after anything changed.
+        ``addresses`` are the usable local addresses of the session's family or families. The function
+        is pure: the same arguments give the same answer. It is level-triggered: it is called again
+        after anything has changed.
         """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A policy's path manager: its name and its parameters."""
+"""The path manager that a policy chooses: its name and its parameters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PathManagerChoice:
 
 
 def path_manager_schema(handler: GetCoreSchemaHandler) -> CoreSchema:
-    """``name``, or ``{name: parameters}`` with that path manager's own parameters."""
+    """The schema of ``name`` or ``{name: parameters}``, with each path manager's own parameters."""
     from pydantic_core import core_schema
 
     choices = {

@@ -23,15 +23,17 @@ class FullMesh:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Parameters:
-        subflows_per_pair: Annotated[int, Ge(1), Le(8), Doc("Subflows on each pair of addresses.")] = 1
+        subflows_per_pair: Annotated[
+            int, Ge(1), Le(8), Doc("Number of subflows on each pair of addresses.")
+        ] = 1
         max_subflows: Annotated[
-            int, Ge(1), Le(64), Doc("Subflows of a session in all, the initial one included.")
+            int, Ge(1), Le(64), Doc("Total number of subflows of a session, including the initial one.")
         ] = 8
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # The initial pair first: a cap never takes it away. Then by round, so that a cap that is
-        # too small for several subflows per pair leaves every pair its first one.
+        # The initial pair comes first: a cap never removes it. Subflows are then counted in rounds: a
+        # cap that is too small for several subflows per pair leaves every pair its first one.
         pairs: dict[Pair, bool] = {}
         initial = session.initial_pair
         remotes = reachable(session)

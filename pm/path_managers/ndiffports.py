@@ -22,7 +22,9 @@ class NDiffPorts:
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Parameters:
-        subflows: Annotated[int, Ge(1), Le(32), Doc("Subflows in all, the initial one included.")] = 2
+        subflows: Annotated[
+            int, Ge(1), Le(32), Doc("Total number of subflows, including the initial one.")
+        ] = 2
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:

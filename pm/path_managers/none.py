@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``none``: the application's own subflow and nothing more."""
+"""``none``: the application's own subflow and no other."""
 
 from __future__ import annotations
 

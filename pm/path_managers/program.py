@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -13,9 +13,14 @@ from pm.model import LocalAddress, Origin, Want, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
 from pm.path_managers.base import SessionView
 
-# Built-in path managers that the patched kernel has as programs too (bpf_pm/path_managers).
-BUILT_IN = ("none", "ndiffports", "fullmesh", "backup")
-
+# Built-in path managers that exist as BPF programs too (bpf_pm/path_managers/NAME.c), each with the names of
+# its parameters in the order in which that file reads them: value[0], value[1].
+BUILT_IN: Mapping[str, tuple[str, ...]] = {
+    "none": (),
+    "ndiffports": ("subflows",),
+    "fullmesh": ("subflows_per_pair", "max_subflows"),
+    "backup": (),
+}
 
 PROGRAM_PARAMETERS_MAX = 7  # `value` of struct path_parameters, less one that stays 0
 
@@ -30,7 +35,7 @@ PROGRAM_PARAMETERS = Check("a mapping of names to whole numbers", check_program_
 class Program:
     name: ClassVar[str] = "program"
     summary: ClassVar[str] = (
-        "A path manager in BPF C of your own, on the patched kernel only (`docs/path-managers.md`)."
+        "Your own path manager in BPF C, for the patched kernel only (`docs/path-managers.md`)."
     )
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +45,7 @@ class Program:
         parameters: Annotated[
             dict[str, int],
             PROGRAM_PARAMETERS,
-            Doc("Whole numbers by name; the file reads them with `PARAMETER`."),
+            Doc("Whole numbers by name; the C file reads them with `PARAMETER`."),
         ] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
@@ -49,7 +54,7 @@ class Program:
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # The program knows what it wants; what it opened is as wanted.
+        # Only the program knows what it wants: the subflows that exist are taken as wanted.
         wanted: Wanted = {}
         for subflow in session.subflows:
             if subflow.origin is not Origin.PEER:

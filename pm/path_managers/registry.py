@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Every installed path manager, by name."""
+"""Finds the installed path managers by their entry points."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GROUP = "mptcp_pm.path_managers"
 
 @cache
 def registry() -> dict[str, type[PathManager]]:
-    """Every installed path manager by name. Raises PmError for one that cannot be loaded."""
+    """Every installed path manager by name. Raises PmError if one of them cannot be loaded."""
     found: dict[str, type[PathManager]] = {}
     for point in entry_points(group=GROUP):
         try:

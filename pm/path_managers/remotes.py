@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which remote addresses a session can open subflows to."""
+"""The remote addresses to which a session can open subflows."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pm.path_managers.base import SessionView
 
 
 def reachable(session: SessionView) -> dict[tuple[str, int], None]:
-    """(address, port) the peer can be reached at, the initial one first, each once.
+    """Every (address, port) at which the peer can be reached, once, with the initial one first.
 
-    The client knows the server's port, also for announced addresses without one (RFC 8684,
-    section 3.4.1). A server reaches a client only where it announced a port: the initial subflow's
-    remote port is ephemeral and nobody listens there.
+    A client uses the server's port for announced addresses without one (RFC 8684, section 3.4.1). A
+    server reaches a client only at addresses that were announced with a port: the client's other
+    ports are ephemeral and nothing listens there.
     """
     found: dict[tuple[str, int], None] = {}
     if session.role is Role.CLIENT:

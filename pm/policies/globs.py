@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which policy owns a cgroup: globs over cgroup paths, the innermost and most specific one first.
+"""Globs over cgroup paths: their syntax, their rank, and regular expressions for them.
 
-Pure: paths are text relative to the cgroup2 root, ``/`` for the root itself and ``/a/b`` below it.
+Paths are text relative to the cgroup2 root: ``/`` for the root itself and ``/a/b`` below it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _NEVER = r"(?!)"
 
 
 def specificity(glob: str) -> tuple[int, ...]:
-    """Rank of a glob among those that match the same cgroup: the greatest wins.
+    """The rank of a glob among those that match the same cgroup: the greatest wins.
 
-    Compared in this order: levels without any wildcard, levels other than ``**``, literal
+    The numbers compared are, in this order: levels without any wildcard, levels other than ``**``, literal
     characters in levels that have wildcards, ``[...]`` sets, single characters (literal, set or
     ``?``), and fewer ``*``. Globs that are equal in all of these are ordered by their text.
     """
@@ -36,10 +36,10 @@ def specificity(glob: str) -> tuple[int, ...]:
 
 
 def split_glob(glob: str) -> tuple[str, ...]:
-    """The levels of a cgroup glob, () for the root. Raises ValueError with what would be right.
+    """The levels of a cgroup glob, () for the root. Raises ValueError with a message on how to fix it.
 
     ``*`` and ``?`` stay within a level; ``[abc]``, ``[a-z]`` and ``[!abc]`` stand for one character
-    and quote special ones (``[*]``); a level ``**`` is any number of levels, none included. A
+    and quote special ones (``[*]``); a level ``**`` is any number of levels, including none. A
     backslash is an ordinary character: systemd uses it in the names of cgroups.
     """
     if not glob.startswith("/"):
@@ -47,7 +47,7 @@ def split_glob(glob: str) -> tuple[str, ...]:
     if glob == "/":
         return ()
     if re.search(r"[\x00-\x1f\x7f]", glob):
-        raise ValueError("has a control character, which no cgroup name has: remove it")
+        raise ValueError("contains a control character: remove it")
     levels = glob[1:].split("/")
     if ".." in levels:
         raise ValueError("leads outside the cgroup2 root: write the path without `..`")
@@ -64,7 +64,7 @@ def split_glob(glob: str) -> tuple[str, ...]:
 
 
 def _tokens(level: str) -> list[str]:
-    """A level as single characters and whole sets. Raises ValueError for a bad set."""
+    """Split a level into single characters and whole sets. Raises ValueError for a bad set."""
     tokens = []
     i = 0
     while i < len(level):
@@ -84,10 +84,10 @@ def _tokens(level: str) -> list[str]:
 
 
 def _regex(levels: tuple[str, ...]) -> str:
-    """Matches the whole path of a glob, the root being the empty text.
+    """A regular expression for the whole path that a glob matches; the root is the empty text.
 
-    Whatever stands between two wildcards has a fixed length, so its leftmost match is as good as
-    any: atomic groups keep a hostile cgroup name from making the search exponential.
+    The text between two wildcards has a fixed length, and thus its leftmost match is as good as any
+    other: atomic groups keep a hostile cgroup name from making the search exponential.
     """
     runs: list[list[str]] = [[]]
     for level in levels:
@@ -129,12 +129,12 @@ def _set_regex(token: str) -> str:
 
 
 def _members(token: str) -> list[tuple[str, str]]:
-    """Characters (c, "") and ranges (low, high) of a set."""
+    """The characters (c, "") and ranges (low, high) of a set."""
     return re.findall(r"(.)(?:-(.))?", token[2:-1] if token[1] == "!" else token[1:-1])
 
 
 def _above_regexes(levels: tuple[str, ...]) -> list[str]:
-    """Match every path that has something which the glob could match strictly below it."""
+    """Regular expressions for every path strictly below which the glob could match something."""
     branches = []
     prefix = ""
     for level in levels:

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A policy and its parts as typed models.
-
-The one place for their names, defaults, ranges and documentation.
-"""
+"""A policy and its parts as typed models: the one place for names, defaults, ranges and documentation."""
 
 from __future__ import annotations
 
@@ -25,13 +22,14 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 def check_name(text: str) -> None:
     if not re.fullmatch(_NAME, text):
         raise ValueError(
-            f"{text!r} is not a name: use 1 to 64 letters, digits, `-`, `_` and `.`, a letter or digit first"
+            f"{text!r} is not a valid name: use 1 to 64 letters, digits, `-`, `_` and `.`, "
+            "starting with a letter or digit"
         )
 
 
 def check_interface_glob(text: str) -> None:
     if not text or re.search(r"[\x00-\x20/\x7f]", text):
-        raise ValueError(f"{text!r} is not an interface: write a name or a glob such as 'eth*'")
+        raise ValueError(f"{text!r} is not an interface: write a name, or a glob such as 'eth*'")
     if re.search(r"\[(?!!?.[^\]]*\])", text):
         raise ValueError(f"bad glob: `[` is not closed in `{text}`: add `]`")
     if not re.search(r"[*?[]", text) and len(text.encode()) > _INTERFACE_NAME_MAX:
@@ -53,9 +51,9 @@ class Addresses:
         "*",
     )
     exclude: Annotated[
-        tuple[InterfaceGlob, ...], Doc("Interfaces (globs) never used; wins over `include`.")
+        tuple[InterfaceGlob, ...], Doc("Interfaces (globs) that are never used; this wins over `include`.")
     ] = ()
-    link_local: Annotated[bool, Doc("Use link-local addresses (169.254.0.0/16, fe80::/10) too.")] = False
+    link_local: Annotated[bool, Doc("Also use link-local addresses (169.254.0.0/16, fe80::/10).")] = False
     backup: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) whose subflows get the backup flag.")
     ] = ()
@@ -65,10 +63,13 @@ class Addresses:
 class Start:
     after: Annotated[
         Duration,
-        Doc("Age of the session before the first extra subflow; with `after_bytes`, both must be reached."),
+        Doc(
+            "Minimum age of a session before its first extra subflow; "
+            "if `after_bytes` is set too, both must be reached."
+        ),
     ] = 0.0
     after_bytes: Annotated[
-        Size, Doc("Bytes the session moved (both ways) before the first extra subflow.")
+        Size, Doc("Minimum number of bytes moved (both ways) before the first extra subflow.")
     ] = 0
 
 
@@ -78,7 +79,7 @@ class Accept:
         int | None,
         Ge(1),
         Le(255),
-        Doc("Refuse the peer's joins above this many subflows, the initial one included."),
+        Doc("Refuse the peer's joins beyond this number of subflows, the initial one included."),
     ] = None
     # `from` is a Python keyword: see yaml_key.
     from_: Annotated[
@@ -88,24 +89,30 @@ class Accept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    name: Annotated[str, NAME, Doc("Unique; letters, digits, `-`, `_` and `.`, a letter or digit first.")]
+    name: Annotated[
+        str, NAME, Doc("Unique; letters, digits, `-`, `_` and `.`, starting with a letter or digit.")
+    ]
     cgroup: Annotated[
         str,
         CGROUP_GLOB,
         Doc(
-            "Glob below the cgroup2 root, `/` first: `*` and `?` within one level, `[...]` sets, "
-            "`**` any number of levels. A matched cgroup's descendants belong to the policy too, "
-            "unless a more specific policy matches them."
+            "Glob below the cgroup2 root, starting with `/`: `*` and `?` match within one level, `[...]` "
+            "matches one character of a set, `**` matches any number of levels. The descendants of a "
+            "matched cgroup belong to the policy too, unless another policy matches closer to them."
         ),
     ]
     path_manager: Annotated[
         PathManagerChoice,
-        Doc("A name (`none`), or a name with its parameters (`{ndiffports: {subflows: 3}}`)."),
+        Doc("A name (`none`), or a name with parameters (`{ndiffports: {subflows: 3}}`)."),
     ]
-    start: Annotated[Start, Doc("Leave short connections alone.")] = field(default_factory=Start)
-    announce: Annotated[bool, Doc("On the server's side, announce our addresses (ADD_ADDR).")] = False
-    accept: Annotated[Accept, Doc("Which joins of the peer are let in.")] = field(default_factory=Accept)
+    start: Annotated[Start, Doc("When to open extra subflows: short connections need none.")] = field(
+        default_factory=Start
+    )
+    announce: Annotated[bool, Doc("As a server, announce the local addresses to the peer (ADD_ADDR).")] = (
+        False
+    )
+    accept: Annotated[Accept, Doc("Which of the peer's MP_JOINs to accept.")] = field(default_factory=Accept)
     options: Annotated[
         Options,
-        Doc("TCP options, on every TCP connection and MPTCP subflow of the cgroups (`docs/options.md`)."),
+        Doc("TCP options on every TCP connection and MPTCP subflow of the cgroups (`docs/options.md`)."),
     ] = field(default_factory=Options)

@@ -19,7 +19,7 @@ class PolicyTable:
     def __init__(self, policies: Iterable[Policy]) -> None:
         ranked = sorted(policies, key=lambda p: (specificity(p.cgroup), p.cgroup, p.name), reverse=True)
         self._ranked = tuple(ranked)
-        # One alternation: the first branch that matches is the most specific, lastindex names it.
+        # One alternation: the first branch that matches is the most specific; lastindex tells which.
         self._exact = re.compile("|".join(f"({_regex(split_glob(p.cgroup))})" for p in ranked) or _NEVER)
         above = [regex for p in ranked for regex in _above_regexes(split_glob(p.cgroup))]
         self._above = re.compile("|".join(above) if above else _NEVER)
@@ -27,8 +27,8 @@ class PolicyTable:
     def match(self, cgroup: str) -> Policy | None:
         """The policy that owns processes in this cgroup, or None.
 
-        The nearest cgroup, this one or an ancestor, that any policy's glob matches decides; where
-        several globs match that same cgroup, the most specific of them (see ``specificity``).
+        The nearest cgroup (this one or an ancestor) that any policy's glob matches decides. If several
+        globs match that cgroup, the most specific of them wins (see ``specificity``).
         """
         while True:
             if policy := self.direct(cgroup):
@@ -48,5 +48,5 @@ class PolicyTable:
 
 
 def compile_policies(policies: Iterable[Policy]) -> PolicyTable:
-    """Policies with valid globs (``split_glob``), ready for matching."""
+    """Prepare policies for matching; their globs must be valid (see ``split_glob``)."""
     return PolicyTable(policies)

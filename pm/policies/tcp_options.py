@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A policy's TCP options as typed models (docs/options.md), and what both ends must agree on."""
+"""A policy's TCP options as typed models (docs/options.md), and the settings that both ends share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from annotated_types import Ge, Le, MaxLen, MinLen
 from typing_extensions import Doc
 
 from pm.notation import IDENTIFIER, PATH, Check, Duration, Network, check_numbers
+from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
@@ -29,20 +30,20 @@ PARAMETERS = Check("a mapping of names to whole numbers", check_parameters)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTimeoutLimits:
-    min: Annotated[Duration, Doc("L_LIMIT of RFC 5482: never a shorter timeout than this.")] = 100.0
-    max: Annotated[Duration, Doc("U_LIMIT: never a longer one.")] = 600.0
+    min: Annotated[Duration, Doc("Shortest timeout to adopt (L_LIMIT of RFC 5482).")] = 100.0
+    max: Annotated[Duration, Doc("Longest timeout to adopt (U_LIMIT).")] = 600.0
 
     def __post_init__(self) -> None:
         check_user_timeout("min", self.min)
         check_user_timeout("max", self.max)
         if self.min > self.max:
-            raise ValueError("`min` is longer than `max`: exchange them")
+            raise ValueError("`min` is greater than `max`: swap them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTimeout:
     advertise: Annotated[
-        Duration | None, Doc("Tell the peer that this end keeps unacknowledged data for so long, and do it.")
+        Duration | None, Doc("Timeout to advertise; also set as this end's own TCP_USER_TIMEOUT.")
     ] = None
     accept: Annotated[
         UserTimeoutLimits | None,
@@ -58,60 +59,68 @@ class UserTimeout:
 class CongestionControl:
     request: Annotated[str | None, Doc("Ask the peer to use this algorithm (a key of `tcp_options`).")] = None
     accept: Annotated[
-        tuple[str, ...], Doc("Algorithms that the peer may ask for; those this kernel has not are refused.")
+        tuple[str, ...],
+        Doc("Algorithms that the peer may ask for; those that this kernel does not have are refused."),
     ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialWindowLimits:
-    max: Annotated[int, Ge(1), Le(1000), Doc("Largest window, in segments; what is above is cut.")]
+    max: Annotated[int, Ge(1), Le(1000), Doc("Upper limit in segments; larger requests are clamped.")]
     # `from` is a Python keyword: see yaml_key.
-    from_: Annotated[tuple[Network, ...], MinLen(1), Doc("Peers in these prefixes are trusted, no others.")]
+    from_: Annotated[tuple[Network, ...], MinLen(1), Doc("Only peers in these prefixes are trusted.")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialWindowRule:
-    to: Annotated[Network, Doc("Destination.")]
-    segments: Annotated[int, Ge(1), Le(1000), Doc("Initial congestion window towards it.")]
+    to: Annotated[Network, Doc("Destination prefix.")]
+    segments: Annotated[
+        int, Ge(1), Le(1000), Doc("Initial congestion window towards this destination, in segments.")
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InitialWindow:
     request: Annotated[
-        int | None, Ge(1), Le(1000), Doc("Ask the peer to start with this window, in segments.")
+        int | None, Ge(1), Le(1000), Doc("Ask the peer to start with this congestion window, in segments.")
     ] = None
-    accept: Annotated[InitialWindowLimits | None, Doc("Heed the peer's request.")] = None
+    accept: Annotated[InitialWindowLimits | None, Doc("Honour the peer's request, within limits.")] = None
     rules: Annotated[
         tuple[InitialWindowRule, ...],
-        Doc("This end's window by destination, the longest prefix wins; nothing is sent for it."),
+        Doc("This end's own window by destination; the longest prefix wins, and no option is sent."),
     ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayedAckRequest:
-    fraction: Annotated[float, Ge(1 / 64), Le(3.98), Doc("Longest delay of an ACK, of the minimum RTT.")]
+    fraction: Annotated[
+        float, Ge(1 / 64), Le(3.98), Doc("Longest delay of an ACK, as a fraction of the minimum RTT.")
+    ]
     segments: Annotated[
-        int, Ge(0), Le(64), Doc("An ACK at once after so many full segments; 0: as the kernel does.")
+        int,
+        Ge(0),
+        Le(64),
+        Doc("Acknowledge immediately after this many full-sized segments; 0 keeps the kernel's default."),
     ] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DelayedAck:
-    request: Annotated[DelayedAckRequest | None, Doc("Ask the peer to delay its ACKs so.")] = None
-    accept: Annotated[bool, Doc("Heed the peer's request.")] = False
+    request: Annotated[DelayedAckRequest | None, Doc("Ask the peer to delay its ACKs.")] = None
+    accept: Annotated[bool, Doc("Honour the peer's request.")] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionPlugin:
     name: Annotated[str, IDENTIFIER, Doc("Prefix of the functions in the file.")]
-    source: Annotated[str, PATH, Doc("BPF C file; `docs/options.md` has an example.")]
-    exid: Annotated[int, Ge(0), Le(65535), Doc("ExID of its option (RFC 6994).")]
-    send: Annotated[bool, Doc("Write the option.")] = False
-    accept: Annotated[bool, Doc("Heed the peer's.")] = False
+    source: Annotated[str, PATH, Doc("BPF C file; `docs/options.md` shows an example.")]
+    exid: Annotated[int, Ge(0), Le(65535), Doc("ExID of the plugin's option (RFC 6994).")]
+    send: Annotated[bool, Doc("Send the option.")] = False
+    accept: Annotated[bool, Doc("Honour the peer's option.")] = False
     parameters: Annotated[
         dict[str, int],
         PARAMETERS,
-        Doc("Whole numbers by name; the file reads them with `PARAMETER`."),
+        Doc("Whole numbers by name; the C file reads them with `PARAMETER`."),
     ] = field(default_factory=dict)
 
 
@@ -122,8 +131,8 @@ class Options:
         CongestionControl | None, Doc("Which congestion control the sender of data uses.")
     ] = None
     initial_window: Annotated[InitialWindow | None, Doc("Initial congestion window.")] = None
-    delayed_ack: Annotated[DelayedAck | None, Doc("How long ACKs are delayed.")] = None
-    plugins: Annotated[tuple[OptionPlugin, ...], MaxLen(4), Doc("Third parties' options.")] = ()
+    delayed_ack: Annotated[DelayedAck | None, Doc("How long the peer delays its ACKs.")] = None
+    plugins: Annotated[tuple[OptionPlugin, ...], MaxLen(PLUGINS_MAX), Doc("Options of third parties.")] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +146,7 @@ class Exids:
 class TcpOptions:
     algorithms: Annotated[
         dict[str, Annotated[int, Ge(1), Le(255)]],
-        Doc("Id on the wire of each congestion control, 1 to 255; at most 16."),
+        Doc(f"Id of each congestion control on the wire, 1 to 255; at most {ALGORITHMS_MAX} of them."),
     ] = field(default_factory=lambda: {"reno": 1, "cubic": 2, "vegas": 3, "bbr": 4})
     exids: Annotated[
         Exids, Doc("Experiment ids of the options of kind 253 (RFC 6994); none of them is registered.")

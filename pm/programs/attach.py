@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which program is attached to which cgroup: the difference between wanted and attached, and doing it."""
+"""Which program is attached to which cgroup: the difference between wanted and attached, and doing it.
+
+``Key`` is what makes two programs of one kind the same (``pm.linux.bpf.attachments``).
+"""
 
 from __future__ import annotations
 
@@ -7,36 +10,37 @@ import asyncio
 import errno
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import structlog
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pm.errors import KernelRefused
 
 if TYPE_CHECKING:
     from pm.linux.bpf.attachments import Attachments
 
-
-log = structlog.get_logger(__name__)
-
-
-class Attach(NamedTuple):
-    cgroup_id: int
-    policy: str
+Key = TypeVar("Key")
 
 
-class Replace(NamedTuple):
-    """Another policy's program takes over: no connection in between is missed."""
+class Attach(NamedTuple, Generic[Key]):
+    """Attach a program to a cgroup that has none."""
 
     cgroup_id: int
-    policy: str
+    program: Key
+
+
+class Replace(NamedTuple, Generic[Key]):
+    """Replace a cgroup's program in one step: no connection in between is missed."""
+
+    cgroup_id: int
+    program: Key
 
 
 class Detach(NamedTuple):
+    """Take the program off a cgroup."""
+
     cgroup_id: int
 
 
-class Place(NamedTuple):
+class MatchedCgroup(NamedTuple):
     """A cgroup that a policy's glob matches; ``path`` is relative to the cgroup2 root."""
 
     path: str
@@ -44,74 +48,72 @@ class Place(NamedTuple):
     policy: str
 
 
-AttachmentAction = Attach | Replace | Detach
+AttachmentAction = Attach[Key] | Replace[Key] | Detach
 
 
 def plan_attachments(
-    wanted: Mapping[int, str], attached: Mapping[int, str], cgroup_ids: Iterable[int]
-) -> list[AttachmentAction]:
-    """What makes ``attached`` (cgroup id -> policy) equal to ``wanted`` for some cgroups. Pure.
+    wanted: Mapping[int, Key], attached: Mapping[int, Key | None], cgroup_ids: Iterable[int]
+) -> list[AttachmentAction[Key]]:
+    """What makes ``attached`` (cgroup id -> program) equal to ``wanted`` for some cgroups. Pure.
 
-    Attach comes before Detach: a cgroup is never without the classifier it could have.
+    An attached None is a program of another service. Attach comes before Detach: a cgroup is never
+    without the program it could have.
     """
-    actions: list[AttachmentAction] = []
-    detach: list[AttachmentAction] = []
+    actions: list[AttachmentAction[Key]] = []
+    detach: list[AttachmentAction[Key]] = []
     for cgroup_id in cgroup_ids:
-        want, have = wanted.get(cgroup_id), attached.get(cgroup_id)
-        if want == have:
-            continue
-        if want is None:
-            detach.append(Detach(cgroup_id))
-        elif have is None:
-            actions.append(Attach(cgroup_id, want))
-        else:
-            actions.append(Replace(cgroup_id, want))
+        if cgroup_id not in wanted:
+            if cgroup_id in attached:
+                detach.append(Detach(cgroup_id))
+        elif cgroup_id not in attached:
+            actions.append(Attach(cgroup_id, wanted[cgroup_id]))
+        elif attached[cgroup_id] != wanted[cgroup_id]:
+            actions.append(Replace(cgroup_id, wanted[cgroup_id]))
     return actions + detach
 
 
-def perform(
-    attachments: Attachments, action: AttachmentAction, directories: Mapping[int, Path]
-) -> KernelRefused | None:
-    """Do one action; ``directories`` are those of cgroups by id. The kernel's refusal is returned."""
-    try:
-        match action:
-            case Attach(cgroup_id, name):
-                attachments.attach(directories[cgroup_id], cgroup_id, name)
-            case Replace(cgroup_id, name):
-                attachments.replace(cgroup_id, name)
-            case Detach(cgroup_id):
-                attachments.detach(cgroup_id)
-    except KernelRefused as e:
-        return e
-    return None
+class Outcome(NamedTuple):
+    """What became of one cgroup: ``refused`` is the kernel's error, None where ``action`` was done."""
+
+    action: AttachmentAction[Any]
+    refused: KernelRefused | None
 
 
-async def settle(
-    attachments: Attachments,
-    wanted: Mapping[int, str],
-    places: Mapping[int, Place],
-    *,
-    keep: Collection[str],
-) -> None:
-    """Make what is attached equal to ``wanted`` (cgroup id -> program) for programs beside the classifiers.
+async def attach(
+    attachments: Attachments[Any],
+    wanted: Mapping[int, Any],
+    cgroup_ids: Collection[int],
+    directories: Mapping[int, Path],
+) -> list[Outcome]:
+    """Make what is attached to some cgroups equal to ``wanted`` (cgroup id -> program).
 
-    ``places`` are all cgroups, by id, that a policy's glob matches. The programs to ``keep`` stay
-    loaded: the next cgroup must not wait for the kernel's verifier.
+    ``directories`` has at least the wanted cgroups' directories, by id. Returns what was done or refused.
+    A refusal because the cgroup is gone is left out: its inotify event will follow.
     """
-    actions = plan_attachments(wanted, attachments.attached, {*wanted, *attachments.attached})
+    actions = plan_attachments(wanted, attachments.attached, cgroup_ids)
     if not actions:
-        return
-    directories = {cgroup_id: place.directory for cgroup_id, place in places.items()}
-    errors = await asyncio.to_thread(
-        lambda: [perform(attachments, action, directories) for action in actions]
-    )
-    attachments.unload_unused(keep)
-    for action, error in zip(actions, errors, strict=True):
-        if error and error.errno != errno.ENOENT:  # its removal is on the way
-            place = places.get(action.cgroup_id)
-            log.warning(
-                "program_not_attached",
-                program=attachments.entry,
-                cgroup=place and place.path,
-                error=str(error),
-            )
+        return []
+    outcomes = await asyncio.to_thread(_perform, attachments, actions, directories)
+    return [o for o in outcomes if o.refused is None or o.refused.errno != errno.ENOENT]
+
+
+def _perform(
+    attachments: Attachments[Any],
+    actions: Iterable[AttachmentAction[Any]],
+    directories: Mapping[int, Path],
+) -> list[Outcome]:
+    outcomes = []
+    for action in actions:
+        refused = None
+        try:
+            match action:
+                case Attach(cgroup_id, program):
+                    attachments.attach(directories[cgroup_id], cgroup_id, program)
+                case Replace(cgroup_id, program):
+                    attachments.replace(cgroup_id, program)
+                case Detach(cgroup_id):
+                    attachments.detach(cgroup_id)
+        except KernelRefused as e:
+            refused = e
+        outcomes.append(Outcome(action, refused))
+    return outcomes

@@ -1,115 +1,107 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The bpf datapath: keeps a path manager's program attached wherever a policy has a cgroup.
 
-The programs claim the sessions of their cgroups and open subflows by themselves, with the service
-asleep or dead; it feeds them parameters and local addresses.
+The programs claim the sessions of their cgroups and open subflows by themselves, while the service is
+asleep or dead; the service gives them parameters and local addresses.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
-import structlog
-
-from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
-from pm.linux.bpf.objects import compile_object
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
     SOURCE,
-    PathPrograms,
+    PathManagerAttachments,
     PolicyEntries,
-    ProgramName,
+    ProgramKey,
     compiler_flags,
     local_entry,
     opens_subflows,
     policy_entries,
     remove_left,
-    third_parties,
+    third_parties_of,
 )
-from pm.linux.bpf.third_party import digest
-from pm.linux.host.mounts import find_mount
-from pm.programs.attach import Place, settle
+from pm.log import get_logger
+from pm.programs.attach import MatchedCgroup
+from pm.programs.compiled import CompiledPrograms, read_sources
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
     from pm.sessions.local_addresses import LocalAddresses
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
-class Prepared(NamedTuple):
-    """Programs that the kernel's verifier has agreed to; ``compiled`` counts compilations."""
+class CompiledPathManagers(NamedTuple):
+    """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C."""
 
     policies: Mapping[str, PolicyEntries]
-    compiled: int
+    sources: str
 
-    def program_names(self) -> dict[str, str]:
-        """By policy."""
-        return {name: str(ProgramName(name, e.program, self.compiled)) for name, e in self.policies.items()}
+    def keys(self) -> dict[str, ProgramKey]:
+        """The program of each policy, by the policy's name."""
+        return {name: ProgramKey(name, e.program, self.sources) for name, e in self.policies.items()}
 
 
 class PathManagerPrograms:
-    """The programs of one service: ``prepare``, ``bring_in_force`` and ``settle`` in this order."""
+    """The programs of one service; made by ``open``. A reload calls ``prepare``, then ``activate``."""
 
-    _programs: PathPrograms
-
-    def __init__(self, *, log_file: Path, keep: Callable[[], bool], bpffs: Path | None = None) -> None:
-        """As for ``pm.programs.classifiers.Selection``."""
-        self._log_file = log_file
-        self._keep = keep
-        self._bpffs = bpffs or find_mount("bpf")
-        self._sources = ""
-        self._compiled = 0
-        self._in_force = Prepared({}, 0)
-        self._slots: list[tuple[str, int]] = []
+    def __init__(
+        self,
+        programs: CompiledPrograms[PathManagerAttachments],
+        attachments: PathManagerAttachments,
+        slots: Sequence[tuple[str, int]],
+    ) -> None:
+        """``attachments`` are those of ``programs``, ``slots`` their local addresses."""
+        self._programs = programs
+        self._attachments = attachments
+        self._active = CompiledPathManagers({}, "")
+        self._slots = list(slots)
         self._written: dict[int, bytes] = {}
 
-    async def prepare(self, policies: Sequence[Policy]) -> Prepared:
-        """Compile and verify what the policies ask for. Nothing changes where it raises PmError."""
-        others = third_parties(policies)
-        flags = compiler_flags(others)
-        sources = digest(flags, others)
-        entries = {policy.name: policy_entries(policy, others) for policy in policies}
-        program = None
-        if sources != self._sources:
-            program = await compile_object(SOURCE, log_file=self._log_file, cflags=flags)
-        compiled = self._compiled + bool(program)
-        prepared = Prepared(entries, compiled)
-        if program and not self._compiled:
-            self._programs = await asyncio.to_thread(
-                PathPrograms.open, program, bpffs=self._bpffs, log_file=self._log_file
-            )
-            self._slots = self._programs.read_locals()
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, policies: Sequence[Policy], *, log_file: Path, keep: Callable[[], bool], bpffs: Path | None
+    ) -> AsyncIterator[Self]:
+        """Compile and activate what the policies ask for; ``attach`` attaches it.
+
+        The keywords are those of ``pm.programs.classifiers.Selection.open``. Raises SystemUnfit, PmError.
+        """
+        programs = CompiledPrograms(SOURCE, PathManagerAttachments, bpffs=bpffs, log_file=log_file)
+        compiled, attachments = await _prepare(programs, policies)
         try:
-            await asyncio.to_thread(self._programs.change, program, prepared.program_names().values())
-        except PmError:
-            if not self._compiled:
-                self._programs.close(keep=True)
-            raise
-        self._sources, self._compiled = sources, compiled
-        return prepared
+            self = cls(programs, attachments, await asyncio.to_thread(attachments.read_locals))
+            await self.activate(compiled)
+            yield self
+        finally:
+            await programs.close(keep=keep())
 
-    async def bring_in_force(self, prepared: Prepared) -> None:
-        """New parameters count at once, also for living sessions; programs change with ``settle``."""
-        self._in_force = prepared
-        await asyncio.to_thread(self._programs.write, prepared.policies.values())
+    async def prepare(self, policies: Sequence[Policy]) -> CompiledPathManagers:
+        """Compile and verify what the policies ask for. Nothing has changed where it raises PmError."""
+        compiled, _ = await _prepare(self._programs, policies)
+        return compiled
 
-    async def settle(self, places: Mapping[int, Place]) -> None:
-        """Attach and detach: ``places`` are all cgroups (by id) that have a policy of their own."""
-        names = self._in_force.program_names()
+    async def activate(self, compiled: CompiledPathManagers) -> None:
+        """Put new parameters into effect, also for living sessions; ``attach`` changes the programs."""
+        self._active = compiled
+        await asyncio.to_thread(self._attachments.write, compiled.policies.values())
+
+    async def attach(self, cgroups: Mapping[int, MatchedCgroup]) -> None:
+        """Attach and detach: ``cgroups`` are all cgroups (by id) that have a policy of their own."""
+        keys = self._active.keys()
         wanted = {
-            cgroup_id: names[place.policy]
-            for cgroup_id, place in places.items()
-            if place.policy in names  # a reload is on the way
+            cgroup_id: keys[cgroup.policy]
+            for cgroup_id, cgroup in cgroups.items()
+            if cgroup.policy in keys  # else a reload will follow
         }
-        await settle(self._programs, wanted, places, keep=names.values())
-
-    async def close(self) -> None:
-        await asyncio.to_thread(self._programs.close, keep=self._keep())
+        await self._programs.attach(wanted, cgroups, keep=keys.values())
 
     # Local addresses
 
@@ -125,45 +117,60 @@ class PathManagerPrograms:
             if ip:
                 entry = local_entry(ip, address_id, usable.get(ip))
                 if self._written.get(slot) != entry:
-                    self._programs.write_local(slot, entry)
+                    self._attachments.write_local(slot, entry)
                     self._written[slot] = entry
         if left := usable.keys() - dict(self._slots).keys():
             log.warning("local_addresses_beyond_the_programs", limit=LOCALS, left_to_service=sorted(left))
 
-    # Questions
+    # Queries
 
     def program_of(self, token: int, policy: Policy) -> str | None:
-        """The program that opens a session's subflows; None where the service has to.
+        """The program that opens a session's subflows; None where the service has to open them.
 
-        That is where it was not claimed, or by the program of another policy than it has now.
+        The service has to where no program claimed the session, or that of another policy than it has now.
         """
-        entries = self._in_force.policies.get(policy.name)
+        entries = self._active.policies.get(policy.name)
         if entries is None or not opens_subflows(entries.program):
             return None
-        return entries.program if self._programs.claimed_by(token) == policy_id(policy.name) else None
+        return entries.program if self._attachments.claimed_by(token) == policy_id(policy.name) else None
 
     def claimed(self) -> list[int]:
         """Tokens of all claims, also of sessions that ended while no program was on their cgroup."""
-        return self._programs.claimed()
+        return self._attachments.claimed()
 
     def release(self, token: int) -> None:
-        self._programs.release(token)
+        """Delete the claim of a session that ended."""
+        self._attachments.release(token)
 
     def counters(self) -> dict[str, int]:
         """``claimed``, ``claim_failed``, ``joins_refused`` since the maps were made."""
-        return self._programs.counters()
+        return self._attachments.counters()
 
 
-def remove_left_programs() -> None:
-    """What a service of the bpf datapath left pinned would go on opening subflows."""
-    if remove_left(find_mount("bpf")):
+async def _prepare(
+    programs: CompiledPrograms[PathManagerAttachments], policies: Sequence[Policy]
+) -> tuple[CompiledPathManagers, PathManagerAttachments]:
+    third_parties = third_parties_of(policies)
+    sources = await read_sources(compiler_flags, third_parties)
+    compiled = CompiledPathManagers(
+        {p.name: policy_entries(p, third_parties) for p in policies}, sources.digest
+    )
+    return compiled, await programs.load(sources, compiled.keys().values())
+
+
+def remove_left_programs(bpffs: Path | None) -> None:
+    """Detach what a service of the bpf datapath left pinned: it would go on opening subflows."""
+    if remove_left(bpffs):
         log.info("path_manager_programs_removed", reason="the netlink datapath is in force")
 
 
 def assign_slots(
     slots: Sequence[tuple[str, int]], usable: Sequence[str], ids: Mapping[str, int]
 ) -> list[tuple[str, int]]:
-    """(address, id) by slot: those known keep theirs, new ones get a free one, or that of one gone. Pure."""
+    """(address, id) by slot, for the addresses of ``usable``. Pure.
+
+    An address that has a slot keeps it; a new one gets a free slot, else that of an address that is gone.
+    """
     assigned = [(ip, ids.get(ip, address_id)) for ip, address_id in slots]
     known = {ip for ip, _ in assigned}
     for ip in usable:

@@ -7,44 +7,52 @@ Where no policy has options nothing is compiled, loaded or attached.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-import structlog
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from pm.errors import PmError
-from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
+from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN, SLOTS, OptionEvent, OptionRecord
-from pm.linux.bpf.tcp_option_maps import OptionPrograms, ProgramName, compiler_flags, left_pinned, read_kernel
+from pm.linux.bpf.tcp_option_maps import (
+    ProgramKey,
+    TcpOptionAttachments,
+    compiler_flags,
+    left_pinned,
+    read_kernel,
+)
 from pm.linux.bpf.tcp_option_parameters import (
     PolicyEntries,
     has_options,
     policy_entries,
-    third_parties,
+    third_parties_of,
     unavailable,
 )
-from pm.linux.bpf.third_party import ThirdParty, digest
-from pm.linux.host.mounts import find_mount
-from pm.programs.attach import Place, settle
+from pm.log import get_logger
+from pm.programs.attach import MatchedCgroup
+from pm.programs.compiled import CompiledPrograms, read_sources
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
     from pm.policies.tcp_options import TcpOptions
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
-class Prepared(NamedTuple):
-    """Options that the kernel's verifier has agreed to; ``compiled`` counts compilations."""
+class CompiledOptions(NamedTuple):
+    """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C.
+
+    ``plugins`` are the names of all options, by slot.
+    """
 
     policies: Mapping[str, PolicyEntries]
     plugins: tuple[str, ...]
-    compiled: int
+    sources: str
 
-    def program_names(self) -> dict[str, str]:
-        """By policy."""
-        return {name: str(ProgramName(name, e.plugins, self.compiled)) for name, e in self.policies.items()}
+    def keys(self) -> dict[str, ProgramKey]:
+        """The program of each policy that has options, by the policy's name."""
+        return {name: ProgramKey(name, e.plugins, self.sources) for name, e in self.policies.items()}
 
 
 class PluginReport(NamedTuple):
@@ -57,39 +65,57 @@ class PluginReport(NamedTuple):
     refused: str | None
 
 
-NONE = Prepared({}, BUILT_IN, 0)
+NO_OPTIONS = CompiledOptions({}, BUILT_IN, "")
 
 
-class Options:
-    """The option programs of one service. ``prepare``, ``bring_in_force`` and ``settle`` in this order."""
+class TcpOptionPrograms:
+    """The option programs of one service; made by ``open``. A reload calls ``prepare``, then ``activate``."""
 
     def __init__(
-        self,
+        self, programs: CompiledPrograms[TcpOptionAttachments], *, bpffs: Path | None, counts_segments: bool
+    ) -> None:
+        """See ``open``."""
+        self._programs = programs
+        self._bpffs = bpffs
+        self._counts_segments = counts_segments
+        self._active = NO_OPTIONS
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        policies: Sequence[Policy],
+        tcp_options: TcpOptions,
         *,
         log_file: Path,
-        keep: Callable[[], bool] = lambda: False,
-        bpffs: Path | None = None,
-        counts_segments: bool = False,
-    ) -> None:
-        """As for ``Selection``; ``counts_segments``: the kernel has TCP_BPF_DELACK_SEGS."""
-        self._log_file = log_file
-        self._keep = keep
-        self._bpffs = bpffs or find_mount("bpf")
-        self._counts_segments = counts_segments
-        self._programs: OptionPrograms | None = None
-        self._sources = ""
-        self._compiled = 0
-        self._in_force = NONE
+        keep: Callable[[], bool],
+        bpffs: Path | None,
+        counts_segments: bool,
+    ) -> AsyncIterator[Self]:
+        """Compile and activate what the policies ask for; ``attach`` attaches it.
 
-    async def prepare(self, policies: Sequence[Policy], agreement: TcpOptions) -> Prepared:
-        """Compile and verify what the policies ask for. Nothing changes where it raises PmError."""
-        chosen = [policy for policy in policies if has_options(policy.options)]
-        if not chosen and not self._programs and not left_pinned(self._bpffs):
-            return NONE
-        kernel = read_kernel(counts_segments=self._counts_segments)
-        others = third_parties(chosen)
-        entries = {p.name: policy_entries(p, agreement, others, kernel) for p in chosen}
-        for policy in chosen:
+        ``counts_segments``: the kernel has TCP_BPF_DELACK_SEGS. The other keywords are those of
+        ``pm.programs.classifiers.Selection.open``. Raises SystemUnfit, PmError.
+        """
+        programs = CompiledPrograms(
+            SOURCES / "options.c", TcpOptionAttachments, bpffs=bpffs, log_file=log_file
+        )
+        self = cls(programs, bpffs=bpffs, counts_segments=counts_segments)
+        try:
+            await self.activate(await self.prepare(policies, tcp_options))
+            yield self
+        finally:
+            await programs.close(keep=keep())
+
+    async def prepare(self, policies: Sequence[Policy], tcp_options: TcpOptions) -> CompiledOptions:
+        """Compile and verify what the policies ask for. Nothing has changed where it raises PmError."""
+        policies = [policy for policy in policies if has_options(policy.options)]
+        in_use = policies or self._programs.attachments
+        if not in_use and not await asyncio.to_thread(left_pinned, self._bpffs):
+            return NO_OPTIONS
+        third_parties = third_parties_of(policies)
+        kernel = await asyncio.to_thread(read_kernel, counts_segments=self._counts_segments)
+        for policy in policies:
             if missing := unavailable(policy, kernel):
                 log.warning(
                     "congestion_control_unavailable",
@@ -97,92 +123,68 @@ class Options:
                     missing=missing,
                     available=sorted(kernel.congestion_controls),
                 )
-        await self._compile(others, entries)
-        return Prepared(entries, (*BUILT_IN, *(other.name for other in others)), self._compiled)
+        sources = await read_sources(compiler_flags, third_parties)
+        compiled = CompiledOptions(
+            {policy.name: policy_entries(policy, tcp_options, third_parties, kernel) for policy in policies},
+            (*BUILT_IN, *(other.name for other in third_parties)),
+            sources.digest,
+        )
+        try:
+            await self._programs.load(sources, compiled.keys().values())
+        except PmError as e:
+            if not third_parties:
+                raise
+            files = ", ".join(other.source for other in third_parties)
+            raise type(e)(e.message, f"{e.remedy}; `options.plugins` adds {files} to it") from e
+        return compiled
 
-    async def bring_in_force(self, prepared: Prepared) -> None:
-        """New parameters count at once, also for living sockets; programs change with ``settle``."""
-        self._in_force = prepared
-        if self._programs:
-            await asyncio.to_thread(self._programs.write, prepared.policies.values())
+    async def activate(self, compiled: CompiledOptions) -> None:
+        """Put new parameters into effect, also for living sockets; ``attach`` changes the programs."""
+        self._active = compiled
+        if self._programs.attachments:
+            await asyncio.to_thread(self._programs.attachments.write, compiled.policies.values())
 
-    async def settle(self, places: Mapping[int, Place]) -> None:
-        """Attach and detach: ``places`` are all cgroups (by id) that have a policy of their own."""
-        programs = self._programs
-        if programs is None:
-            return
-        wanted = wanted_programs(places, self._in_force)
-        await settle(programs, wanted, places, keep=self._in_force.program_names().values())
+    async def attach(self, cgroups: Mapping[int, MatchedCgroup]) -> None:
+        """Attach and detach: ``cgroups`` are all cgroups (by id) that have a policy of their own."""
+        wanted = wanted_programs(cgroups, self._active)
+        await self._programs.attach(wanted, cgroups, keep=self._active.keys().values())
 
-    async def close(self) -> None:
-        if self._programs:
-            await asyncio.to_thread(self._programs.close, keep=self._keep())
-            self._programs = None
-
-    # Questions
+    # Queries
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Plugin -> event -> how often, since the maps were made; empty while no policy has options."""
-        return self._programs.counters(self._in_force.plugins) if self._programs else {}
+        attachments = self._programs.attachments
+        return attachments.counters(self._active.plugins) if attachments else {}
 
     async def reports(self, ports: Collection[tuple[int, int]]) -> dict[int, list[PluginReport]]:
-        """Of the sockets with one of these (local, remote) ports, by cookie: what there is to tell."""
-        if not self._programs:
+        """Option reports by socket cookie, for the sockets whose (local, remote) ports are given."""
+        if not self._programs.attachments:
             return {}
-        records = await asyncio.to_thread(self._programs.records, ports)
-        return {cookie: plugin_reports(record, self._in_force.plugins) for cookie, record in records.items()}
-
-    async def _compile(self, others: Sequence[ThirdParty], entries: Mapping[str, PolicyEntries]) -> None:
-        flags = compiler_flags(others)
-        sources = digest(flags, others)
-        program: BpfObject | None = None
-        try:
-            if self._programs is None or sources != self._sources:
-                program = await compile_object(SOURCES / "options.c", log_file=self._log_file, cflags=flags)
-            await asyncio.to_thread(self._load, program, entries)
-        except PmError as e:
-            if not others:
-                raise
-            files = ", ".join(other.source for other in others)
-            raise type(e)(e.message, f"{e.remedy}; `options.plugins` adds {files} to it") from e
-        self._sources = sources
-
-    def _load(self, program: BpfObject | None, entries: Mapping[str, PolicyEntries]) -> None:
-        programs = self._programs
-        if programs is None:
-            assert program
-            programs = OptionPrograms.open(program, bpffs=self._bpffs, log_file=self._log_file)
-        compiled = self._compiled + bool(program)
-        try:
-            programs.change(program, (str(ProgramName(p, e.plugins, compiled)) for p, e in entries.items()))
-        except PmError:
-            if self._programs is None:
-                programs.close(keep=bool(programs.attached))  # what an earlier service left
-            raise
-        self._programs, self._compiled = programs, compiled
+        records = await asyncio.to_thread(self._programs.attachments.records, ports)
+        return {cookie: plugin_reports(record, self._active.plugins) for cookie, record in records.items()}
 
 
-def wanted_programs(places: Mapping[int, Place], options: Prepared) -> dict[int, str]:
+def wanted_programs(cgroups: Mapping[int, MatchedCgroup], options: CompiledOptions) -> dict[int, ProgramKey]:
     """Cgroup id -> program. Pure.
 
-    The innermost policy has a socket: one without options, inside a cgroup of one that has some, gets a
-    program that only says so.
+    A socket belongs to the innermost policy: one without options, inside a cgroup of a policy that has
+    some, gets a program that only says so.
     """
-    with_options = [p.path.rstrip("/") + "/" for p in places.values() if p.policy in options.policies]
-    wanted: dict[int, str] = {}
-    for cgroup_id, place in places.items():
-        if entries := options.policies.get(place.policy):
+    with_options = [c.path.rstrip("/") + "/" for c in cgroups.values() if c.policy in options.policies]
+    wanted: dict[int, ProgramKey] = {}
+    for cgroup_id, cgroup in cgroups.items():
+        if entries := options.policies.get(cgroup.policy):
             plugins = entries.plugins
-        elif any(place.path.startswith(outer) for outer in with_options):
+        elif any(cgroup.path.startswith(outer) for outer in with_options):
             plugins = 0
         else:
             continue
-        wanted[cgroup_id] = str(ProgramName(place.policy, plugins, options.compiled))
+        wanted[cgroup_id] = ProgramKey(cgroup.policy, plugins, options.sources)
     return wanted
 
 
 def plugin_reports(record: OptionRecord, plugins: Sequence[str]) -> list[PluginReport]:
-    """Pure; ``plugins`` are names by slot."""
+    """What a record tells about each plugin; ``plugins`` are names by slot. Pure."""
     reports = []
     for slot, name in enumerate(plugins[:SLOTS]):
         bit = 1 << slot

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-import structlog
+from pm.log import get_logger
 
 MAX_ID = 255  # one byte; 0 is each session's initial address
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class AddressIds:

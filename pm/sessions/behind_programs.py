@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-import structlog
-
 from pm.clock import Clock, Scheduler, Timer
+from pm.log import get_logger
 from pm.policies.model import Policy
 from pm.sessions.actions import Action
 from pm.sessions.admission import PROGRAM_GRACE_S, BehindProgram, behind_program, done_by_programs
 from pm.sessions.session import Session
 from pm.sessions.timers import BATCH, TimerQueue
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Programs(Protocol):

@@ -8,18 +8,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import structlog
-
 from pm.clock import Clock
 from pm.errors import KernelRefused
 from pm.kernel import Commands, CreateCommand
+from pm.log import get_logger
 from pm.model import Origin
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Publish(Protocol):

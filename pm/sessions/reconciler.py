@@ -11,10 +11,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-import structlog
-
 from pm.clock import Clock
 from pm.kernel import Commands, Diagnosis, EventsLost, EventType, MptcpEvent, RawEvent
+from pm.log import get_logger
 from pm.model import LocalAddress, Origin, RemoteAddress, Subflow
 from pm.path_managers.base import PathManager
 from pm.policies.model import Policy
@@ -32,7 +31,7 @@ from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 
 class Reconciler:

@@ -14,18 +14,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
 from pm.config.load import load_config
-from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
-from pm.linux.bpf.tcp_option_maps import OptionPrograms, ProgramName, compiler_flags, read_kernel
+from pm.linux.bpf.tcp_option_maps import ProgramKey, TcpOptionAttachments, compiler_flags, read_kernel
 from pm.linux.bpf.tcp_option_parameters import policy_entries
 from pm.linux.host.cgroups import directory_of, find_cgroup_root
+from tests.lab.attached import sock_ops_programs
 from tests.lab.lab import Lab, Side
 from tests.lab.netns import inside
 from tests.lab.sock_ops import link
@@ -61,6 +61,9 @@ class Variant(NamedTuple):
     shipped_to: Mapping[Side, str] = {}
 
 
+Loaded = tuple[Attachments[Any], Any]  # programs of one kind, and the key of the one to attach
+
+
 class Programs:
     """Everything compiled, and ours loaded. ``namespaces``: where each side's processes are."""
 
@@ -68,7 +71,7 @@ class Programs:
         self._lab = lab
         self._root = find_cgroup_root()
         self._every_packet = _compile(lab, _beside_stub(lab))
-        self._shipped: dict[Side, list[tuple[Attachments, str]]] = {}
+        self._shipped: dict[Side, list[Loaded]] = {}
         classify, options = _compile(lab, SOURCES / "classify.c"), _compile(lab, SOURCES / "options.c")
         for side, ns in namespaces.items():
             lab.sysctl(ns, net__ipv4__tcp_congestion_control=CONGESTION_CONTROL)
@@ -100,17 +103,17 @@ class Programs:
         """Whether any cgroup of this machine has a sock_ops program: then no socket is without its costs."""
         return any(_attached(path) for path in (self._root, *self._root.rglob("*/")))
 
-    def _load(self, side: Side, classify: BpfObject, options: BpfObject) -> list[tuple[Attachments, str]]:
+    def _load(self, side: Side, classify: BpfObject, options: BpfObject) -> list[Loaded]:
         file = self._lab.directory / f"{side}.yaml"
         file.write_text(yaml.safe_dump(with_options(self._lab, {side: OPTIONS[side]})))
         config = load_config(str(file)).config
         (policy,) = config.policies
         entries = policy_entries(policy, config.tcp_options, [], read_kernel(counts_segments=False))
         log_file = self._lab.directory / "verifier.log"
-        programs = OptionPrograms.open(options, bpffs=None, log_file=log_file)
+        programs = TcpOptionAttachments.open(options, bpffs=None, log_file=log_file)
         programs.write([entries])
         classifier = Classifier.open(classify, bpffs=None, log_file=log_file)
-        return [(classifier, policy.name), (programs, str(ProgramName(policy.name, entries.plugins, 1)))]
+        return [(classifier, policy.name), (programs, ProgramKey(policy.name, entries.plugins, ""))]
 
     @contextmanager
     def _every_packet_on(self, side: Side, name: str) -> Iterator[None]:
@@ -129,13 +132,9 @@ class Programs:
 
 def _attached(directory: Path) -> tuple[int, ...]:
     try:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        return sock_ops_programs(directory)
     except FileNotFoundError:
         return ()
-    try:
-        return libbpf.attached_programs(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _compile(lab: Lab, source: Path) -> BpfObject:

@@ -285,7 +285,8 @@ def table_2() -> list[Row]:
     for plugin, paper in PAPER_LINES.items():
         lines = lines_of_code(SOURCES / f"options/{plugin}.c")
         rows.append(Row(f"C, {plugin} / paper's", "lines", lines, paper, lines / paper, None))
-    shared = sum(lines_of_code(SOURCES / file) for file in ("options.c", "include/option.h"))
+    shared_files = [SOURCES / "options.c", SOURCES / "include/option.h", *SOURCES.glob("option_parts/*.h")]
+    shared = sum(map(lines_of_code, shared_files))
     return [*rows, Row.value("C, shared by all plugins", "lines", shared)]
 
 

@@ -34,7 +34,7 @@ from tests.lab import evidence
 from tests.lab.commands import run
 from tests.lab.netns import NAME, read_sysctl, run_inside, write_sysctls
 from tests.lab.oracle import Flow, read_subflows
-from tests.lab.service import ROOT, Config, Service
+from tests.lab.service import ROOT, Config, Service, command
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -299,11 +299,21 @@ class Lab:
         # The kernel puts two *.debug files into every bpffs.
         return [path for path in mounted.rglob("*") if not path.is_dir() and path.suffix != ".debug"]
 
-    def service(self, config: Config, ns: str = "client", start: bool = True, **popen_args: Any) -> Service:
-        """A running, ready service. ``config``: a document or YAML text (see ``Service.configure``)."""
+    def service(
+        self,
+        config: Config,
+        ns: str = "client",
+        start: bool = True,
+        program: list[str] | None = None,
+        **popen_args: Any,
+    ) -> Service:
+        """A running, ready service. ``config``: a document or YAML text (see ``Service.configure``).
+
+        ``program`` stands for the command ``mptcp-pm``.
+        """
         directory = Path(tempfile.mkdtemp(prefix="service-", dir=self.directory))
         enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}"]
-        service = Service(directory, config, enter, self.popen, ns=ns, **popen_args)
+        service = Service(directory, config, enter, self.popen, program or command(), ns=ns, **popen_args)
         self._stack.callback(service.stop)
         self._logs.append((self.netns(ns), service.log_path))
         return service.start() if start else service

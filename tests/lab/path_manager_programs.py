@@ -23,7 +23,7 @@ from pm.linux.bpf.path_manager_maps import (
     compiler_flags,
     local_entry,
     policy_entries,
-    third_parties,
+    third_parties_of,
 )
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
@@ -51,7 +51,7 @@ class PathManagerProgram:
         self, host: Host, policy: Policy, locals_: Sequence[LocalAddress] = (), *, room: int = 0
     ) -> None:
         self._host = host
-        self._others = tuple(third_parties([policy]))
+        self._others = tuple(third_parties_of([policy]))
         self._object = compiled(SOURCE, tuple(compiler_flags(self._others)))
         self.maps = {}
         for name, (_, spec) in self._object.maps.items():

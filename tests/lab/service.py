@@ -61,12 +61,14 @@ class Service:
         config: Config,
         prefix: list[str],
         popen: Callable[..., subprocess.Popen[bytes]],
+        program: list[str],
         **popen_args: Any,
     ) -> None:
         self.config_path = directory / "config.yaml"
         self.log_path = directory / "log"
         self.socket_path = directory / "api.sock"
         self.prefix = prefix
+        self.program = program
         self.popen = popen
         self.popen_args = popen_args
         self.configure(config)
@@ -89,7 +91,7 @@ class Service:
         """Start the process and wait until it is ready; else AssertionError with its log."""
         with self.log_path.open("ab") as log:
             self.process = self.popen(
-                [*self.prefix, *command(), "run", "--config", str(self.config_path)],
+                [*self.prefix, *self.program, "run", "--config", str(self.config_path)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

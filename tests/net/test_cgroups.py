@@ -30,7 +30,7 @@ def bare(make_lab: Callable[..., Lab]) -> Lab:
 @asynccontextmanager
 async def watching(root: Path, top: str) -> AsyncIterator[CgroupWatcher]:
     """A watcher of ``top`` and everything below it."""
-    async with CgroupWatcher(root) as watcher:
+    async with CgroupWatcher.open(root) as watcher:
         await watcher.rescan(lambda path: path == "/" or path == top or path.startswith(f"{top}/"))
         yield watcher
 
@@ -88,7 +88,7 @@ async def test_unrelated_part_of_the_tree_is_not_watched(bare: Lab) -> None:
     """Below a cgroup under which no glob can match nothing is looked at; a reload changes that."""
     bare.cgroup("a/b")
     top = bare.cgroup("")
-    async with CgroupWatcher(find_cgroup_root()) as watcher:
+    async with CgroupWatcher.open(find_cgroup_root()) as watcher:
         await watcher.rescan(lambda path: path in ("/", top))
         assert below(watcher, top) == {top, f"{top}/a"}
         changes = await watcher.rescan(lambda path: path in ("/", top, f"{top}/a"))
@@ -99,7 +99,7 @@ async def test_unrelated_part_of_the_tree_is_not_watched(bare: Lab) -> None:
 
 async def test_overflow_of_the_queue_is_made_up_for(tmp_path: Path) -> None:
     """When the kernel drops events, the tree is read again: the watcher knows what is there."""
-    async with CgroupWatcher(tmp_path) as watcher:
+    async with CgroupWatcher.open(tmp_path) as watcher:
         await watcher.rescan(lambda path: True)
         for i in range(QUEUE // 2 + 1):  # two events each; nobody reads
             (tmp_path / f"x{i % 7}").mkdir()
@@ -127,7 +127,7 @@ def test_too_many_watches_is_one_clear_error(tmp_path: Path) -> None:
         "import asyncio, pathlib\n"
         "from pm.linux.host.cgroups import CgroupWatcher\n"
         "async def main():\n"
-        f"    async with CgroupWatcher(pathlib.Path({str(tmp_path)!r})) as watcher:\n"
+        f"    async with CgroupWatcher.open(pathlib.Path({str(tmp_path)!r})) as watcher:\n"
         "        await watcher.rescan(lambda path: True)\n"
         "asyncio.run(main())\n"
     )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pm.linux.host.probe import Check, probe
+from pm.linux.host.probe import SystemCheck, probe
 from tests.lab.commands import run
 from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
@@ -34,12 +34,12 @@ def netns() -> Iterator[str]:
         yield name
 
 
-def probe_under(*wrapper: str) -> tuple[dict[str, Check], str]:
+def probe_under(*wrapper: str) -> tuple[dict[str, SystemCheck], str]:
     """Checks by name, and what ``require`` says of them, in a process started by ``wrapper``."""
     # Unprivileged users need not be able to enter this directory: the modules come along on sys.path.
     environment = f"PYTHONPATH={':'.join([str(ROOT), *filter(None, sys.path)])}"
     checks, error = json.loads(run(*wrapper, "env", environment, sys.executable, "-c", SCRIPT))
-    return {check["name"]: Check(**check) for check in checks}, error
+    return {check["name"]: SystemCheck(**check) for check in checks}, error
 
 
 def test_root_on_this_kernel_has_all_that_is_required(netns: str) -> None:

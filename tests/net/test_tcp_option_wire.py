@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN
-from pm.linux.bpf.tcp_option_parameters import KIND_EXPERIMENT as EXPERIMENT
-from pm.linux.bpf.tcp_option_parameters import KIND_USER_TIMEOUT as USER_TIMEOUT
+from pm.policies.built_in_options import KIND_EXPERIMENT as EXPERIMENT
+from pm.policies.built_in_options import KIND_USER_TIMEOUT as USER_TIMEOUT
 from tests.lab.capture import SYN, Capture, Option, Segment
 from tests.lab.forge import Puppet
 from tests.lab.lab import Lab

@@ -48,10 +48,17 @@ def part_of(module: Path) -> str:
 
 @pytest.mark.parametrize(
     ("library", "home"),
-    [("bcc", "linux"), ("pyroute2", "linux"), ("aiohttp", "api"), ("asyncinotify", "linux"), ("rich", "cli")],
+    [
+        ("bcc", "linux"),
+        ("pyroute2", "linux"),
+        ("aiohttp", "api"),
+        ("asyncinotify", "linux"),
+        ("rich", "cli"),
+        ("structlog", "log"),
+    ],
 )
 def test_libraries_stay_behind_their_part(library: str, home: str) -> None:
-    """Kernel libraries are imported in pm/linux only, aiohttp in pm/api only."""
+    """Kernel libraries are imported in pm/linux only, aiohttp in pm/api only, structlog in pm/log.py only."""
     users = {part_of(m) for m in MODULES if any(n.split(".")[0] == library for n in imports(m))}
     assert users <= {home}
 
@@ -65,13 +72,31 @@ def test_pure_modules_do_no_io() -> None:
             assert not {"asyncio", "socket", "time", "subprocess"} & set(imports(module)), module
 
 
-def test_the_service_loads_neither_llvm_nor_the_validator() -> None:
-    """bcc, pydantic and YAML live in short-lived children; pyroute2, 10 MiB, is loaded by the doctor."""
-    code = "import sys, pm.service; print(*sys.modules)"
+@pytest.mark.parametrize("fmt", ["json", "text"])
+def test_the_service_loads_neither_llvm_nor_the_validator(fmt: str) -> None:
+    """bcc, pydantic and YAML live in short-lived children, rich, pygments and pyroute2 in the CLI."""
+    code = f"""
+import sys
+import pm.service
+from pm import log
+log.configure("info", {fmt!r})
+try:
+    raise ValueError
+except ValueError:
+    log.get_logger().exception("failed")
+print(*sys.modules)
+"""
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
-    assert not {"bcc", "pydantic", "pyroute2", "yaml"} & set(loaded)
+    assert "structlog" in loaded
+    assert not {"bcc", "pydantic", "yaml", "rich", "pygments", "pyroute2"} & set(loaded)
+
+
+def test_rich_can_be_loaded_after_the_logger() -> None:
+    """It is hidden from structlog only, not from the CLI."""
+    code = "from pm import log; log.get_logger(); import rich.console"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_documents_name_files_that_exist() -> None:

@@ -49,8 +49,8 @@ def test_sizes_parse_to_bytes(text: str, size: int) -> None:
     [
         (30, "30 needs a unit: write `30s` (units: ms, s, min, h)"),
         ("1.5", "1.5 needs a unit: write `1.5s` (units: ms, s, min, h)"),
-        ("5 days", "'5 days' has no known unit: units are ms, s, min, h"),
-        ("5S", "'5S' has no known unit: write `5s`"),
+        ("5 days", "unknown unit in '5 days': units are ms, s, min, h"),
+        ("5S", "unknown unit in '5S': did you mean `5s`?"),
         ("-5s", "'-5s' is not a duration: write a number and a unit, `30s` (units: ms, s, min, h)"),
         ("٣s", "'٣s' is not a duration: write a number and a unit, `30s` (units: ms, s, min, h)"),
         (True, "must be a duration, such as `30s` (units: ms, s, min, h)"),
@@ -67,7 +67,7 @@ def test_a_bad_duration_says_what_to_write(value: object, message: str) -> None:
     ("value", "message"),
     [
         (65536, "65536 needs a unit: write `65536B`"),
-        ("64kib", "'64kib' has no known unit: write `64KiB`"),
+        ("64kib", "unknown unit in '64kib': did you mean `64KiB`?"),
         ("0.3B", "0.3B is not a whole number of bytes"),
         ([], "must be a size, such as `64KiB`"),
     ],

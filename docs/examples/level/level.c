@@ -7,7 +7,6 @@
 
 #define level_HEADER OPTION_EXPERIMENTAL
 #define level_LENGTH (level_HEADER + 1)
-#define AF_INET6 10
 #define IPPROTO_IP 0
 #define IP_TOS 1
 #define IPPROTO_IPV6 41
@@ -33,7 +32,7 @@ static __always_inline enum option_event level_receive(struct option *o, const u
 	option_stop_listening(o);
 	if (value[0] > PARAMETER(o, level_highest))
 		return OPTION_NOT_ALLOWED;
-	/* An IPv6 socket may have an IPv4 peer: it gets both. */
+	/* An IPv6 socket may have an IPv4 peer: set both. */
 	refused = bpf_setsockopt(o->skops, IPPROTO_IP, IP_TOS, &class, sizeof(class));
 	if (o->skops->family == AF_INET6)
 		refused =

@@ -2,9 +2,10 @@
 """Sock_ops programs in the kernel: one link per cgroup, the programs' maps, and their pins.
 
 Links and maps are pinned where a bpffs is mounted, in ``BPFFS/mptcp-pm/<netns cookie>/``: what a
-killed service leaves goes on working, and the next one takes it over. Cookies of network
-namespaces, ids of cgroups and ids of policies never come again with another meaning while the
-machine is up, so nothing that is found there can be misunderstood.
+killed service leaves goes on working, and the next one takes it over. Cookies of network namespaces
+and ids of cgroups are not reused until reboot, and a policy's id is computed from its name: nothing
+that is found there can be misunderstood. Pins do not tell which program a link has; a service replaces
+the programs of all links that it takes over.
 """
 
 from __future__ import annotations
@@ -13,46 +14,50 @@ import errno
 import os
 import socket
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Self
-
-import structlog
+from typing import ClassVar, Generic, Self, TypeVar
 
 from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
+from pm.log import get_logger
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
-log = structlog.get_logger(__name__)
+log = get_logger()
+
+Key = TypeVar("Key", bound=Hashable)
 
 
-class Attachments:
-    """Programs, links and maps of one network namespace. Made by ``open``."""
+class Attachments(Generic[Key]):
+    """Programs, links and maps of one network namespace; made by ``open``.
+
+    A ``Key`` is what makes two programs the same.
+    """
 
     link_prefix: ClassVar[str]
-    """Of the names of pinned links: differs between the kinds of programs."""
+    """What the names of pinned links begin with; it differs between the kinds of programs."""
     entry: ClassVar[str]
     """The function in the BPF C file, or what the names of several begin with (``entry_of``)."""
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
-        """``pins``: directory of our pins, None to do without."""
+        """``pins`` is the directory of our pins, None to do without."""
         self._program = program
         self._netns_cookie = netns_cookie
         self._pins = pins
         self._log_file = log_file
         self._maps: dict[str, int] = {}
-        self._programs: dict[str, int] = {}
+        self._programs: dict[Key, int] = {}
         self._links: dict[int, int] = {}
-        self.attached: dict[int, str] = {}
-        """Cgroup id -> program; "" for a link found pinned, whose program is not ours yet."""
+        self.attached: dict[int, Key | None] = {}
+        """Cgroup id -> program; None for a link that was found pinned and has another service's program."""
 
     @classmethod
     def open(cls, program: BpfObject, *, bpffs: Path | None, log_file: Path) -> Self:
-        """For the calling thread's network namespace, with what an earlier service left pinned.
+        """Create the maps of the calling thread's network namespace, or take over what is pinned.
 
         Raises SystemUnfit without the privileges, or on a kernel without network namespace cookies.
         """
@@ -73,25 +78,25 @@ class Attachments:
             raise SystemUnfit(str(e), PRIVILEGES) from e
         return self
 
-    def entry_of(self, name: str) -> str:
+    def entry_of(self, key: Key) -> str:
         """The function in the BPF C file that a program is."""
         return self.entry
 
-    def constants(self, name: str) -> Mapping[int, int]:
+    def constants(self, key: Key) -> Mapping[int, int]:
         """Placeholder -> value, beside the namespace's cookie, that make a program this one."""
         raise NotImplementedError
 
     # Attachments
 
-    def attach(self, cgroup: Path, cgroup_id: int, name: str) -> None:
+    def attach(self, cgroup: Path, cgroup_id: int, key: Key) -> None:
         """Attach a program to a cgroup. Raises KernelRefused; ENOENT where the cgroup is gone."""
-        program = self._load(name)
+        program = self._load(key)
         try:
             directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as e:
             raise KernelRefused(f"attach to {cgroup}", e.errno or errno.ENOENT) from e
         try:
-            if os.fstat(directory).st_ino != cgroup_id:  # another one has its name by now
+            if os.fstat(directory).st_ino != cgroup_id:  # another cgroup has its name by now
                 raise KernelRefused(f"attach to {cgroup}", errno.ENOENT)
             link = libbpf.link_cgroup(program, directory)
         except KernelRefused as e:
@@ -100,22 +105,22 @@ class Attachments:
             os.close(directory)
         if self._pins:
             try:
-                libbpf.pin(link, self._pin(cgroup_id))
+                libbpf.pin(link, self._pin(self._pins, cgroup_id))
             except KernelRefused:
                 os.close(link)
                 raise
         self._links[cgroup_id] = link
-        self.attached[cgroup_id] = name
+        self.attached[cgroup_id] = key
 
-    def replace(self, cgroup_id: int, name: str) -> None:
+    def replace(self, cgroup_id: int, key: Key) -> None:
         """Let another program take over on a cgroup, in one step. Raises KernelRefused."""
-        libbpf.update_link(self._links[cgroup_id], self._load(name))
-        self.attached[cgroup_id] = name
+        libbpf.update_link(self._links[cgroup_id], self._load(key))
+        self.attached[cgroup_id] = key
 
     def detach(self, cgroup_id: int) -> None:
         """Take our program off a cgroup; also for one that is gone."""
         if self._pins:
-            self._pin(cgroup_id).unlink(missing_ok=True)
+            self._pin(self._pins, cgroup_id).unlink(missing_ok=True)
         os.close(self._links.pop(cgroup_id))
         del self.attached[cgroup_id]
 
@@ -129,52 +134,54 @@ class Attachments:
             if not any(key in entries for entries in wanted):
                 libbpf.delete(fd, key)
 
-    def change(self, program: BpfObject | None, names: Iterable[str]) -> None:
-        """Take programs from another compilation (None: the same) from now on, if all of ``names`` load.
+    def change(self, program: BpfObject, keys: Iterable[Key]) -> None:
+        """Take programs from this compilation from now on, if all of ``keys`` load.
 
         Raises SystemUnfit where the kernel's verifier refuses one: then nothing has changed.
         """
-        former, before = self._program, set(self._programs)
-        self._program = program or former
+        former, loaded = self._program, set(self._programs)
+        self._program = program
         try:
             # The verifier takes up to 0.3 s for one, and a processor of its own for each.
             with ThreadPoolExecutor(os.cpu_count()) as executor:
-                for _ in executor.map(self._load, dict.fromkeys(names)):
+                for _ in executor.map(self._load, dict.fromkeys(keys)):
                     pass
         except SystemUnfit:
             self._program = former
-            self.unload(self._programs.keys() - before)
+            self.unload(self._programs.keys() - loaded)
             raise
 
-    def unload_unused(self, keep: Collection[str] = ()) -> None:
-        """Let go of programs that are attached nowhere, but for those to ``keep``: loading takes time."""
+    def unload_unused(self, keep: Collection[Key] = ()) -> None:
+        """Unload programs that are attached nowhere, except those to ``keep``: loading takes time."""
         self.unload(self._programs.keys() - set(self.attached.values()) - set(keep))
 
-    def unload(self, names: Iterable[str]) -> None:
-        for name in names:
-            os.close(self._programs.pop(name))
+    def unload(self, keys: Iterable[Key]) -> None:
+        """Close programs; those that are attached stay in the kernel with their links."""
+        for key in keys:
+            os.close(self._programs.pop(key))
 
     # Opening and closing
 
     def close(self, *, keep: bool) -> None:
         """Detach everything and remove every pin; with ``keep``, leave both for the next start.
 
-        Nothing stays without pins.
+        Without pins nothing can stay.
         """
         if self._pins and not keep:
             for cgroup_id in self._links:
-                self._pin(cgroup_id).unlink(missing_ok=True)
+                self._pin(self._pins, cgroup_id).unlink(missing_ok=True)
             for name in self._maps:
                 (self._pins / name).unlink(missing_ok=True)
             for directory in (self._pins, self._pins.parent):
                 try:
                     directory.rmdir()
                 except OSError:
-                    break  # another network namespace has pins
-        for fds in (self._links, self._programs, self._maps):
-            for fd in fds.values():
-                os.close(fd)
-            fds.clear()
+                    break  # other programs or another network namespace have pins
+        for fd in (*self._links.values(), *self._programs.values(), *self._maps.values()):
+            os.close(fd)
+        self._links.clear()
+        self._programs.clear()
+        self._maps.clear()
         self.attached.clear()
 
     def _open_maps(self) -> None:
@@ -204,42 +211,46 @@ class Attachments:
             cgroup_id = libbpf.link_info(link).cgroup_id
             if cgroup_id:
                 self._links[cgroup_id] = link
-                self.attached[cgroup_id] = ""
+                self.attached[cgroup_id] = None
             else:
                 path.unlink()
                 os.close(link)
 
-    def _load(self, name: str) -> int:
-        if name not in self._programs:
-            constants = {NETNS_COOKIE_PLACEHOLDER: self._netns_cookie, **self.constants(name)}
-            self._programs[name] = self._program.load(
-                self.entry_of(name), maps=self._maps, constants=constants, log_file=self._log_file
+    def _load(self, key: Key) -> int:
+        if key not in self._programs:
+            constants = {NETNS_COOKIE_PLACEHOLDER: self._netns_cookie, **self.constants(key)}
+            self._programs[key] = self._program.load(
+                self.entry_of(key), maps=self._maps, constants=constants, log_file=self._log_file
             )
-        return self._programs[name]
+        return self._programs[key]
 
-    def _pin(self, cgroup_id: int) -> Path:
-        assert self._pins
-        return self._pins / f"{self.link_prefix}{cgroup_id}"
+    def _pin(self, pins: Path, cgroup_id: int) -> Path:
+        return pins / f"{self.link_prefix}{cgroup_id}"
 
 
 def pin_directory(bpffs: Path, cookie: int) -> Path:
-    """Of the pins of one network namespace."""
+    """The directory with the pins of a network namespace."""
     return bpffs / "mptcp-pm" / str(cookie)
 
 
 def netns_cookie() -> int:
-    """Of the calling thread's network namespace; never used again while the machine is up."""
+    """SO_NETNS_COOKIE of the calling thread's network namespace, not reused until reboot.
+
+    Raises SystemUnfit where the kernel does not have it.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         try:
             return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
         except OSError as e:
-            raise SystemUnfit("this kernel has no network namespace cookies", "Linux 5.19 or newer") from e
+            raise SystemUnfit(
+                "this kernel has no network namespace cookies", "boot Linux 5.19 or newer"
+            ) from e
 
 
 def _refusal(error: KernelRefused) -> str:
     if error.errno == errno.EPERM:
         return (
-            "a program attached here or above without BPF_F_ALLOW_MULTI lets in no other: "
-            "`bpftool cgroup tree` shows it"
+            "a program on this cgroup or an ancestor was attached without BPF_F_ALLOW_MULTI and "
+            "excludes others: `bpftool cgroup tree` shows it"
         )
     return error.reason

@@ -15,8 +15,8 @@ from pm.linux.bpf.objects import BpfObject
 from pm.linux.ip import packed_ip
 
 
-class Classifier(Attachments):
-    """``attached`` has names of policies. Made by ``Classifier.open``."""
+class Classifier(Attachments[str]):
+    """A program's key is the name of its policy. Made by ``Classifier.open``."""
 
     link_prefix = "link-"
     entry = "classify"
@@ -24,22 +24,19 @@ class Classifier(Attachments):
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
         super().__init__(program, netns_cookie=netns_cookie, pins=pins, log_file=log_file)
         self._names: dict[int, str] = {}
-        self._prepare_lookup()
-
-    def constants(self, name: str) -> Mapping[int, int]:
-        # Kept when the program goes: what it recorded may still be asked for.
-        self._names[policy_id(name)] = name
-        return {POLICY_ID_PLACEHOLDER: policy_id(name)}
-
-    def _prepare_lookup(self) -> None:
         self._key = SessionKey()
         self._value = SessionValue()
         self._key_ref = ctypes.byref(self._key)
         self._value_ref = ctypes.byref(self._value)
         self._take = libbpf.library().bpf_map_lookup_and_delete_elem
 
+    def constants(self, key: str) -> Mapping[int, int]:
+        # Kept when the program goes: what it recorded may still be asked for.
+        self._names[policy_id(key)] = key
+        return {POLICY_ID_PLACEHOLDER: policy_id(key)}
+
     def take(self, local: str, local_port: int, remote: str, remote_port: int) -> str | None:
-        """The policy that classified an initial subflow, or None; the entry is gone afterwards.
+        """The policy that classified an initial subflow, or None; the map's entry is deleted.
 
         IP addresses are text, ports in host order.
         """
@@ -50,14 +47,9 @@ class Classifier(Attachments):
 
     def counters(self) -> dict[str, int]:
         """How many sessions were ``classified``, and how many the map did not take (``failed``)."""
-        totals = {}
-        values = (ctypes.c_uint64 * libbpf.possible_cpus())()
-        for counter in Counter:
-            libbpf.lookup(self._maps["counters"], ctypes.c_uint32(counter), values)
-            totals[counter.name.lower()] = sum(values)
-        return totals
+        return {c.name.lower(): libbpf.read_counter(self._maps["counters"], c) for c in Counter}
 
 
 def policy_id(name: str) -> int:
-    """64 bits that stand for a policy's name in the kernel: the same whoever computes them."""
+    """The 64-bit id of a policy in the kernel, computed from its name alone."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest())

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compile one BPF C file with BCC: a program of its own, so that the service never maps LLVM.
+"""Compile one BPF C file with BCC, in a process of its own: the service never maps LLVM (decision 1).
 
-``python compile.py SOURCE.c [CFLAG...]`` prints what it made as JSON::
+``python compiler.py SOURCE.c [CFLAG...]`` prints the result as JSON::
 
     {"maps": {NAME: {"fd", "type", "key_size", "value_size", "max_entries", "flags"}},
      "programs": {NAME: HEX}}
 
-The instructions name maps by the file descriptors they had here: the loader puts its own in their
-place. The compiler's complaints go to standard error. Exit status 3: BCC is not installed.
+The instructions name maps by the file descriptors of this process; the loader replaces them by its
+own. Errors go to standard error. The exit status is 3 where BCC is not installed, 1 for other errors.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ EXIT_NO_BCC = 3
 
 
 def compile_source(source: Path, cflags: list[str]) -> dict[str, Any]:
-    """Maps and programs of ``source``, an absolute path (BCC changes the directory).
+    """Maps and programs of ``source``, an absolute path (BCC changes the directory), as in the module's text.
 
-    Raises ImportError without BCC, Exception for bad C.
+    Files are included from its directory and from bpf_pm/include. Raises ImportError without BCC,
+    Exception for bad C.
     """
-    # BCC looks for the kernel's headers; the few that a sock_ops program needs are ours.
+    # BCC looks for the kernel's headers; the few that a sock_ops program needs are in the stub tree.
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "stub")
     os.environ["BCC_LINUX_VERSION_CODE"] = str(_kernel_version_code())
     import bcc
 
-    module = bcc.BPF(src_file=str(source), cflags=[f"-I{SOURCES / 'include'}", *cflags])
+    # BCC compiles a text without a name; with this line, errors name the file.
+    text = f'#line 1 "{source}"\n{source.read_text()}'
+    includes = [f"-I{directory}" for directory in (source.parent, SOURCES / "include")]
+    module = bcc.BPF(text=text, cflags=[*includes, *cflags])
     lib, handle = bcc.lib, module.module
     lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     for name in ("name", "fd_id", "key_size_id", "leaf_size_id"):

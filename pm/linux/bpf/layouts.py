@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The structures that BPF C and Python share; bpf_pm/include/ has the same."""
+"""What the classifier and the service share; bpf_pm/include/session.h has the same (test_layouts.py)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import ctypes
 import struct
 from enum import IntEnum
 
-# 64-bit constants in the compiled program that are replaced when it is loaded (bpf_pm/classify.c).
+# 64-bit numbers that the loader replaces in a compiled program (bpf_pm/include/loader_constants.h).
 NETNS_COOKIE_PLACEHOLDER = 0x6D707463705F6E73
 POLICY_ID_PLACEHOLDER = 0x6D707463705F6964
 
@@ -25,7 +25,7 @@ class SessionKey(ctypes.Structure):
     ]
 
     def fill(self, local: bytes, local_port: int, remote: bytes, remote_port: int) -> None:
-        """All fields at once: four times as fast as one by one."""
+        """Set all fields at once: four times as fast as one by one."""
         _KEY.pack_into(self, 0, local, remote, local_port, remote_port)
 
 
@@ -39,7 +39,7 @@ class SessionValue(ctypes.Structure):
 
 
 class Counter(IntEnum):
-    """``enum counter``: index into the per-CPU array ``counters``."""
+    """``enum counter``: the index into the per-CPU array ``counters``."""
 
     CLASSIFIED = 0
     FAILED = 1

@@ -23,8 +23,8 @@ from pm.errors import KernelRefused, SystemUnfit
 PROG_TYPE_SOCK_OPS = 13
 MAP_TYPE_SK_STORAGE = 24
 ATTACH_CGROUP_SOCK_OPS = 3
-STOCK_TRIES = 20
-STOCK_INTERVAL_S = 0.005
+ENOMEM_RETRIES = 20
+ENOMEM_INTERVAL_S = 0.005
 _LOG_SIZE = 1 << 20
 _BTF_KEY, _BTF_VALUE = 1, 2  # type ids of what _describe_storage() describes
 
@@ -40,7 +40,10 @@ class MapSpec(NamedTuple):
 
 
 class ProgramRefused(KernelRefused):
-    """The verifier's refusal; ``log`` is all it said, "" where it was not asked (no privileges)."""
+    """The verifier refused a program.
+
+    ``log`` is the verifier's whole log, "" where the kernel refused before it ran (no privileges).
+    """
 
     def __init__(self, name: str, errno: int, log: str) -> None:
         self.log = log
@@ -49,7 +52,7 @@ class ProgramRefused(KernelRefused):
 
 
 class LinkInfo(NamedTuple):
-    """A cgroup link: ``cgroup_id`` is 0 once the cgroup has gone."""
+    """A cgroup link: ``cgroup_id`` is 0 once the cgroup is gone."""
 
     program_id: int
     cgroup_id: int
@@ -140,11 +143,11 @@ def library() -> ctypes.CDLL:
     lib.bpf_obj_pin.argtypes = [c_int, c_char_p]
     lib.bpf_obj_get.argtypes = [c_char_p]
     lib.bpf_obj_get_info_by_fd.argtypes = [c_int, c_void_p, POINTER(c_uint32)]
-    lib.bpf_prog_query.argtypes = [c_int, c_int, c_uint32, POINTER(c_uint32), c_void_p, POINTER(c_uint32)]
     return lib
 
 
 def create_map(name: str, spec: MapSpec) -> int:
+    """Create a map and return its descriptor. Raises KernelRefused."""
     options = _MapCreateOptions(size=ctypes.sizeof(_MapCreateOptions), map_flags=spec.flags)
     lib = library()
     btf = _describe_storage(spec.value_size) if spec.type == MAP_TYPE_SK_STORAGE else 0
@@ -163,7 +166,7 @@ def create_map(name: str, spec: MapSpec) -> int:
 
 
 def _describe_storage(value_size: int) -> int:
-    """BTF, which the kernel insists on for sk_storage: an int as key, as value an array of ints.
+    """Descriptor of the BTF that the kernel requires for sk_storage: key an int, value an array of ints.
 
     Layout: include/uapi/linux/btf.h.
     """
@@ -176,7 +179,7 @@ def _describe_storage(value_size: int) -> int:
 
 
 def load_sock_ops(name: str, instructions: bytes) -> int:
-    """A program of type BPF_PROG_TYPE_SOCK_OPS. Raises ProgramRefused."""
+    """Load a program of type BPF_PROG_TYPE_SOCK_OPS and return its descriptor. Raises ProgramRefused."""
     options = _ProgramLoadOptions(
         size=ctypes.sizeof(_ProgramLoadOptions), expected_attach_type=ATTACH_CGROUP_SOCK_OPS
     )
@@ -194,34 +197,41 @@ def load_sock_ops(name: str, instructions: bytes) -> int:
 
 
 def lookup(fd: int, key: Any, value: Any) -> bool:
-    """Fills ``value``, False where the key is not there; both are ctypes objects of the map's sizes.
+    """Fill ``value`` and return True, or return False where the map does not have the key.
 
-    A per-CPU map fills an array of ``possible_cpus()`` values.
+    Both are ctypes objects of the map's sizes. A per-CPU map fills an array of ``possible_cpus()`` values.
     """
     return int(library().bpf_map_lookup_elem(fd, byref(key), byref(value))) == 0
 
 
-def update(fd: int, key: bytes, value: bytes) -> None:
-    """Add or replace an entry; sizes are the map's.
+def read_counter(fd: int, index: int) -> int:
+    """The sum over all CPUs of a 64-bit counter in a per-CPU array; 0 where there is no such index."""
+    values = (c_uint64 * possible_cpus())()
+    lookup(fd, c_uint32(index), values)
+    return sum(values)
 
-    Maps that are not preallocated have a small stock of entries, which the kernel fills up from an
-    interrupt. Where that comes with the next tick (User Mode Linux), several entries in a row need patience.
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Add or replace an entry; sizes are the map's. Raises KernelRefused.
+
+    BPF_F_NO_PREALLOC maps allocate from a small cache that an interrupt refills; under User Mode Linux
+    it comes with the next tick. That is why ENOMEM is tried again.
     """
-    for _ in range(STOCK_TRIES):
+    for _ in range(ENOMEM_RETRIES):
         result = library().bpf_map_update_elem(fd, key, value, 0)
         if result != -errno.ENOMEM:
             break
-        time.sleep(STOCK_INTERVAL_S)
+        time.sleep(ENOMEM_INTERVAL_S)
     _checked(result, "write BPF map")
 
 
 def delete(fd: int, key: bytes) -> None:
-    """Also where there is no such entry."""
+    """Delete an entry. No error where the map does not have the key."""
     library().bpf_map_delete_elem(fd, key)
 
 
 def keys(fd: int, size: int) -> Iterator[bytes]:
-    """Of a map whose keys have this many bytes; nobody else may delete meanwhile."""
+    """The keys of a map, ``size`` bytes each. Nobody else may delete entries meanwhile."""
     key, following = None, ctypes.create_string_buffer(size)
     while library().bpf_map_get_next_key(fd, key, following) == 0:
         key = following.raw
@@ -229,10 +239,12 @@ def keys(fd: int, size: int) -> Iterator[bytes]:
 
 
 def possible_cpus() -> int:
+    """How many values an entry of a per-CPU map has."""
     return _checked(library().libbpf_num_possible_cpus(), "count CPUs")
 
 
 def map_spec(fd: int) -> MapSpec:
+    """The spec of an open map. Raises KernelRefused."""
     info = _info(fd, _MapInfo())
     return MapSpec(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
 
@@ -240,7 +252,8 @@ def map_spec(fd: int) -> MapSpec:
 def link_cgroup(program: int, cgroup: int) -> int:
     """Attach a sock_ops program to a cgroup directory's descriptor; other programs stay.
 
-    The link lasts as long as a descriptor of it or a pin.
+    Returns the link's descriptor; the link lasts as long as a descriptor of it or a pin. Raises
+    KernelRefused.
     """
     return _checked(
         library().bpf_link_create(program, cgroup, ATTACH_CGROUP_SOCK_OPS, None), "attach to cgroup"
@@ -248,34 +261,28 @@ def link_cgroup(program: int, cgroup: int) -> int:
 
 
 def update_link(link: int, program: int) -> None:
-    """Put another program in its place, in one step: no connection goes by unseen."""
+    """Replace a link's program in one step: no connection is missed in between. Raises KernelRefused."""
     _checked(library().bpf_link_update(link, program, None), "replace program on cgroup")
 
 
 def link_info(link: int) -> LinkInfo:
+    """Which program a link attaches to which cgroup. Raises KernelRefused."""
     info = _info(link, _LinkInfo())
     return LinkInfo(info.prog_id, info.cgroup_id)
 
 
-def attached_programs(cgroup: int) -> tuple[int, ...]:
-    """Ids of the sock_ops programs attached to a cgroup directory's descriptor itself, anybody's."""
-    count = c_uint32(64)
-    ids = (c_uint32 * count.value)()
-    query = library().bpf_prog_query
-    _checked(query(cgroup, ATTACH_CGROUP_SOCK_OPS, 0, None, ids, byref(count)), "query cgroup")
-    return tuple(ids[: count.value])
-
-
 def pin(fd: int, path: Path) -> None:
+    """Pin a map or link at a path on a bpffs. Raises KernelRefused."""
     _checked(library().bpf_obj_pin(fd, bytes(path)), f"pin {path}")
 
 
 def open_pin(path: Path) -> int:
+    """A descriptor of a pinned map or link. Raises KernelRefused."""
     return _checked(library().bpf_obj_get(bytes(path)), f"open {path}")
 
 
 def _name(name: str) -> bytes:
-    """BPF_OBJ_NAME_LEN is 16, the final NUL included."""
+    """A name as the kernel takes it: BPF_OBJ_NAME_LEN is 16, the final NUL included."""
     return name.encode()[:15]
 
 
@@ -286,7 +293,7 @@ def _info(fd: int, info: Any) -> Any:
 
 
 def _checked(result: int, action: str) -> int:
-    """libbpf returns -errno."""
+    """The result of a libbpf function, which returns -errno on failure. Raises KernelRefused."""
     if result < 0:
         raise KernelRefused(action, -result)
     return result

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A compiled BPF C file: made by ``compile.py`` in a child process, loaded here as often as needed."""
+"""A compiled BPF C file: made by ``compiler.py`` in a child process, loaded here as often as needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
 
-SOURCES = Path(__file__).resolve().parents[3] / "bpf_pm"
+SOURCES = compiler.SOURCES
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
 
 _LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two struct bpf_insn, each with half of the value
@@ -32,10 +32,10 @@ class BpfObject(NamedTuple):
     def load(
         self, program: str, *, maps: Mapping[str, int], constants: Mapping[int, int], log_file: Path
     ) -> int:
-        """Load a sock_ops program with our maps (name -> descriptor) and constants (placeholder -> value).
+        """Load a sock_ops program with these maps (name -> descriptor) and constants (placeholder -> value).
 
-        Raises SystemUnfit, without the privileges or where the kernel's verifier refuses the program;
-        its log is in ``log_file`` then.
+        Returns its descriptor. Raises SystemUnfit without the privileges, and where the kernel's verifier
+        refuses the program; the verifier's log is in ``log_file`` then.
         """
         descriptors = {fd: maps[name] for name, (fd, _) in self.maps.items()}
         instructions = link_instructions(self.programs[program], descriptors, constants)
@@ -47,15 +47,15 @@ class BpfObject(NamedTuple):
             _write(log_file, e.log)
             raise SystemUnfit(
                 f"the kernel's verifier refused the BPF program {program}",
-                f"it needs Linux 5.19 or newer; the verifier's log is in {log_file}",
+                f"boot Linux 5.19 or newer; the verifier's log is in {log_file}",
             ) from e
 
 
 async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] = ()) -> BpfObject:
-    """Compile with BCC in a child process: about 0.15 s, and 100 MiB that go with it.
+    """Compile with BCC in a child process: it takes up to 1 s, and 100 MiB of memory until it ends.
 
     Raises SystemUnfit where BCC is missing or may not create maps, PmError for C that does not
-    compile; the whole output is in ``log_file``.
+    compile; the compiler's whole output is in ``log_file`` then.
     """
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-P", compiler.__file__, source, *cflags,
@@ -78,7 +78,7 @@ async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] 
 
 
 def parse_object(output: bytes) -> BpfObject:
-    """What ``compile.py`` prints."""
+    """The object that ``compiler.py`` printed."""
     document = json.loads(output)
     return BpfObject(
         maps={name: (m.pop("fd"), libbpf.MapSpec(**m)) for name, m in document["maps"].items()},
@@ -87,9 +87,10 @@ def parse_object(output: bytes) -> BpfObject:
 
 
 def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Mapping[int, int]) -> bytes:
-    """Put our map descriptors and 64-bit constants in the place of those it was compiled with.
+    """Instructions in which map descriptors and 64-bit constants are replaced by the given ones.
 
-    Raises KeyError for a map that is not in ``descriptors``.
+    ``descriptors`` has those of the compiler's process as keys, ``constants`` the placeholders. Raises
+    KeyError for a map that is not in ``descriptors``.
     """
     linked = bytearray(code)
     offset = 0

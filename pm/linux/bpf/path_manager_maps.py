@@ -6,8 +6,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -50,45 +49,44 @@ class ClaimCounter(IntEnum):
     JOINS_REFUSED = 2
 
 
-class ProgramName(NamedTuple):
-    """What makes two programs the same; ``compiled`` counts compilations."""
+class ProgramKey(NamedTuple):
+    """What makes two programs the same; ``sources`` is the digest of what they were compiled from."""
 
     policy: str
     path_manager: str
-    compiled: int
-
-    def __str__(self) -> str:
-        return f"{self.policy} {self.path_manager} {self.compiled}"
+    sources: str
 
 
 class PolicyEntries(NamedTuple):
-    """``program`` is the path manager in the kernel; keys and values are bytes as in the maps."""
+    """A policy in the maps: keys and values are their bytes.
+
+    ``program`` is the path manager in the kernel.
+    """
 
     program: str
     parameters: Mapping[bytes, bytes]
     accepted: Mapping[bytes, bytes]
 
 
-class PathPrograms(Attachments):
-    """``attached`` has ``str(ProgramName)``. Made by ``PathPrograms.open``."""
+class PathManagerAttachments(Attachments[ProgramKey]):
+    """The path managers' programs and their maps. Made by ``PathManagerAttachments.open``."""
 
     link_prefix = "path-manager-link-"
     entry = "path_manager"
 
-    def entry_of(self, name: str) -> str:
-        return f"{self.entry}_{name.split()[1]}"
+    def entry_of(self, key: ProgramKey) -> str:
+        return f"{self.entry}_{key.path_manager}"
 
-    def constants(self, name: str) -> Mapping[int, int]:
-        return {POLICY_ID_PLACEHOLDER: policy_id(name.split()[0])}
+    def constants(self, key: ProgramKey) -> Mapping[int, int]:
+        return {POLICY_ID_PLACEHOLDER: policy_id(key.policy)}
 
-    def write(self, policies: Iterable[PolicyEntries]) -> None:
+    def write(self, policies: Collection[PolicyEntries]) -> None:
         """Parameters and accepted peers of these policies and no others. Raises KernelRefused."""
-        everything = list(policies)
-        self.fill("path_parameters", [p.parameters for p in everything])
-        self.fill("accepted_peers", [p.accepted for p in everything])
+        self.fill("path_parameters", [p.parameters for p in policies])
+        self.fill("accepted_peers", [p.accepted for p in policies])
 
     def claimed_by(self, token: int) -> int | None:
-        """Id of the policy whose program claimed a session; None where none did."""
+        """The id of the policy whose program claimed a session; None where no program did."""
         value = ctypes.create_string_buffer(self._program.maps["claims"][1].value_size)
         found = libbpf.lookup(self._maps["claims"], ctypes.c_uint32(token), value)
         return int(_POLICY.unpack_from(value)[0]) if found else None
@@ -98,34 +96,33 @@ class PathPrograms(Attachments):
         return [token for (token,) in map(_TOKEN.unpack, libbpf.keys(self._maps["claims"], _TOKEN.size))]
 
     def release(self, token: int) -> None:
-        """Forget a claim: where the program had gone when its session ended, nobody did."""
+        """Delete a claim. The program does so itself, unless it was detached before its session ended."""
         libbpf.delete(self._maps["claims"], _TOKEN.pack(token))
 
     def counters(self) -> dict[str, int]:
-        """By ``ClaimCounter``, since the maps were made."""
-        values = (ctypes.c_uint64 * libbpf.possible_cpus())()
-        totals = {}
-        for counter in ClaimCounter:
-            libbpf.lookup(self._maps["claim_counters"], ctypes.c_uint32(counter), values)
-            totals[counter.name.lower()] = sum(values)
-        return totals
+        """Each ``ClaimCounter`` by its name in lower case, since the maps were made."""
+        return {c.name.lower(): libbpf.read_counter(self._maps["claim_counters"], c) for c in ClaimCounter}
 
     def read_locals(self) -> list[tuple[str, int]]:
-        """(address, id) by slot of local_addr_map, also of those that are gone; ("", 0) for a free slot."""
-        found = []
+        """(address, id) by slot of local_addr_map; ("", 0) is a free slot.
+
+        An address that is gone keeps its slot.
+        """
+        slots = []
         value = ctypes.create_string_buffer(_ADDRESS.size)
         for slot in range(LOCALS):
             libbpf.lookup(self._maps["local_addr_map"], ctypes.c_uint32(slot), value)
             _, _, packed, address_id, _, _ = _ADDRESS.unpack(value.raw)
-            found.append((ip_text(packed), address_id) if any(packed) else ("", 0))
-        return found
+            slots.append((ip_text(packed), address_id) if any(packed) else ("", 0))
+        return slots
 
     def write_local(self, slot: int, entry: bytes) -> None:
+        """Write a ``local_entry`` to a slot of local_addr_map. Raises KernelRefused."""
         libbpf.update(self._maps["local_addr_map"], _SLOT.pack(slot), entry)
 
 
 def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes:
-    """Of local_addr_map. Without ``address`` it is not usable, and only tells whose the id is."""
+    """An entry of local_addr_map. Without ``address`` it is unusable, and only keeps the id for the IP."""
     if address is None:
         return _ADDRESS.pack(0, 0, packed_ip(ip), address_id, 0, 0)
     flags = ADDRESS_BACKUP if address.backup else 0
@@ -133,7 +130,7 @@ def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes
 
 
 def program_of(policy: Policy) -> str:
-    """The path manager in the kernel; "none" for those in Python only, whose subflows the service opens."""
+    """The policy's path manager in the kernel; "none" where the service has to open the subflows."""
     choice = policy.path_manager
     if isinstance(choice.parameters, Program.Parameters):
         return choice.parameters.name
@@ -145,31 +142,40 @@ def opens_subflows(program: str) -> bool:
     return program != "none"
 
 
-def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
-    """Those of all policies by name. Raises PmError."""
-    chosen = (policy.path_manager.parameters for policy in policies)
+def third_parties_of(policies: Sequence[Policy]) -> list[ThirdParty]:
+    """The third parties' path managers of all policies, by name. Raises PmError."""
+    parameters = (policy.path_manager.parameters for policy in policies)
     return third_party.gather(
-        KIND, ((c.name, c.source, c.parameters) for c in chosen if isinstance(c, Program.Parameters))
+        KIND, ((p.name, p.source, p.parameters) for p in parameters if isinstance(p, Program.Parameters))
     )
 
 
-def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntries:
-    """``others`` as ``third_parties`` has them. Pure."""
-    program, parameters, accept = program_of(policy), policy.path_manager.parameters, policy.accept
-    values: list[int] = []
+def parameter_values(policy: Policy, third_parties: Sequence[ThirdParty]) -> list[int]:
+    """``value`` of struct path_parameters: each parameter at its place. Pure.
+
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
+    """
+    program, parameters = program_of(policy), policy.path_manager.parameters
     if isinstance(parameters, Program.Parameters):
-        names = next(other.parameters for other in others if other.name == program)
+        names = next(other.parameters for other in third_parties if other.name == program)
         values = [parameters.parameters.get(name, 0) for name in names]
-    elif opens_subflows(program):
-        values = list(astuple(parameters))
-    values += [0] * (PARAMETERS_MAX - len(values))
-    key = policy_id(policy.name)
+    else:
+        values = [getattr(parameters, name) for name in BUILT_IN[program]]
+    return values + [0] * (PARAMETERS_MAX - len(values))
+
+
+def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> PolicyEntries:
+    """What the maps have for a policy. Pure.
+
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
+    """
+    accept, key = policy.accept, policy_id(policy.name)
     block = _PARAMETERS.pack(
         round(policy.start.after * 1e9),
         policy.start.after_bytes,
         accept.max_subflows or 0,
         accept.from_ is not None,
-        *values,
+        *parameter_values(policy, third_parties),
     )
     peers = {
         _PEER.pack(
@@ -179,29 +185,31 @@ def policy_entries(policy: Policy, others: Sequence[ThirdParty]) -> PolicyEntrie
         ): _FLAG.pack(1)
         for prefix in accept.from_ or ()
     }
-    return PolicyEntries(program, {_POLICY.pack(key): block}, peers)
+    return PolicyEntries(program_of(policy), {_POLICY.pack(key): block}, peers)
 
 
-def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
-    """For bpf_pm/path_manager.c: which path managers there are, and where third parties' parameters lie.
+def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
+    """For bpf_pm/path_manager.c: third parties' path managers, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
-    names = [*BUILT_IN, *(other.name for other in others)]
-    built_in = [SOURCES / f"path_managers/{name}.c" for name in BUILT_IN]
-    return [
-        f"-DEACH_PATH_MANAGER(X)={''.join(f'X({name})' for name in names)}",
-        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX - 1),
-    ]
+    return third_party.compiler_flags(
+        KIND,
+        "THIRD_PARTY_PATH_MANAGERS(X)",
+        [f"X({other.name})" for other in third_parties],
+        third_parties,
+        built_in=SOURCES / "path_manager_parts/path_managers.h",
+        zero_place=PARAMETERS_MAX - 1,
+    )
 
 
 def remove_left(bpffs: Path | None) -> bool:
-    """Take programs off that an earlier service left in this network namespace; whether there were any."""
+    """Detach programs that an earlier service left in this network namespace, and say if there were any."""
     if not bpffs:
         return False
     directory = pin_directory(bpffs, netns_cookie())
-    left = [*directory.glob(f"{PathPrograms.link_prefix}*"), *(directory / name for name in MAPS)]
-    there = [pin for pin in left if pin.exists()]
-    for pin in there:
+    links = directory.glob(f"{PathManagerAttachments.link_prefix}*")
+    pins = [pin for pin in (*links, *(directory / name for name in MAPS)) if pin.exists()]
+    for pin in pins:
         pin.unlink()
-    return bool(there)
+    return bool(pins)

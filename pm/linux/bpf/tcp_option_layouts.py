@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What option programs and the service share; bpf_pm/include/option.h and bpf_pm/options/ have the same."""
+"""What option programs and the service share; bpf_pm/include/option.h, bpf_pm/options/ and
+bpf_pm/option_parts/ have the same (test_layouts.py)."""
 
 from __future__ import annotations
 
 import ctypes
 from enum import IntEnum
 
-SLOTS = 8
+from pm.policies.built_in_options import ALGORITHMS_MAX, BUILT_IN_OPTIONS, PLUGINS_MAX
+
 PARAMETER_BYTES = 344
 EVENTS_PER_SLOT = 16
-ALGORITHMS = 16
 CA_NAME_BYTES = 16
 
 PLUGINS_PLACEHOLDER = 0x6D707463705F706C
-BUILT_IN = ("initial_window", "user_timeout", "congestion_control", "delayed_ack")
-"""Plugins of this package by slot; third parties' follow. Where not all fit, the first go first: an
-initial window is of use in the first packet only."""
+BUILT_IN = tuple(option.name for option in sorted(BUILT_IN_OPTIONS, key=lambda option: option.slot))
+"""Plugins of this package by slot; third parties' follow. Where not all options fit into a packet, those
+in the first slots go first: an initial window is of use in the first packet only."""
+SLOTS = len(BUILT_IN) + PLUGINS_MAX
 
 _u8, _u16 = ctypes.c_uint8, ctypes.c_uint16
 _u32, _u64 = ctypes.c_uint32, ctypes.c_uint64
 
 
 class OptionEvent(IntEnum):
-    """``enum option_event``. From MALFORMED on: why an option of the peer was refused."""
+    """``enum option_event``. From MALFORMED on: why a peer's option was refused."""
 
     SENT = 1
     RECEIVED = 2
@@ -39,7 +41,7 @@ class OptionEvent(IntEnum):
 
 
 class PrefixKind(IntEnum):
-    """``enum prefix_kind``."""
+    """``enum prefix_kind``: what a prefix in the map ``prefixes`` is for."""
 
     TRUSTED = 0
     LOCAL = 1
@@ -58,13 +60,13 @@ class OptionParameters(ctypes.Structure):
 
 
 class PolicyParameters(ctypes.Structure):
-    """``struct policy_parameters``."""
+    """``struct policy_parameters``: a value of the map ``parameters``."""
 
     _fields_ = [("slots", OptionParameters * SLOTS)]
 
 
 class OptionRecord(ctypes.Structure):
-    """``struct option_record``: masks have a bit per slot."""
+    """``struct option_record``, what happened on a socket: masks have a bit per slot."""
 
     _fields_ = [
         ("policy", _u64),
@@ -78,7 +80,7 @@ class OptionRecord(ctypes.Structure):
 
 
 class OptionState(ctypes.Structure):
-    """``struct option_state``."""
+    """``struct option_state``: a value of the map ``states``."""
 
     _fields_ = [
         ("sending", _u32),
@@ -119,7 +121,7 @@ class CongestionControlParameters(ctypes.Structure):
         ("count", _u8),
         ("pad", _u8 * 2),
         ("usual", ctypes.c_char * CA_NAME_BYTES),
-        ("algorithms", Algorithm * ALGORITHMS),
+        ("algorithms", Algorithm * ALGORITHMS_MAX),
     ]
 
 

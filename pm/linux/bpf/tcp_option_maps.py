@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,59 +21,48 @@ from pm.linux.bpf.tcp_option_layouts import (
     OptionRecord,
     OptionState,
 )
-from pm.linux.bpf.tcp_option_parameters import KIND, Kernel, PolicyEntries
+from pm.linux.bpf.tcp_option_parameters import KIND, KernelOptionSupport, PolicyEntries
 from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.netlink.sock_diag import read_storages
 from pm.policies.tcp_options import PARAMETERS_MAX
 
 CLOCK_MONOTONIC_COARSE = 6  # include/uapi/linux/time.h: its resolution is a jiffy
 SYSCTLS = Path("/proc/sys/net/ipv4")
-JIFFY_NS = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
-TIMED = ("delayed_ack",)  # plugins with a function for the RTT callback
 
 
-class ProgramName(NamedTuple):
-    """What makes two programs the same. ``plugins``: a bit per slot, 0 only keeps outer policies away.
+class ProgramKey(NamedTuple):
+    """What makes two programs the same.
 
-    ``compiled`` counts compilations.
+    ``plugins`` has a bit per slot; a program with 0 only keeps outer policies away. ``sources`` is the
+    digest of what the program was compiled from.
     """
 
     policy: str
     plugins: int
-    compiled: int
-
-    def __str__(self) -> str:
-        return f"{self.policy} {self.plugins} {self.compiled}"
+    sources: str
 
 
-class OptionPrograms(Attachments):
-    """``attached`` has ``str(ProgramName)``. Made by ``OptionPrograms.open``."""
+class TcpOptionAttachments(Attachments[ProgramKey]):
+    """The option programs and their maps. Made by ``TcpOptionAttachments.open``."""
 
     link_prefix = "option-link-"
     entry = "options"
 
-    def constants(self, name: str) -> Mapping[int, int]:
-        policy, plugins, _ = name.split()
-        return {POLICY_ID_PLACEHOLDER: policy_id(policy), PLUGINS_PLACEHOLDER: int(plugins)}
+    def constants(self, key: ProgramKey) -> Mapping[int, int]:
+        return {POLICY_ID_PLACEHOLDER: policy_id(key.policy), PLUGINS_PLACEHOLDER: key.plugins}
 
-    def write(self, policies: Iterable[PolicyEntries]) -> None:
+    def write(self, policies: Collection[PolicyEntries]) -> None:
         """Parameters and prefixes of these policies and no others. Raises KernelRefused."""
-        everything = list(policies)
-        self.fill("parameters", [p.parameters for p in everything])
-        self.fill("prefixes", [p.prefixes for p in everything])
+        self.fill("parameters", [p.parameters for p in policies])
+        self.fill("prefixes", [p.prefixes for p in policies])
 
     def counters(self, plugins: Sequence[str]) -> dict[str, dict[str, int]]:
         """Plugin -> event -> how often; ``plugins`` are names by slot."""
-        values = (ctypes.c_uint64 * libbpf.possible_cpus())()
-        totals: dict[str, dict[str, int]] = {}
-        for slot, name in enumerate(plugins):
-            totals[name] = {}
-            for event in OptionEvent:
-                libbpf.lookup(
-                    self._maps["option_counters"], ctypes.c_uint32(slot * EVENTS_PER_SLOT + event), values
-                )
-                totals[name][event.name.lower()] = sum(values)
-        return totals
+        fd = self._maps["option_counters"]
+        return {
+            name: {e.name.lower(): libbpf.read_counter(fd, slot * EVENTS_PER_SLOT + e) for e in OptionEvent}
+            for slot, name in enumerate(plugins)
+        }
 
     def records(self, ports: Collection[tuple[int, int]]) -> dict[int, OptionRecord]:
         """What happened on the sockets with one of these (local, remote) ports, by cookie (SO_COOKIE)."""
@@ -82,39 +70,44 @@ class OptionPrograms(Attachments):
 
 
 def read_records(states_fd: int, ports: Collection[tuple[int, int]]) -> dict[int, OptionRecord]:
-    """``states_fd`` is the map of ``struct option_state``."""
-    found = read_storages(states_fd, ports)
-    return {cookie: OptionState.from_buffer_copy(value).record for cookie, value in found.items()}
+    """As ``TcpOptionAttachments.records``; ``states_fd`` is the map of ``struct option_state``."""
+    storages = read_storages(states_fd, ports)
+    return {cookie: OptionState.from_buffer_copy(value).record for cookie, value in storages.items()}
 
 
-def compiler_flags(others: Sequence[ThirdParty]) -> list[str]:
-    """For bpf_pm/options.c: which plugins there are, and where third parties' parameters lie.
+def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
+    """For bpf_pm/options.c: third parties' plugins, and where their parameters lie.
 
     Raises PmError for a third party's file that cannot be read or does not know a parameter.
     """
-    names = [*BUILT_IN, *(other.name for other in others)]
-    built_in = [SOURCES / f"options/{name}.c" for name in BUILT_IN]
-    each = "".join(f"X({slot},{name})" for slot, name in enumerate(names))
-    timed = "".join(f"X({slot},{name})" for slot, name in enumerate(names) if name in TIMED)
-    return [
-        f"-DEACH_PLUGIN(X)={each}",
-        f"-DTIMED_PLUGINS(X)={timed}",
-        *third_party.compiler_flags(KIND, built_in, others, zero_place=PARAMETERS_MAX),
-    ]
+    return third_party.compiler_flags(
+        KIND,
+        "THIRD_PARTY_PLUGINS(X,...)",
+        [f"X({slot},{other.name},__VA_ARGS__)" for slot, other in enumerate(third_parties, len(BUILT_IN))],
+        third_parties,
+        built_in=SOURCES / "option_parts/plugins.h",
+        zero_place=PARAMETERS_MAX,
+    )
 
 
 def left_pinned(bpffs: Path | None) -> bool:
     """Whether an earlier service left option programs in this network namespace."""
     if not bpffs:
         return False
-    return any(pin_directory(bpffs, netns_cookie()).glob(f"{OptionPrograms.link_prefix}*"))
+    return any(pin_directory(bpffs, netns_cookie()).glob(f"{TcpOptionAttachments.link_prefix}*"))
 
 
-def read_kernel(*, counts_segments: bool) -> Kernel:
-    """The congestion controls of the calling thread's network namespace."""
-    return Kernel(
+def read_kernel(*, counts_segments: bool) -> KernelOptionSupport:
+    """Read what the kernel supports in the calling thread's network namespace. Blocks on /proc."""
+    return KernelOptionSupport(
         congestion_control=(SYSCTLS / "tcp_congestion_control").read_text().strip(),
         congestion_controls=frozenset((SYSCTLS / "tcp_available_congestion_control").read_text().split()),
         counts_segments=counts_segments,
-        delayed_ack_least_us=2 * JIFFY_NS // 1000,
+        delayed_ack_least_us=delayed_ack_least_us(),
     )
+
+
+def delayed_ack_least_us() -> int:
+    """The shortest delayed-ACK timer that the kernel can set, in microseconds: two jiffies."""
+    jiffy_ns = round(time.clock_getres(CLOCK_MONOTONIC_COARSE) * 1e9)
+    return 2 * jiffy_ns // 1000

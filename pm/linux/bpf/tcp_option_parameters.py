@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A policy's options as the entries of the option programs' maps. Pure."""
+"""A policy's TCP options as entries of the option programs' maps. Pure."""
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.tcp_option_layouts import (
     BUILT_IN,
-    PARAMETER_BYTES,
     PREFIX_FIXED_BITS,
     Algorithm,
     CongestionControlParameters,
@@ -27,144 +26,196 @@ from pm.linux.bpf.tcp_option_layouts import (
 from pm.linux.bpf.third_party import ThirdParty, gather
 from pm.linux.ip import packed_ip
 from pm.notation import IPNetwork
+from pm.policies.built_in_options import BUILT_IN_OPTIONS, KIND_EXPERIMENT
 from pm.policies.model import Policy
-from pm.policies.tcp_options import InitialWindow, OptionPlugin, Options, TcpOptions
+from pm.policies.tcp_options import (
+    CongestionControl,
+    DelayedAck,
+    InitialWindow,
+    OptionPlugin,
+    Options,
+    TcpOptions,
+    UserTimeout,
+)
 
 KIND = "option plugin"  # what a third party's file is, in errors
-KIND_USER_TIMEOUT = 28  # RFC 5482
-KIND_EXPERIMENT = 253  # RFC 6994
 EXID_LENGTH = 4  # kind, length and ExID: what bpf_load_hdr_opt is to compare
 FRACTION_ONE = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kernel:
-    """What this kernel has. ``congestion_control`` is the one of sockets that chose none."""
+class KernelOptionSupport:
+    """What this kernel supports."""
 
     congestion_control: str
+    """The congestion control of sockets that chose none."""
     congestion_controls: frozenset[str]
     counts_segments: bool
-    """TCP_BPF_DELACK_SEGS."""
+    """The kernel has TCP_BPF_DELACK_SEGS."""
     delayed_ack_least_us: int
-    """The shortest that a delayed-ACK timer can be."""
+    """The shortest delayed-ACK timer that the kernel can set, in microseconds."""
 
 
 class PolicyEntries(NamedTuple):
-    """``plugins`` has a bit per slot; keys and values are bytes as in the maps."""
+    """A policy in the maps: keys and values are their bytes, ``plugins`` has a bit per slot."""
 
     plugins: int
     parameters: Mapping[bytes, bytes]
     prefixes: Mapping[bytes, bytes]
 
 
-def third_parties(policies: Sequence[Policy]) -> list[ThirdParty]:
-    """Those of all policies by name: the plugin at index i has slot ``len(BUILT_IN) + i``. Raises PmError."""
+def third_parties_of(policies: Sequence[Policy]) -> list[ThirdParty]:
+    """The third parties' plugins of all policies, by name: the one at index i has slot len(BUILT_IN) + i.
+
+    Raises PmError.
+    """
     plugins = (plugin for policy in policies for plugin in policy.options.plugins)
     return gather(KIND, ((p.name, p.source, p.parameters) for p in plugins))
 
 
 def has_options(options: Options) -> bool:
+    """Whether any option is configured."""
     return options != Options()
 
 
 def policy_entries(
-    policy: Policy, agreement: TcpOptions, others: Sequence[ThirdParty], kernel: Kernel
+    policy: Policy, tcp_options: TcpOptions, third_parties: Sequence[ThirdParty], kernel: KernelOptionSupport
 ) -> PolicyEntries:
-    """``others`` as ``third_parties`` has them."""
-    exids, options = agreement.exids, policy.options
-    blocks: dict[str, OptionParameters] = {}
-    prefixes: dict[bytes, bytes] = {}
-    if uto := options.user_timeout:
-        limits = uto.accept
-        blocks["user_timeout"] = _block(
-            UserTimeoutParameters(
-                _ms(uto.advertise or 0), _ms(limits.min) if limits else 0, _ms(limits.max) if limits else 0
-            ),
-            sends=uto.advertise is not None,
-            listens=limits is not None,
-        )
-    if cc := options.congestion_control:
-        usable = kernel.congestion_controls.intersection(cc.accept)
-        algorithms = [
-            Algorithm(number, name in usable, name=name.encode())
-            for name, number in agreement.algorithms.items()
-        ]
-        parameters = CongestionControlParameters(
-            agreement.algorithms[cc.request] if cc.request else 0,
-            len(algorithms),
-            usual=kernel.congestion_control.encode(),
-        )
-        parameters.algorithms[: len(algorithms)] = algorithms
-        blocks["congestion_control"] = _block(
-            parameters, exids.congestion_control, cc.request is not None, bool(cc.accept)
-        )
-    if iw := options.initial_window:
-        blocks["initial_window"] = _block(
-            InitialWindowParameters(iw.request or 0, bool(iw.rules)),
-            exids.initial_window,
-            sends=iw.request is not None,
-            listens=iw.accept is not None,
-        )
-        prefixes = _prefixes(policy.name, iw)
-    if ack := options.delayed_ack:
-        request = ack.request
-        parameters_ = DelayedAckParameters(
-            round(request.fraction * FRACTION_ONE) if request else 0,
-            request.segments if request else 0,
-            kernel.counts_segments,
-            least_us=kernel.delayed_ack_least_us,
-        )
-        blocks["delayed_ack"] = _block(parameters_, exids.delayed_ack, request is not None, ack.accept)
-    known = {other.name: other for other in others}
+    """What the maps have for a policy.
+
+    ``third_parties`` is what ``third_parties_of`` gives for all policies.
+    """
+    options = policy.options
+    blocks = _built_in_blocks(options, tcp_options, kernel)
+    known = {other.name: other for other in third_parties}
     for plugin in options.plugins:
         blocks[plugin.name] = _third_party_block(plugin, known[plugin.name])
-    number = policy_id(policy.name)
     slots = {name: slot for slot, name in enumerate([*BUILT_IN, *known])}
-    everything = PolicyParameters()
+    parameters = PolicyParameters()
     for name, block in blocks.items():
-        everything.slots[slots[name]] = block
+        parameters.slots[slots[name]] = block
     return PolicyEntries(
         plugins=sum(1 << slots[name] for name in blocks),
-        parameters={bytes(ctypes.c_uint64(number)): bytes(everything)} if blocks else {},
-        prefixes=prefixes,
+        parameters={bytes(ctypes.c_uint64(policy_id(policy.name))): bytes(parameters)} if blocks else {},
+        prefixes=_prefixes(policy.name, options.initial_window) if options.initial_window else {},
     )
 
 
-def unavailable(policy: Policy, kernel: Kernel) -> list[str]:
-    """Congestion controls that the policy accepts and the kernel has not."""
+def unavailable(policy: Policy, kernel: KernelOptionSupport) -> list[str]:
+    """Congestion controls that the policy accepts and the kernel does not have."""
     cc = policy.options.congestion_control
     return [name for name in cc.accept if name not in kernel.congestion_controls] if cc else []
 
 
-def _block(
-    parameters: ctypes.Structure | bytes, exid: int | None = None, sends: bool = False, listens: bool = False
-) -> OptionParameters:
-    block = OptionParameters(sends=sends, listens=listens)
-    search = (
-        bytes((KIND_USER_TIMEOUT, 0, 0, 0))
-        if exid is None
-        else struct.pack("!BBH", KIND_EXPERIMENT, EXID_LENGTH, exid)
+def _user_timeout(
+    option: UserTimeout, tcp_options: TcpOptions, kernel: KernelOptionSupport
+) -> ctypes.Structure:
+    limits = option.accept
+    return UserTimeoutParameters(
+        advertised_ms=_ms(option.advertise or 0),
+        lower_ms=_ms(limits.min) if limits else 0,
+        upper_ms=_ms(limits.max) if limits else 0,
     )
-    block.search[:] = search
-    raw = bytes(parameters)
-    assert len(raw) <= PARAMETER_BYTES
-    block.plugin[: len(raw)] = raw
-    return block
+
+
+def _congestion_control(
+    option: CongestionControl, tcp_options: TcpOptions, kernel: KernelOptionSupport
+) -> ctypes.Structure:
+    ids = tcp_options.algorithms
+    usable = kernel.congestion_controls.intersection(option.accept)
+    parameters = CongestionControlParameters(
+        requested=ids[option.request] if option.request else 0,
+        count=len(ids),
+        usual=kernel.congestion_control.encode(),
+    )
+    parameters.algorithms[: len(ids)] = [
+        Algorithm(id=number, allowed=name in usable, name=name.encode()) for name, number in ids.items()
+    ]
+    return parameters
+
+
+def _initial_window(
+    option: InitialWindow, tcp_options: TcpOptions, kernel: KernelOptionSupport
+) -> ctypes.Structure:
+    return InitialWindowParameters(requested=option.request or 0, has_rules=bool(option.rules))
+
+
+def _delayed_ack(
+    option: DelayedAck, tcp_options: TcpOptions, kernel: KernelOptionSupport
+) -> ctypes.Structure:
+    request = option.request
+    return DelayedAckParameters(
+        fraction=round(request.fraction * FRACTION_ONE) if request else 0,
+        segments=request.segments if request else 0,
+        counts_segments=kernel.counts_segments,
+        least_us=kernel.delayed_ack_least_us,
+    )
+
+
+BUILDERS: Mapping[str, Callable[[Any, TcpOptions, KernelOptionSupport], ctypes.Structure]] = {
+    "user_timeout": _user_timeout,
+    "congestion_control": _congestion_control,
+    "initial_window": _initial_window,
+    "delayed_ack": _delayed_ack,
+}
+"""Builder of the parameters of each built-in option, from the option's model."""
+
+
+def _built_in_blocks(
+    options: Options, tcp_options: TcpOptions, kernel: KernelOptionSupport
+) -> dict[str, OptionParameters]:
+    blocks = {}
+    for declared in BUILT_IN_OPTIONS:
+        option = getattr(options, declared.name)
+        if option is None:
+            continue
+        if declared.kind == KIND_EXPERIMENT:
+            search = _experiment(getattr(tcp_options.exids, declared.name))
+        else:
+            search = bytes((declared.kind, 0, 0, 0))
+        blocks[declared.name] = _block(
+            BUILDERS[declared.name](option, tcp_options, kernel),
+            search=search,
+            sends=getattr(option, declared.sent_for) is not None,
+            listens=bool(option.accept),
+        )
+    return blocks
 
 
 def _third_party_block(plugin: OptionPlugin, other: ThirdParty) -> OptionParameters:
     values = [plugin.parameters.get(name, 0) for name in other.parameters]
-    return _block(struct.pack(f"={len(values)}Q", *values), plugin.exid, plugin.send, plugin.accept)
+    return _block(
+        struct.pack(f"={len(values)}Q", *values),
+        search=_experiment(plugin.exid),
+        sends=plugin.send,
+        listens=plugin.accept,
+    )
 
 
-def _prefixes(policy: str, options: InitialWindow) -> dict[bytes, bytes]:
-    found: dict[bytes, bytes] = {}
-    if options.accept:
-        for network in options.accept.from_:
-            found[_prefix_key(policy, PrefixKind.TRUSTED, network)] = _u32(options.accept.max)
-    for rule in options.rules:
-        found[_prefix_key(policy, PrefixKind.LOCAL, rule.to)] = _u32(rule.segments)
-    return found
+def _block(
+    parameters: ctypes.Structure | bytes, *, search: bytes, sends: bool, listens: bool
+) -> OptionParameters:
+    """Raises ValueError for parameters longer than PARAMETER_BYTES."""
+    block = OptionParameters(sends=sends, listens=listens)
+    block.search[:] = search
+    raw = bytes(parameters)
+    block.plugin[: len(raw)] = raw
+    return block
+
+
+def _experiment(exid: int) -> bytes:
+    """The first bytes of an option with an ExID, by which the kernel finds it."""
+    return struct.pack("!BBH", KIND_EXPERIMENT, EXID_LENGTH, exid)
+
+
+def _prefixes(policy: str, option: InitialWindow) -> dict[bytes, bytes]:
+    prefixes: dict[bytes, bytes] = {}
+    if option.accept:
+        for network in option.accept.from_:
+            prefixes[_prefix_key(policy, PrefixKind.TRUSTED, network)] = _u32(option.accept.max)
+    for rule in option.rules:
+        prefixes[_prefix_key(policy, PrefixKind.LOCAL, rule.to)] = _u32(rule.segments)
+    return prefixes
 
 
 def _prefix_key(policy: str, kind: PrefixKind, network: IPNetwork) -> bytes:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Third parties' BPF C files: compiled in one unit with ours, their parameters as numbers by place."""
+"""Third parties' BPF C files: compiled as one unit with ours; C has the index of each parameter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pm.errors import PmError
 
 
 class ThirdParty(NamedTuple):
-    """A C file and the names of the parameters that any policy gives it, in their order."""
+    """A C file, and the sorted names of the parameters that policies give it."""
 
     name: str
     source: str
@@ -21,9 +21,9 @@ class ThirdParty(NamedTuple):
 
 
 def gather(kind: str, named: Iterable[tuple[str, str, Mapping[str, int]]]) -> list[ThirdParty]:
-    """Of all policies' (name, source, parameters), each name once, by name.
+    """The third parties of all policies' (name, source, parameters), each once, sorted by name.
 
-    Raises PmError where one name stands for two files; ``kind`` is what the file is, in words.
+    ``kind`` is what their files are, in words. Raises PmError where one name stands for two files.
     """
     known: dict[str, ThirdParty] = {}
     for name, source, parameters in named:
@@ -37,42 +37,56 @@ def gather(kind: str, named: Iterable[tuple[str, str, Mapping[str, int]]]) -> li
 
 
 def compiler_flags(
-    kind: str, built_in: Sequence[Path], others: Sequence[ThirdParty], *, zero_place: int
+    kind: str,
+    each_macro: str,
+    calls: Sequence[str],
+    third_parties: Sequence[ThirdParty],
+    *,
+    built_in: Path,
+    zero_place: int,
 ) -> list[str]:
-    """That include the files, and say where each parameter lies; ``zero_place`` is one that is always 0.
+    """Compiler flags that add third parties' files to a program; none where there are none.
+
+    ``each_macro`` is the macro, with its parameters, that is to expand to ``calls``. ``built_in`` is the
+    header that includes the files of this package; it comes first, so that no macro of a third party
+    can change them. ``zero_place`` is the index of a parameter that is always 0.
 
     Raises PmError for a file that cannot be read or does not know a parameter.
     """
+    if not third_parties:
+        return []
     return [
+        f"-D{each_macro}={' '.join(calls)}",
         *(
-            f"-DPARAMETER_{other.name}_{parameter}={place}"
-            for other in others
-            for parameter, place in _places(kind, other, zero_place).items()
+            f"-DPARAMETER_{third_party.name}_{parameter}={place}"
+            for third_party in third_parties
+            for parameter, place in _places(kind, third_party, zero_place).items()
         ),
-        *(flag for path in built_in for flag in ("-include", str(path))),
-        *(flag for other in others for flag in ("-include", other.source)),
+        *("-include", str(built_in)),
+        *(flag for third_party in third_parties for flag in ("-include", third_party.source)),
     ]
 
 
-def digest(flags: Sequence[str], others: Sequence[ThirdParty]) -> str:
-    """Of everything that the compiler's output depends on."""
-    found = hashlib.sha256(repr(flags).encode())
-    for other in others:
-        found.update(Path(other.source).read_bytes())
-    return found.hexdigest()
+def digest(flags: Sequence[str], third_parties: Sequence[ThirdParty]) -> str:
+    """Digest of all compiler inputs that a reload may change: ``flags``, and the third parties' files."""
+    inputs = hashlib.sha256(repr(flags).encode())
+    for third_party in third_parties:
+        inputs.update(Path(third_party.source).read_bytes())
+    return inputs.hexdigest()
 
 
-def _places(kind: str, other: ThirdParty, zero_place: int) -> dict[str, int]:
-    """Of each parameter that the file reads; of those that no policy gives, ``zero_place``."""
+def _places(kind: str, third_party: ThirdParty, zero_place: int) -> dict[str, int]:
+    """Index of each parameter that the file reads; ``zero_place`` for one that no policy gives."""
+    name, source, parameters = third_party
     try:
-        text = Path(other.source).read_text(errors="replace")
+        text = Path(source).read_text(errors="replace")
     except OSError as e:
-        raise PmError(f"{kind} {other.name}: {other.source}: {e.strerror}", "correct `source`") from e
-    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {other.name}_(\w+)\)", text)))
-    for name in other.parameters:
-        if name not in known:
+        raise PmError(f"{kind} {name}: {source}: {e.strerror}", "correct `source`") from e
+    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {name}_(\w+)\)", text)))
+    for parameter in parameters:
+        if parameter not in known:
             raise PmError(
-                f"{kind} {other.name}: {other.source} has no parameter `{name}`",
+                f"{kind} {name}: {source} has no parameter `{parameter}`",
                 f"it has {', '.join(known) or 'none'}",
             )
-    return {name: other.parameters.index(name) if name in other.parameters else zero_place for name in known}
+    return {p: parameters.index(p) if p in parameters else zero_place for p in known}

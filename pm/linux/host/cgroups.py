@@ -2,8 +2,8 @@
 """The cgroup2 tree: where it is, paths and ids in it, and following it as it changes.
 
 A path is text relative to the mount, ``/`` for the root and ``/a/b`` below. A cgroup's id in the
-kernel (INET_DIAG_CGROUP_ID, bpf_link_info) is the inode number of its directory, and never comes
-again while the machine is up.
+kernel (INET_DIAG_CGROUP_ID, bpf_link_info) is the inode number of its directory, and is not reused
+until reboot.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import errno
 import os
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from asyncinotify import Event, Inotify, Mask
@@ -30,7 +29,10 @@ _KNOWN_MAX = 16384
 
 
 def find_cgroup_root() -> Path:
-    """Where cgroup2 is mounted: /sys/fs/cgroup, or below it beside cgroup v1 (hybrid layout)."""
+    """Where cgroup2 is mounted: /sys/fs/cgroup, or below it beside cgroup v1 (hybrid layout).
+
+    Raises SystemUnfit where it is not mounted.
+    """
     if root := find_mount("cgroup2"):
         return root
     raise SystemUnfit("cgroup2 is not mounted", "mount -t cgroup2 none /sys/fs/cgroup/unified")
@@ -42,14 +44,18 @@ def directory_of(root: Path, path: str) -> Path:
 
 
 class CgroupIds:
-    """From a cgroup's id to its path, also for cgroups that no policy is about."""
+    """From a cgroup's id to its path, also for cgroups that no policy is about.
+
+    A question about an id that was not asked before takes a few system calls; without
+    CAP_DAC_READ_SEARCH it looks through the whole tree, one stat(2) per cgroup, and remembers all of it.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._paths: dict[int, str | None] = {}
 
     def path_of(self, cgroup_id: int) -> str | None:
-        """None for a cgroup that is gone or outside the mount. Asks the kernel once per id."""
+        """The cgroup's path, None for one that is gone or outside the mount. Asks the kernel once per id."""
         if cgroup_id not in self._paths:
             if len(self._paths) >= _KNOWN_MAX:
                 self._paths.clear()
@@ -59,9 +65,9 @@ class CgroupIds:
     def _find(self, cgroup_id: int) -> str | None:
         try:
             return _open_by_id(self._root, cgroup_id)
-        except PermissionError:  # no CAP_DAC_READ_SEARCH: look through the tree
-            ids = {os.stat(directory_of(self._root, path)).st_ino: path for path in _walk(self._root)}
-            return ids.get(cgroup_id)
+        except PermissionError:  # no CAP_DAC_READ_SEARCH
+            self._paths |= _walk(self._root)
+            return self._paths.get(cgroup_id)
 
 
 class Changes(NamedTuple):
@@ -75,39 +81,39 @@ class Changes(NamedTuple):
 
 
 class CgroupWatcher:
-    """Follows, with inotify, the part of the tree in which a glob can match.
+    """Follows, with inotify, the part of the tree in which a glob can match; made by ``open``.
 
-    Watched is every directory for which ``could_match_below`` is true; ``cgroups`` has those and
+    It watches every directory for which ``could_match_below`` is true; ``cgroups`` has those and
     their immediate children: none before the first ``rescan``. One task iterates over it:
     ``async for changes in watcher``.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, inotify: Inotify) -> None:
         self._root = root
-        self._could_match_below: Callable[[str], bool] = lambda path: False
-        self._inotify: Inotify | None = None
+        self._inotify = inotify
+        self._could_match_below: Callable[[str], bool] = _nowhere
         self._looking = asyncio.Lock()
         self.cgroups: dict[str, int] = {}
         """Path -> id of every cgroup in that part of the tree, as of the last change."""
 
-    async def __aenter__(self) -> Self:
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, root: Path) -> AsyncIterator[Self]:
+        """A watcher of the cgroup2 tree at ``root``. Raises PmError where inotify has no instance left."""
         try:
-            self._inotify = Inotify(cache_size=64)
+            inotify = Inotify(cache_size=64)
         except OSError as e:
             raise PmError(
                 f"cannot follow cgroups: inotify: {e.strerror}",
                 "sysctl -w fs.inotify.max_user_instances=1024",
             ) from e
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._inotify:
-            self._inotify.close()
+        try:
+            yield cls(root, inotify)
+        finally:
+            inotify.close()
 
     async def rescan(self, could_match_below: Callable[[str], bool]) -> Changes:
-        """Look at the whole tree, with a new idea of what is of interest in it.
+        """Look at the whole tree, with a new rule for which parts of it to watch.
 
         Raises PmError where there are more directories to watch than inotify allows.
         """
@@ -117,7 +123,6 @@ class CgroupWatcher:
 
     async def __aiter__(self) -> AsyncIterator[Changes]:
         """Changes as they happen. Raises PmError like ``rescan``."""
-        assert self._inotify
         while True:
             event = await self._inotify.get()
             if Mask.IGNORED in event.mask or not event.mask & (Mask.ISDIR | Mask.Q_OVERFLOW):
@@ -134,7 +139,7 @@ class CgroupWatcher:
         return self._look(self._path_of(directory))
 
     def _look(self, path: str) -> Changes:
-        """Compare what is at a path now, whatever an event said of it, with what was there."""
+        """Compare what is at a path now with what was there, whatever the event said about it."""
         found = dict(self._enter(path))
         before = {p: self.cgroups[p] for p in {path, *found} if p in self.cgroups}
         for gone in before.keys() - found.keys():
@@ -143,7 +148,6 @@ class CgroupWatcher:
         return _difference(before, found)
 
     def _scan(self) -> Changes:
-        assert self._inotify
         for watch in self._inotify.watches:
             if not self._could_match_below(self._path_of(watch.path)):
                 with suppress(OSError):  # its directory has gone already
@@ -169,7 +173,6 @@ class CgroupWatcher:
             yield from self._enter(f"{path.rstrip('/')}/{name}")
 
     def _watch(self, directory: Path) -> None:
-        assert self._inotify
         try:
             self._inotify.add_watch(directory, _FOLLOWED)
         except OSError as e:
@@ -177,11 +180,15 @@ class CgroupWatcher:
                 raise
             raise PmError(
                 "more cgroups to follow than there are inotify watches",
-                "raise it with sysctl -w fs.inotify.max_user_watches=...",
+                "raise their number with sysctl -w fs.inotify.max_user_watches=...",
             ) from e
 
     def _path_of(self, directory: Path) -> str:
         return "/" + str(directory)[len(str(self._root)) :].lstrip("/")
+
+
+def _nowhere(path: str) -> bool:
+    return False
 
 
 def _difference(before: Mapping[str, int], now: Mapping[str, int]) -> Changes:
@@ -196,11 +203,12 @@ def _children(directory: Path) -> list[str]:
         return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
-def _walk(root: Path, path: str = "/") -> Iterator[str]:
-    """Every cgroup path of the tree."""
-    yield path
+def _walk(root: Path, path: str = "/") -> Iterator[tuple[int, str]]:
+    """Id and path of every cgroup of the tree."""
+    directory = directory_of(root, path)
     try:
-        children = _children(directory_of(root, path))
+        yield os.stat(directory).st_ino, path
+        children = _children(directory)
     except FileNotFoundError:
         return
     for name in children:
@@ -208,7 +216,10 @@ def _walk(root: Path, path: str = "/") -> Iterator[str]:
 
 
 def _open_by_id(root: Path, cgroup_id: int) -> str | None:
-    """The path of a cgroup by its file handle (kernfs_encode_fh). Raises PermissionError."""
+    """The path of a cgroup by its file handle (kernfs_encode_fh); None for one that is gone or outside.
+
+    Raises PermissionError without CAP_DAC_READ_SEARCH.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     handle = struct.pack("=IiQ", 8, _FILEID_KERNFS, cgroup_id)
     mount = os.open(root, os.O_RDONLY | os.O_DIRECTORY)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Following a file's content by inotify: rewritten in place, replaced, or behind a swapped symlink."""
+"""Follows a file's content by inotify: it may be rewritten, replaced, or behind a symlink that changes."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,29 +15,31 @@ Signature = tuple[int, int, int, int] | None
 
 
 async def file_changes(path: Path) -> AsyncIterator[None]:
-    """Yields after each change of what ``path`` names, also where a link on the way is swapped.
+    """Yield after each change of the file that ``path`` names, also when a link on the way is replaced.
 
-    A Kubernetes ConfigMap is such a link: ``config.yaml -> ..data/config.yaml``, ``..data`` replaced.
+    A Kubernetes ConfigMap has such links: ``config.yaml -> ..data/config.yaml``; ``..data`` is replaced.
     """
-    seen = _signature(path)
+    seen = await asyncio.to_thread(_signature, path)
     while True:
         with Inotify() as inotify:
-            for directory in _directories(path):
-                try:
-                    inotify.add_watch(directory, _MASK)
-                except OSError:
-                    continue  # gone between two looks: its parent tells when it is back
-            # It can have changed before the watches were there.
-            changed = _signature(path) != seen
-            while not changed:
+            await asyncio.to_thread(_watch, inotify, path)
+            # The file may have changed before the watches existed.
+            while (found := await asyncio.to_thread(_signature, path)) == seen:
                 await inotify.get()
-                changed = _signature(path) != seen
-        seen = _signature(path)
+        seen = found
         yield
 
 
+def _watch(inotify: Inotify, path: Path) -> None:
+    for directory in _directories(path):
+        try:
+            inotify.add_watch(directory, _MASK)
+        except OSError:
+            continue  # it has just gone: its parent reports when it is back
+
+
 def _signature(path: Path) -> Signature:
-    """What tells one content from another without reading it; None where there is no file."""
+    """A value that differs when the content differs, without reading it; None if there is no file."""
     try:
         found = os.stat(path)
     except OSError:
@@ -48,9 +51,9 @@ def _directories(path: Path) -> set[Path]:
     """The directories in which a change can make ``path`` name something else."""
     directories: set[Path] = set()
     hop = Path(os.path.abspath(path))
-    for _ in range(40):  # as many links as the kernel follows
+    for _ in range(40):  # the kernel follows as many links
         for parent in hop.parents:
-            # Links among the parents are hops too.
+            # A parent may be a link too.
             if parent.is_symlink():
                 directories.add(parent.parent)
         directories.add(hop.parent)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One service per network namespace: the path manager's sysctl and the sessions have one owner."""
+"""One service per network namespace: the path-manager sysctl and the sessions have a single owner."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pm.errors import PmError, SystemUnfit
 
 @contextmanager
 def only_instance(state_directory: Path) -> Iterator[None]:
-    """Hold this namespace's lock; it ends with the process, however that ends.
+    """Hold this namespace's lock. The kernel releases it when the process ends, however it ends.
 
-    Raises PmError where another service holds it, SystemUnfit where the directory cannot be used.
+    Raises PmError if another service holds the lock, SystemUnfit if the directory cannot be used.
     """
     file = state_directory / f"lock-{os.stat('/proc/thread-self/ns/net').st_ino}"
     lock = _lock(file)
@@ -46,7 +46,7 @@ def _lock(file: Path) -> int:
             owner = os.pread(lock, 16, 0).decode(errors="replace").strip()
             os.close(lock)
             raise PmError(
-                f"mptcp-pm already runs in this network namespace (pid {owner})",
-                "stop it first, or `mptcp-pm reload` it",
+                f"mptcp-pm is already running in this network namespace (pid {owner})",
+                "stop it first, or run `mptcp-pm reload`",
             ) from e
-        os.close(lock)  # its owner has just ended and taken the file away
+        os.close(lock)  # its owner has just ended and removed the file

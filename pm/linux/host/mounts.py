@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a file system is mounted (proc(5), /proc/self/mounts)."""
+"""Finds where a file system is mounted (proc(5), /proc/self/mounts)."""
 
 from __future__ import annotations
 

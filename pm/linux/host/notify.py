@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Telling the service manager how the service is (sd_notify(3)); nothing happens without one."""
+"""Tells the service manager the state of the service (sd_notify(3)); without one, nothing happens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import socket
 
 
 def notify(state: str) -> None:
-    """``READY=1``, ``RELOADING=1``, ``STOPPING=1`` to the socket that $NOTIFY_SOCKET names."""
+    """Send ``READY=1``, ``RELOADING=1`` or ``STOPPING=1`` to the socket that $NOTIFY_SOCKET names."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
@@ -16,4 +16,4 @@ def notify(state: str) -> None:
         try:
             sock.sendto(state.encode(), address.replace("@", "\0", 1))
         except OSError:
-            return  # the manager is gone: nobody to tell
+            return  # the service manager is gone

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this process is allowed to do (capabilities(7))."""
+"""What this process may do (capabilities(7))."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Capability(IntEnum):
 
 
 def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozenset[Capability]:
-    """Those of ours that the process holds."""
+    """The members of ``Capability`` that the process holds."""
     for line in status.read_text().splitlines():
         if line.startswith("CapEff:"):
             bits = int(line.split()[1], 16)
@@ -25,7 +25,7 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
 
 
 def in_user_namespace(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
-    """True in a child user namespace, whose capabilities the kernel's BPF does not count."""
+    """True in a child user namespace: the kernel does not accept capabilities held there for BPF."""
     try:
         return uid_map.read_text().split() != ["0", "0", "4294967295"]
     except FileNotFoundError:  # a kernel without CONFIG_USER_NS

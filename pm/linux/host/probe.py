@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What this kernel and these privileges offer, and the command that provides what is missing.
+"""What this kernel and these privileges offer, and the command that fixes what is missing.
 
-Every check copes without root, only reads, and maps no library: ``mptcp-pm doctor`` shows them all,
-``require`` ends a start that cannot work.
+Every check works without root, only reads, and loads no library. ``mptcp-pm doctor`` shows them all;
+``require`` ends a start that cannot succeed.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ FindFamily = Callable[[str], Family]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One capability. ``found`` says what is there; ``remedy`` what to do, "" where nothing is to do."""
+class SystemCheck:
+    """One capability of the system: ``found`` says what is there, ``remedy`` how to fix it ("" if ``ok``)."""
 
     name: str
     ok: bool
@@ -44,8 +44,8 @@ class Check:
     remedy: str
 
 
-def probe(find_family: FindFamily = find_family) -> list[Check]:
-    """Every check, the fundamental ones first. Takes some milliseconds.
+def probe(find_family: FindFamily = find_family) -> list[SystemCheck]:
+    """Run every check, the fundamental ones first. This takes some milliseconds.
 
     ``find_family`` asks the kernel about a generic netlink family; it raises OSError.
     """
@@ -70,7 +70,7 @@ def probe(find_family: FindFamily = find_family) -> list[Check]:
     ]
 
 
-def require(checks: Iterable[Check]) -> None:
+def require(checks: Iterable[SystemCheck]) -> None:
     """Raises SystemUnfit for the first required check that failed."""
     for check in checks:
         if check.required and not check.ok:
@@ -79,18 +79,18 @@ def require(checks: Iterable[Check]) -> None:
             )
 
 
-def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> Check:
-    return Check(name, ok, required, found, "" if ok else remedy)
+def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> SystemCheck:
+    return SystemCheck(name, ok, required, found, "" if ok else remedy)
 
 
-def _kernel() -> Check:
+def _kernel() -> SystemCheck:
     release = os.uname().release
     version = re.match(r"(\d+)\.(\d+)", release)
     ok = version is not None and tuple(map(int, version.groups())) >= OLDEST_KERNEL
     return _check("kernel", ok, release, NEWER_KERNEL)
 
 
-def _mptcp() -> Check:
+def _mptcp() -> SystemCheck:
     value = _read(SYSCTLS / "enabled")
     if value is None:
         return _check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
@@ -98,11 +98,11 @@ def _mptcp() -> Check:
     return _check("mptcp", value == "1", found, "run `sysctl -w net.mptcp.enabled=1`")
 
 
-def _path_manager_sysctl() -> Check:
+def _path_manager_sysctl() -> SystemCheck:
     name = "path_manager_sysctl"
     spelling = find_spelling()
     if spelling is None:
-        return _check(name, False, "no path managers in user space", NEWER_KERNEL)
+        return _check(name, False, "no support for path managers in user space", NEWER_KERNEL)
     path = SYSCTLS / spelling.name
     value = _read(path)
     writable = os.access(path, os.W_OK, effective_ids=True)
@@ -111,12 +111,12 @@ def _path_manager_sysctl() -> Check:
         name,
         writable or value == spelling.userspace,
         found,
-        f"run `{spelling.command}` in this network namespace, or name it among the container's sysctls",
-        required=not _is_patched(),  # there, programs claim sessions one by one
+        f"run `{spelling.command}` in this network namespace, or set it among the container's sysctls",
+        required=not _is_patched(),  # there, BPF programs claim sessions one by one
     )
 
 
-def _mptcp_pm(find_family: FindFamily) -> Check:
+def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     try:
         family = find_family(FAMILY)
     except OSError as e:
@@ -127,19 +127,19 @@ def _mptcp_pm(find_family: FindFamily) -> Check:
     return _check(FAMILY, not missing, found, NEWER_KERNEL)
 
 
-def _capability(capability: Capability) -> Check:
+def _capability(capability: Capability) -> SystemCheck:
     held = effective_capabilities()
     name = f"cap_{capability.name.lower()}"
     ok = capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
-    remedy = "run as root, or with AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
+    remedy = "run as root, or set AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
     if ok and in_user_namespace():
         return _check(name, False, "held in a user namespace only", "run in the initial user namespace")
     return _check(name, ok, "held" if ok else "not held", remedy)
 
 
-def _cgroup2() -> Check:
+def _cgroup2() -> SystemCheck:
     mount = find_mount("cgroup2")
-    # With cgroup version 1 at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
+    # If cgroup version 1 is at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
     target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
     return _check(
         "cgroup2",
@@ -149,7 +149,7 @@ def _cgroup2() -> Check:
     )
 
 
-def _bpffs() -> Check:
+def _bpffs() -> SystemCheck:
     mount = find_mount("bpf")
     return _check(
         "bpffs",
@@ -160,7 +160,7 @@ def _bpffs() -> Check:
     )
 
 
-def _bcc() -> Check:
+def _bcc() -> SystemCheck:
     library = _library("libbcc.so.0", "libbpfcc")
     if importlib.util.find_spec("bcc") is None:
         return _check(
@@ -172,8 +172,8 @@ def _bcc() -> Check:
     return _check("bcc", library.ok, library.found, library.remedy)
 
 
-def _library(soname: str, package: str) -> Check:
-    """Looks into the dynamic linker's cache: loading it would map it."""
+def _library(soname: str, package: str) -> SystemCheck:
+    """Look a library up in the dynamic linker's cache: loading it would map it."""
     try:
         cache = LD_CACHE.read_bytes()
     except OSError:
@@ -185,12 +185,12 @@ def _library(soname: str, package: str) -> Check:
     return _check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
 
 
-def _diagnosis(module: str, protocol: int) -> Check:
+def _diagnosis(module: str, protocol: int) -> SystemCheck:
     ok = can_diagnose(protocol)
     return _check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
 
 
-def _btf() -> Check:
+def _btf() -> SystemCheck:
     ok = BTF.exists()
     return _check(
         "btf",
@@ -201,14 +201,14 @@ def _btf() -> Check:
     )
 
 
-def _jit() -> Check:
-    # The sysctl exists in the initial network namespace only, for root only.
+def _jit() -> SystemCheck:
+    # Only root sees this sysctl, and only in the initial network namespace.
     value = _read(JIT)
     found = "not visible from here" if value is None else "disabled" if value == "0" else "enabled"
     return _check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
 
 
-def _join_initial_address() -> Check:
+def _join_initial_address() -> SystemCheck:
     value = _read(SYSCTLS / "allow_join_initial_addr_port")
     return _check(
         "join_initial_address",
@@ -219,18 +219,18 @@ def _join_initial_address() -> Check:
     )
 
 
-def _bpf_datapath() -> Check:
+def _bpf_datapath() -> SystemCheck:
     ok = _is_patched()
     return _check(
         "bpf_datapath",
         ok,
-        "bpf_open_subflow is there" if ok else "no helper bpf_open_subflow: a stock kernel",
-        "boot the kernel of kernel/README.md; the netlink datapath needs none",
+        "the helper bpf_open_subflow is available" if ok else "a stock kernel without bpf_open_subflow",
+        "boot the kernel of kernel/README.md; the netlink datapath does not need it",
         required=False,
     )
 
 
-def _delack_segments() -> Check:
+def _delack_segments() -> SystemCheck:
     ok = _is_patched()
     return _check(
         "delack_segments",

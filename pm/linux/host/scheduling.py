@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Asking the scheduler for short waits rather than long turns."""
+"""Requests a short scheduler slice, which lowers the latency of a wake-up."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ class SchedAttr(ctypes.Structure):
 
 
 def prefer_latency() -> bool:
-    """Ask for a time slice of 0.1 ms for this process: it runs sooner after a wake-up, never more.
+    """Request a time slice of 0.1 ms for this process: it runs sooner after a wake-up, but not more.
 
-    Keeps class and nice value, so nobody gets less of the CPU. Needs no privilege; kernels before
-    6.12 take no notice. False where the process is of a real-time class, or the kernel refuses.
+    Scheduling class and nice value stay, and thus no other process gets less of the CPU. This needs
+    no privilege; kernels before 6.12 ignore it. Returns False if the process is in a real-time class,
+    or if the kernel refuses.
     """
     number = SYS_SCHED_SETATTR.get(os.uname().machine)
     if number is None or os.sched_getscheduler(0) != os.SCHED_OTHER:

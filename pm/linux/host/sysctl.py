@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The namespace's path-manager sysctl: "userspace" while the service runs, then what it was before.
+"""The namespace's path-manager sysctl: "userspace" while the service runs, then its former value.
 
-It decides about sessions that begin; living ones keep their path manager. /proc/sys/net shows the
-network namespace of the reader, so this acts on the one the service runs in.
+The sysctl applies to sessions that begin; existing ones keep their path manager. /proc/sys/net shows
+the network namespace of its reader, which is the one that the service runs in.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -19,7 +21,7 @@ SYSCTLS = Path("/proc/sys/net/mptcp")
 
 
 class Spelling(NamedTuple):
-    """A sysctl below net.mptcp and its value for path managers in user space."""
+    """The name of a sysctl below net.mptcp, and its value for path managers in user space."""
 
     name: str
     userspace: str
@@ -36,89 +38,105 @@ SPELLINGS = (
 
 
 def find_spelling(sysctls: Path = SYSCTLS) -> Spelling | None:
-    """The newest that this kernel has; None before Linux 5.19 or without MPTCP."""
+    """The newest spelling that this kernel knows; None before Linux 5.19 or without MPTCP."""
     return next((spelling for spelling in SPELLINGS if (sysctls / spelling.name).exists()), None)
 
 
 class PathManagerSysctl:
-    """Context manager. ``state_directory`` keeps the original value for a start after SIGKILL.
+    """A context in which the namespace's path managers are in user space.
 
-    Raises SystemUnfit on entry where the kernel has no such sysctl, or does not let us write it.
+    ``state_directory`` keeps the original value for a start after SIGKILL. Entering raises SystemUnfit
+    if the kernel has no such sysctl, or if the sysctl or the directory cannot be written.
     """
 
     def __init__(self, state_directory: Path, sysctls: Path = SYSCTLS) -> None:
         self._state_directory = state_directory
         self._sysctls = sysctls
+        self._undo = ExitStack()
 
     def __enter__(self) -> Self:
-        self._locate()
-        current = self._file.read_text().strip()
-        if current != self._spelling.userspace:
-            self._remember(current)
-            self._original = current
-            self._switch()
+        sysctl = _locate(self._state_directory, self._sysctls)
+        current = sysctl.value()
+        if current != sysctl.spelling.userspace:
+            sysctl.remember(current)
+            sysctl.switch(current)
+            original = current
         else:
-            # Set by an administrator, or by a service that was killed and left its note.
-            self._original = self._recall() or current
+            # An administrator set it, or a service that was killed and left its note.
+            original = sysctl.recall() or current
+        self._undo.callback(sysctl.restore, original)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._restore()
+        self._undo.close()
 
     def restore_left(self) -> None:
-        """Give back what a service that was killed had changed, where this one needs no change."""
-        self._locate()
-        if original := self._recall():
-            self._original = original
-            self._restore()
+        """Undo the change of a service that was killed, if there is one; do not enter the context.
 
-    def _locate(self) -> None:
-        spelling = find_spelling(self._sysctls)
-        if spelling is None:
-            raise SystemUnfit(
-                "the kernel has no MPTCP path managers in user space",
-                "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
-            )
-        self._spelling = spelling
-        self._file = self._sysctls / spelling.name
-        # An inode number names a network namespace, until it is gone.
-        inode = os.stat("/proc/thread-self/ns/net").st_ino
-        self._state = self._state_directory / f"path-manager-{inode}.json"
+        Raises SystemUnfit if the kernel has no such sysctl.
+        """
+        sysctl = _locate(self._state_directory, self._sysctls)
+        if original := sysctl.recall():
+            sysctl.restore(original)
 
-    def _restore(self) -> None:
-        # Somebody else's change while we ran stays.
-        if self._file.read_text().strip() == self._spelling.userspace != self._original:
-            self._file.write_text(self._original)
-        self._state.unlink(missing_ok=True)
 
-    def _switch(self) -> None:
+@dataclass(frozen=True, slots=True)
+class _Sysctl:
+    """This namespace's sysctl (``file``), and the note (``note``) that keeps its original value."""
+
+    spelling: Spelling
+    file: Path
+    note: Path
+
+    def value(self) -> str:
+        return self.file.read_text().strip()
+
+    def switch(self, original: str) -> None:
         try:
-            self._file.write_text(self._spelling.userspace)
+            self.file.write_text(self.spelling.userspace)
         except OSError as e:
-            self._state.unlink(missing_ok=True)
+            self.note.unlink(missing_ok=True)
             raise SystemUnfit(
-                f"net.mptcp.{self._spelling.name} is {self._original!r} and cannot be set ({e.strerror})",
-                f"run `{self._spelling.command}` in this network namespace, "
-                "or name it among the container's sysctls",
+                f"net.mptcp.{self.spelling.name} is {original!r} and cannot be set ({e.strerror})",
+                f"run `{self.spelling.command}` in this network namespace, "
+                "or set it among the container's sysctls",
             ) from e
 
-    def _remember(self, value: str) -> None:
+    def restore(self, original: str) -> None:
+        # If somebody else changed the value meanwhile, their change stays.
+        if self.value() == self.spelling.userspace != original:
+            self.file.write_text(original)
+        self.note.unlink(missing_ok=True)
+
+    def remember(self, original: str) -> None:
+        directory = self.note.parent
         try:
-            self._state_directory.mkdir(parents=True, exist_ok=True)
-            partial = self._state.with_suffix(".new")
-            partial.write_text(json.dumps({self._spelling.name: value}))
-            partial.replace(self._state)
+            directory.mkdir(parents=True, exist_ok=True)
+            partial = self.note.with_suffix(".new")
+            partial.write_text(json.dumps({self.spelling.name: original}))
+            partial.replace(self.note)
         except OSError as e:
             raise SystemUnfit(
-                f"{self._state_directory} cannot be written ({e.strerror})",
-                "run as root, or make it writable",
+                f"{directory} cannot be written ({e.strerror})", "run as root, or make it writable"
             ) from e
 
-    def _recall(self) -> str | None:
+    def recall(self) -> str | None:
         try:
-            value = json.loads(self._state.read_text())[self._spelling.name]
+            value = json.loads(self.note.read_text())[self.spelling.name]
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return value if isinstance(value, str) else None
+
+
+def _locate(state_directory: Path, sysctls: Path) -> _Sysctl:
+    spelling = find_spelling(sysctls)
+    if spelling is None:
+        raise SystemUnfit(
+            "the kernel does not support MPTCP path managers in user space",
+            "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
+        )
+    # The inode number names the network namespace as long as that exists.
+    inode = os.stat("/proc/thread-self/ns/net").st_ino
+    return _Sysctl(spelling, sysctls / spelling.name, state_directory / f"path-manager-{inode}.json")

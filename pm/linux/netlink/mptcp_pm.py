@@ -159,7 +159,7 @@ def _find_family() -> tuple[int, int]:
         family = find_family(FAMILY)
     except OSError as e:
         raise SystemUnfit(
-            "this kernel has no mptcp_pm netlink family", "boot a kernel with CONFIG_MPTCP=y, 5.19 or newer"
+            "this kernel has no mptcp_pm netlink family", "boot Linux 5.19 or newer with CONFIG_MPTCP=y"
         ) from e
     if EVENT_GROUP not in family.groups:
         raise SystemUnfit("this kernel sends no MPTCP path-manager events", "boot Linux 5.19 or newer")

@@ -16,10 +16,10 @@ import pytest
 
 from pm.linux.bpf.objects import SOURCES, BpfObject, compile_object
 from pm.linux.bpf.tcp_option_maps import (
-    JIFFY_NS,
-    OptionPrograms,
-    ProgramName,
+    ProgramKey,
+    TcpOptionAttachments,
     compiler_flags,
+    delayed_ack_least_us,
     read_kernel,
 )
 from pm.linux.bpf.tcp_option_parameters import policy_entries
@@ -34,7 +34,7 @@ from tests.lab.waiting import wait_equal
 
 DELAYED_ACK = 3  # its slot
 SIZE = 4 << 20
-LEAST_US = 2 * JIFFY_NS // 1000  # the kernel's
+LEAST_US = delayed_ack_least_us()
 MOST_US = 200_000
 MSS = 1000
 OPTION = bytes((253, 6, 0x4D, 0x44, 255, 16))  # four times the minimum RTT, 16 segments
@@ -61,9 +61,9 @@ class Loaded:
         counts = any(check.name == "delack_segments" and check.ok for check in probe())
         with host.inside():
             entries = policy_entries(policy, TcpOptions(), [], read_kernel(counts_segments=counts))
-            self.programs = OptionPrograms.open(compiled, bpffs=None, log_file=log_file)
+            self.programs = TcpOptionAttachments.open(compiled, bpffs=None, log_file=log_file)
             self.programs.write([entries])
-            program = str(ProgramName(policy.name, entries.plugins, 1))
+            program = ProgramKey(policy.name, entries.plugins, "")
             self.programs.attach(host.cgroup, host.cgroup.stat().st_ino, program)
 
     def applied_us(self, sock: socket.socket) -> int | None:

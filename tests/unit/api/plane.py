@@ -14,6 +14,7 @@ from typing import NamedTuple
 from pm.api.control import KernelCheck, LastReload, Status
 from pm.api.events import Broadcast, EventReader
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
+from pm.linux.host.probe import SystemCheck
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
@@ -52,14 +53,6 @@ class Report(NamedTuple):
     refused: str | None
 
 
-class Check(NamedTuple):
-    name: str
-    ok: bool
-    required: bool
-    found: str
-    remedy: str
-
-
 def make_session(number: int, policy: Policy | None = SYNC) -> Session:
     """A session with an initial subflow and one of its path manager."""
     session = Session(
@@ -94,7 +87,9 @@ class Plane:
 
     table: dict[int, Session] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
-    checks: list[KernelCheck] = field(default_factory=lambda: [Check("mptcp", True, True, "enabled", "")])
+    checks: list[KernelCheck] = field(
+        default_factory=lambda: [SystemCheck("mptcp", True, True, "enabled", "")]
+    )
     bad_config: tuple[Problem, ...] = ()
     refusal: KernelRefused | None = None
     ready: bool = True

@@ -340,7 +340,7 @@ async def test_socket_of_a_dead_service_is_replaced(plane: Plane, path: str) -> 
 async def test_socket_of_a_living_service_is_left_alone(plane: Plane, path: str) -> None:
     """The second service fails and the first goes on answering."""
     async with serve(plane, Api(unix=path), Histogram()):
-        with pytest.raises(PmError, match="another service listens"):
+        with pytest.raises(PmError, match="another service is listening"):
             async with serve(plane, Api(unix=path), Histogram()):
                 pass
         async with ClientSession("http://localhost", connector=UnixConnector(path)) as session:

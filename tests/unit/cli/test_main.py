@@ -20,7 +20,8 @@ from pm.cli.man import man_page
 from pm.cli.parser import build_parser
 from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
-from tests.unit.api.plane import Check, Plane, not_connected
+from pm.linux.host.probe import SystemCheck
+from tests.unit.api.plane import Plane, not_connected
 
 ROOT = Path(__file__).resolve().parents[3]
 TOKEN = "0123456789abcdef"
@@ -162,7 +163,7 @@ def test_token_over_tcp(server: Server, capsys: pytest.CaptureFixture[str]) -> N
     """--url with the token file works, without it the error says what is needed."""
     assert main(["--url", server.url, "--token-file", str(server.token_file), "status", "--json"]) == 0
     assert main(["--url", server.url, "status"]) == 1
-    assert "a bearer token is needed" in capsys.readouterr().err
+    assert "a bearer token is required" in capsys.readouterr().err
 
 
 # Errors
@@ -181,8 +182,8 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
         (["--socket", "/nonexistent/s", "status"], "mptcp-pm run --config FILE"),
         (["--socket", "/dev/null", "status"], "/dev/null"),
         (["--socket", "x" * 200, "status"], "AF_UNIX path too long"),
-        (["--url", "ftp://x", "status"], "no http(s) URL"),
-        (["--url", "http://x:port", "status"], "no URL"),
+        (["--url", "ftp://x", "status"], "is not an http(s) URL"),
+        (["--url", "http://x:port", "status"], "is not a URL"),
         (["--url", "http://127.0.0.1:1", "status"], "not running"),
         (["--url", "http://x", "--token-file", "/nonexistent", "status"], "token file"),
         (["--url", "http://nosuch.invalid", "status"], "nosuch.invalid"),
@@ -202,7 +203,7 @@ def test_unreachable_service_is_one_line(
         ("session 0xdead", "no session 0xdead"),
         ("session ../status", "no session ../status"),
         ("subflow remove 0xa0000001 nosuch", "no subflow nosuch"),
-        ("subflow add 0xa0000001 --local 10.0.0.256", "local: '10.0.0.256' is no IP address"),
+        ("subflow add 0xa0000001 --local 10.0.0.256", "local: '10.0.0.256' is not an IP address"),
         ("sessions --limit 5 --policy nosuch --json", ""),
     ],
 )
@@ -266,7 +267,7 @@ def test_check_of_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     file = tmp_path / "c.yaml"
     file.write_text("policies:\n  - {name: a, cgroup: /, path_manager: none}\n")
     assert main(["check", str(file)]) == 0
-    assert capsys.readouterr().out == f"{file}: good, 1 policy\n"
+    assert capsys.readouterr().out == f"{file}: valid, 1 policy\n"
 
 
 @pytest.mark.parametrize(("ok", "required", "status"), [(True, True, 0), (False, False, 0), (False, True, 3)])
@@ -275,8 +276,7 @@ def test_doctor_fails_where_the_service_would(
 ) -> None:
     """Exit status 3 only if a required capability is missing; the remedy is printed."""
     monkeypatch.setattr(
-        "pm.linux.host.probe.probe",
-        lambda find_family: [Check("mptcp", ok, required, "off", "sysctl -w x=1")],
+        "pm.linux.host.probe.probe", lambda _: [SystemCheck("mptcp", ok, required, "off", "sysctl -w x=1")]
     )
     assert main(["doctor"]) == status
     assert "sysctl -w x=1" in capsys.readouterr().out

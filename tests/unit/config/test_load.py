@@ -124,9 +124,7 @@ def test_what_is_no_readable_file_is_one_problem(tmp_path: Path) -> None:
     assert problems_of(missing) == [f"{missing}: does not exist: create it, or name another one"]
     assert problems_of(tmp_path) == [f"{tmp_path}: is a directory: name a YAML file"]
     assert problems_of(fifo) == [f"{fifo}: is not a regular file: name a YAML file"]
-    assert problems_of(large) == [
-        f"{large}: is larger than 1 MiB: no configuration needs that, check the name"
-    ]
+    assert problems_of(large) == [f"{large}: is larger than 1 MiB: check that it is a configuration file"]
     assert problems_of("a\0b") == ["a\0b: cannot be read: embedded null byte: name a YAML file"]
 
 
@@ -148,14 +146,14 @@ def test_an_unreadable_file_is_one_problem(tmp_path: Path) -> None:
     file.write_text("policies: []")
     file.chmod(0)
     with unprivileged():
-        assert problems_of(file) == [f"{file}: may not be read: run as root, or change its mode"]
+        assert problems_of(file) == [f"{file}: permission denied: run as root, or change its mode"]
 
 
 def test_a_file_of_very_many_values_is_one_problem() -> None:
     """What would take a gigabyte to report on is refused before anything is built from it."""
     with pytest.raises(ConfigError) as e:
         load_text("policies: [" + "1," * 500_000 + "]")
-    assert str(e.value) == "test.yaml:1: has more than 50000 keys and values: remove the excess"
+    assert str(e.value) == "test.yaml:1: is too large: more than 50,000 keys and values"
 
 
 json_values = st.recursive(

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given
@@ -12,13 +15,15 @@ from hypothesis import strategies as st
 
 from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
+from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
     compiler_flags,
     local_entry,
+    parameter_values,
     policy_entries,
     program_of,
-    third_parties,
+    third_parties_of,
 )
 from pm.linux.ip import packed_ip
 from pm.model import Origin, Pair, Want
@@ -54,6 +59,22 @@ def test_parameters_of_a_policy() -> None:
     assert not entries.accepted
 
 
+def test_built_in_parameters_go_by_name() -> None:
+    """Each has the place that its C file reads, whatever the order of the fields in the dataclass is."""
+
+    class Reordered(NamedTuple):
+        max_subflows: int
+        subflows_per_pair: int
+
+    reordered = PathManagerChoice("fullmesh", Reordered(subflows_per_pair=2, max_subflows=6))
+    assert parameter_values(Policy(name="p", cgroup="/", path_manager=reordered), [])[:3] == [2, 6, 0]
+    assert parameter_values(policy("ndiffports", {"subflows": 5}), [])[:2] == [5, 0]
+    for name, parameters in BUILT_IN.items():
+        assert set(parameters) == {field.name for field in fields(registry()[name].Parameters)}
+        text = (SOURCES / f"path_managers/{name}.c").read_text()
+        assert {int(i) for i in re.findall(r"p->value\[(\d+)\]", text)} == set(range(len(parameters)))
+
+
 def test_accepted_peers_of_both_families() -> None:
     """Keys of an LPM trie: bits from the policy on, IPv4 as v4-mapped."""
     chosen = policy(accept=Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/16"))))
@@ -76,7 +97,7 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     source = tmp_path / "mine.c"
     source.write_text("PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c)")
     one, two = third_party("mine", str(source), b=2), third_party("mine", str(source), a=1, b=3)
-    others = third_parties([one, two])
+    others = third_parties_of([one, two])
     assert [o.parameters for o in others] == [("a", "b")]
     for chosen, wanted in ((one, [0, 2]), (two, [1, 3])):
         (value,) = policy_entries(chosen, others).parameters.values()
@@ -85,19 +106,19 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     assert "-DPARAMETER_mine_a=0" in flags
     assert "-DPARAMETER_mine_b=1" in flags
     assert "-DPARAMETER_mine_c=7" in flags  # no policy gives it: always 0
-    assert "-DEACH_PATH_MANAGER(X)=X(none)X(ndiffports)X(fullmesh)X(backup)X(mine)" in flags
+    assert "-DTHIRD_PARTY_PATH_MANAGERS(X)=X(mine)" in flags
 
 
 def test_mistakes_with_third_parties(tmp_path: Path) -> None:
     """A file that is not there, an unknown parameter, one name for two files: said in one line."""
     source = tmp_path / "mine.c"
     with pytest.raises(PmError, match="No such file"):
-        compiler_flags(third_parties([third_party("mine", str(source))]))
+        compiler_flags(third_parties_of([third_party("mine", str(source))]))
     source.write_text("PARAMETER(p, mine_a)")
     with pytest.raises(PmError, match="has no parameter `b`: it has a"):
-        compiler_flags(third_parties([third_party("mine", str(source), b=1)]))
+        compiler_flags(third_parties_of([third_party("mine", str(source), b=1)]))
     with pytest.raises(PmError, match="have the same name"):
-        third_parties([third_party("mine", str(source)), third_party("mine", "/else.c")])
+        third_parties_of([third_party("mine", str(source)), third_party("mine", "/else.c")])
     with pytest.raises(ValueError, match="built-in"):
         Program.Parameters(name="fullmesh", source="/x.c")
 

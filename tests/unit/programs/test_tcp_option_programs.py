@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import ipaddress
 import re
 import struct
-import subprocess
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from rich.console import Console
@@ -31,19 +31,21 @@ from pm.linux.bpf.tcp_option_layouts import (
 )
 from pm.linux.bpf.tcp_option_maps import compiler_flags
 from pm.linux.bpf.tcp_option_parameters import (
-    Kernel,
+    KernelOptionSupport,
     PolicyEntries,
     policy_entries,
-    third_parties,
+    third_parties_of,
     unavailable,
 )
 from pm.linux.bpf.third_party import ThirdParty
 from pm.path_managers.choice import PathManagerChoice
+from pm.policies.built_in_options import BUILT_IN_OPTIONS, KIND_EXPERIMENT
 from pm.policies.model import Policy
 from pm.policies.tcp_options import (
     CongestionControl,
     DelayedAck,
     DelayedAckRequest,
+    Exids,
     InitialWindow,
     InitialWindowLimits,
     InitialWindowRule,
@@ -53,12 +55,11 @@ from pm.policies.tcp_options import (
     UserTimeout,
     UserTimeoutLimits,
 )
-from pm.programs.attach import Place
-from pm.programs.tcp_option_programs import Prepared, plugin_reports, wanted_programs
+from pm.programs.attach import MatchedCgroup
+from pm.programs.tcp_option_programs import CompiledOptions, plugin_reports, wanted_programs
 from tests.unit.api.plane import CGROUP, Plane, Report, make_session
 
-BPF = Path(__file__).resolve().parents[3] / "bpf_pm"
-KERNEL = Kernel(
+KERNEL = KernelOptionSupport(
     congestion_control="cubic",
     congestion_controls=frozenset({"cubic", "reno"}),
     counts_segments=False,
@@ -73,7 +74,7 @@ def policy(options: Options, name: str = "a") -> Policy:
 def blocks(options: Options) -> dict[int, OptionParameters]:
     """What the program gets, by slot."""
     some = policy(options)
-    entries = policy_entries(some, TcpOptions(), third_parties([some]), KERNEL)
+    entries = policy_entries(some, TcpOptions(), third_parties_of([some]), KERNEL)
     (value,) = entries.parameters.values()
     slots = PolicyParameters.from_buffer_copy(value).slots
     found = {slot: block for slot, block in enumerate(slots) if block.search[0]}
@@ -146,12 +147,12 @@ def test_third_party_parameters(tmp_path: Path) -> None:
         OptionPlugin(name="level", source=str(source), exid=1, accept=True, parameters={"highest": 7}),
     ]
     policies = [policy(Options(plugins=(p,)), f"p{i}") for i, p in enumerate(plugins)]
-    others = third_parties(policies)
+    others = third_parties_of(policies)
     flags = compiler_flags(others)
     places = {"-DPARAMETER_level_highest=0", "-DPARAMETER_level_level=1", "-DPARAMETER_level_unset=42"}
     assert places <= set(flags)
     assert flags[-2:] == ["-include", str(source)]
-    assert "X(4,level)" in flags[0]
+    assert flags[0] == "-DTHIRD_PARTY_PLUGINS(X,...)=X(4,level,__VA_ARGS__)"
     values = []
     for some in policies:
         (value,) = policy_entries(some, TcpOptions(), others, KERNEL).parameters.values()
@@ -172,20 +173,20 @@ def test_no_options_no_entries() -> None:
     assert policy_entries(policy(Options()), TcpOptions(), [], KERNEL) == PolicyEntries(0, {}, {})
 
 
-def places(**policies: str) -> dict[int, Place]:
+def places(**policies: str) -> dict[int, MatchedCgroup]:
     paths = {name: "/" + name.replace("_", "/") for name in policies}
     return {
-        i: Place(paths[name], Path(paths[name]), policy)
+        i: MatchedCgroup(paths[name], Path(paths[name]), policy)
         for i, (name, policy) in enumerate(policies.items(), start=1)
     }
 
 
 def test_programs_where_they_are_needed() -> None:
     """Policies with options get their program; one without gets a shield below such a policy only."""
-    options = Prepared({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, 2)
+    options = CompiledOptions({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, "digest")
     wanted = wanted_programs(places(a="opt", a_b="plain", a_b_c="opt", ab="plain", d="plain"), options)
-    assert wanted == {1: "opt 5 2", 2: "plain 0 2", 3: "opt 5 2"}
-    assert wanted_programs(places(a="plain"), Prepared({}, BUILT_IN, 0)) == {}
+    assert wanted == {1: ("opt", 5, "digest"), 2: ("plain", 0, "digest"), 3: ("opt", 5, "digest")}
+    assert wanted_programs(places(a="plain"), CompiledOptions({}, BUILT_IN, "")) == {}
 
 
 def test_report_of_a_socket() -> None:
@@ -222,73 +223,6 @@ def test_rest_shows_options() -> None:
     assert counted == {"user_timeout": {"sent": 4, "malformed": 1}}
 
 
-def test_events_are_those_of_the_program() -> None:
-    """enum option_event and OptionEvent have the same names and values."""
-    text = (BPF / "include/option.h").read_text()
-    body = re.search(r"enum option_event \{(.*?)\n\};", text, re.S)
-    assert body
-    names = [n for n in re.findall(r"\tOPTION_(\w+)", body[1]) if n not in ("NOTHING", "EVENTS")]
-    assert names == [event.name for event in OptionEvent]
-    assert [event.value for event in OptionEvent] == list(range(1, len(names) + 1))
-
-
-LAYOUT = """
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-typedef uint8_t u8; typedef uint16_t u16; typedef uint32_t u32; typedef uint64_t u64; typedef int32_t s32;
-#define __always_inline inline
-#define BPF_SOCK_OPS_RTT_CB_FLAG 8
-enum { TCP_BPF_IW = 1001, TCP_BPF_DELACK_MAX = 1003 };
-struct bpf_sock_ops { u32 data_segs_out, rtt_min; };
-int bpf_setsockopt(void *s, int l, int n, void *v, int z);
-int bpf_getsockopt(void *s, int l, int n, void *v, int z);
-#include "options/user_timeout.c"
-#include "options/congestion_control.c"
-#include "options/initial_window.c"
-#include "options/delayed_ack.c"
-"""
-SHARED = {
-    "option_parameters": option_layouts.OptionParameters,
-    "policy_parameters": option_layouts.PolicyParameters,
-    "option_record": option_layouts.OptionRecord,
-    "option_state": option_layouts.OptionState,
-    "user_timeout_parameters": option_layouts.UserTimeoutParameters,
-    "congestion_control_parameters": option_layouts.CongestionControlParameters,
-    "initial_window_parameters": option_layouts.InitialWindowParameters,
-    "delayed_ack_parameters": option_layouts.DelayedAckParameters,
-}
-
-
-def test_layouts_are_those_of_the_program(tmp_path: Path) -> None:
-    """Sizes and offsets of the shared structures are the same in C and Python."""
-    lines = []
-    for name, structure in SHARED.items():
-        lines.append(f'printf("{name} %zu\\n", sizeof(struct {name}));')
-        for field, *_ in structure._fields_:
-            lines.append(f'printf("{name}.{field} %zu\\n", offsetof(struct {name}, {field}));')
-    source = tmp_path / "layout.c"
-    source.write_text(LAYOUT + "int main(void) {\n" + "\n".join(lines) + "\nreturn 0; }\n")
-    compiler = next(
-        (c for c in ("gcc", "clang") if subprocess.run(["which", c], capture_output=True).stdout), ""
-    )
-    if not compiler:
-        pytest.skip("no C compiler")
-    program = tmp_path / "layout"
-    flags = ["-O1", "-w", f"-I{BPF}", f"-I{BPF / 'include'}", "-o", str(program)]
-    subprocess.run([compiler, str(source), *flags], check=True, capture_output=True)
-    printed = dict(
-        line.split() for line in subprocess.run([program], capture_output=True, text=True).stdout.splitlines()
-    )
-    expected = {}
-    for name, structure in SHARED.items():
-        expected[name] = ctypes.sizeof(structure)
-        for field, *_ in structure._fields_:
-            expected[f"{name}.{field}"] = getattr(structure, field).offset
-    assert {k: int(v) for k, v in printed.items()} == expected
-
-
 def test_cli_shows_options() -> None:
     """`mptcp-pm session` has a line per subflow and option."""
     session = make_session(1)
@@ -297,3 +231,16 @@ def test_cli_shows_options() -> None:
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(session_report(view))
     assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())
+
+
+def test_built_in_options_are_declared_once() -> None:
+    """The table names every option of a policy, its keys, whether it has an ExID, and slots without gaps."""
+    models = {field.name: field for field in fields(Options) if field.name != "plugins"}
+    assert [option.name for option in BUILT_IN_OPTIONS] == list(models)
+    hints = get_type_hints(Options)
+    for option in BUILT_IN_OPTIONS:
+        (model,) = (kind for kind in get_args(hints[option.name]) if is_dataclass(kind))
+        assert set(option.roles) == {field.name for field in fields(model)}
+    experiments = [option.name for option in BUILT_IN_OPTIONS if option.kind == KIND_EXPERIMENT]
+    assert experiments == [field.name for field in fields(Exids)]
+    assert sorted(option.slot for option in BUILT_IN_OPTIONS) == list(range(len(BUILT_IN)))

@@ -9,12 +9,12 @@ import pytest
 from pm.errors import SystemUnfit
 from pm.linux.host import probe as probe_module
 from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
-from pm.linux.host.probe import Check, probe, require
+from pm.linux.host.probe import SystemCheck, probe, require
 
-GOOD = Check("kernel", True, True, "6.1.0", "")
-OPTIONAL = Check("bpffs", False, False, "not mounted", "run `mount -t bpf bpf /sys/fs/bpf`")
-BAD = Check("mptcp", False, True, "disabled", "run `sysctl -w net.mptcp.enabled=1`")
-WORSE = Check("cgroup2", False, True, "not mounted", "run `mount`")
+GOOD = SystemCheck("kernel", True, True, "6.1.0", "")
+OPTIONAL = SystemCheck("bpffs", False, False, "not mounted", "run `mount -t bpf bpf /sys/fs/bpf`")
+BAD = SystemCheck("mptcp", False, True, "disabled", "run `sysctl -w net.mptcp.enabled=1`")
+WORSE = SystemCheck("cgroup2", False, True, "not mounted", "run `mount`")
 
 
 def test_only_a_required_check_ends_a_start() -> None:

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What a path manager is told: the parameters of its policy, and the state of a session. */
+#ifndef MPTCP_PM_CLAIM_H
+#define MPTCP_PM_CLAIM_H
+
+#include "bpf_mptcp.h"
+
+#define LOCALS 16 /* slots of local addresses; their order is the order of opening */
+#define REMOTES 8 /* of a session */
+#define INITIAL 0 /* of the initial subflow: its remote address, and its pair of addresses */
+#define PARAMETERS 8 /* of a path manager */
+#define PAIRS (1 + LOCALS) /* with a remote: the initial local address, and that in slot n - 1 */
+
+/* Parameters of a policy. Written by the service; pm/linux/bpf/path_manager_maps.py has the same. */
+struct path_parameters {
+	u64 start_after_ns;
+	u64 start_after_bytes; /* on the initial subflow, both ways */
+	u32 accept_max_subflows; /* established ones, the initial included; 0: no limit */
+	u32 accept_listed; /* 1: from peers in accepted_peers only */
+	u32 value[PARAMETERS]; /* the path manager's own; the last is always 0 for a third party */
+};
+
+/* Subflows between two addresses. */
+struct pair {
+	u8 pending; /* asked for and not established: on the way, or left to the service */
+	u8 live; /* established */
+};
+
+struct remote {
+	struct bpf_mptcp_addr address; /* family 0: unused, and so are all later entries */
+	struct pair pairs[PAIRS];
+	u8 pad[6];
+};
+
+/* A session that a program claimed. Written by the programs; the service reads the policy. */
+struct claim {
+	u64 policy;
+	u64 established_ns; /* 0: not yet */
+	u32 started; /* subflows may be opened */
+	u32 parsing; /* this program asked for a callback per packet, to check the start conditions */
+	u32 unreachable; /* remotes before this one: only the peer can connect */
+	u32 total; /* subflows of all pairs, pending or live */
+	u32 established; /* subflows that either end opened */
+	u32 retries;
+	u32 private[2]; /* for the path manager; 0 at first */
+	struct bpf_mptcp_addr local; /* of the initial subflow */
+	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */
+	/* As of this callback; all but the last two are sets of slots. */
+	u32 usable_ip4;
+	u32 usable_ip6;
+	u32 backups; /* marked as backup */
+	u32 near; /* on the interface of `local` */
+	u32 initial_slot; /* the slot of `local`; LOCALS where it is not usable */
+	u32 ip4_only; /* an IPv4 socket of the application */
+};
+
+#endif

@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What each callback does to the claim of its session. */
+#ifndef MPTCP_PM_CALLBACKS_H
+#define MPTCP_PM_CALLBACKS_H
+
+#include "loader_constants.h"
+#include "policy_rules.h"
+#include "subflows.h"
+
+/* NEW_SESSION: programs of inner cgroups run first; one of them may have claimed it. */
+static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
+{
+	struct claim *claim;
+
+	if (FIELD(skops, reply) == BPF_MPTCP_CLAIM || bpf_get_netns_cookie(skops) != NETNS_COOKIE)
+		return;
+	claim = add_claim(token);
+	if (!claim) {
+		count(CLAIM_COUNTER_CLAIM_FAILED);
+		return;
+	}
+	claim->policy = POLICY_ID;
+	claim->ip4_only = FIELD(skops, family) == AF_INET;
+	read_local(skops, &claim->local);
+	read_remote(skops, &claim->remotes[INITIAL].address);
+	initial_pair(claim)->live = 1;
+	claim->total = 1;
+	claim->established = 1;
+	/* A client's port is ephemeral: nobody listens there. */
+	if (MPTCP_FIELD(skops, mptcp_flags) & (BPF_MPTCP_F_SERVER | BPF_MPTCP_F_DENY_JOIN_ID0))
+		claim->unreachable = 1;
+	count(CLAIM_COUNTER_CLAIMED);
+	skops->reply = BPF_MPTCP_CLAIM;
+}
+
+/* The policy's claim of the callback's session, added at its first callback; 0: leave it alone. */
+static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skops)
+{
+	u32 op = FIELD(skops, op), token;
+
+	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB &&
+	    (op < BPF_SOCK_OPS_MPTCP_NEW_SESSION || op > BPF_SOCK_OPS_MPTCP_JOIN_REQUEST))
+		return 0;
+	token = MPTCP_FIELD(skops, mptcp_loc_token);
+	if (op == BPF_SOCK_OPS_MPTCP_NEW_SESSION) {
+		claim_session(skops, token);
+		return 0;
+	}
+	if (op == BPF_SOCK_OPS_MPTCP_CLOSE_SESSION) {
+		delete_claim(token);
+		return 0;
+	}
+	return find_claim(token);
+}
+
+/*
+ * Bring the claim up to date. True: subflows may be opened, and the path manager shall see which are
+ * missing. `p` is 0 where the policy has no parameters any more.
+ */
+static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct claim *claim,
+					    const struct path_parameters *p)
+{
+	u32 op = FIELD(skops, op);
+
+	switch (op) {
+	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
+		if (claim->started || !claim->established_ns ||
+		    !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER))
+			return false;
+		break;
+	case BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED:
+		if (!FIELD(skops, args[1]))
+			return false;
+		claim->established_ns = bpf_ktime_get_ns();
+		break;
+	case BPF_SOCK_OPS_MPTCP_ADD_RADDR:
+		remember_remote(skops, claim);
+		break;
+	case BPF_SOCK_OPS_MPTCP_REM_RADDR:
+		forget_remote(claim, FIELD(skops, args[0]));
+		break;
+	case BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED:
+	case BPF_SOCK_OPS_MPTCP_SUBFLOW_CLOSED:
+		count_subflow(skops, claim);
+		break;
+	case BPF_SOCK_OPS_MPTCP_JOIN_REQUEST:
+		if (p && !accepts(skops, claim, p)) {
+			count(CLAIM_COUNTER_JOINS_REFUSED);
+			skops->reply = BPF_MPTCP_REFUSE;
+		}
+		return false;
+	}
+	if (!p)
+		return false;
+	if (op == BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED || op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
+		check_start(skops, claim, p);
+	if (!claim->started)
+		return false;
+	refresh_locals(claim);
+	return true;
+}
+
+#endif

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Local addresses: which are usable now. */
+#ifndef MPTCP_PM_LOCALS_H
+#define MPTCP_PM_LOCALS_H
+
+#include "context.h"
+#include "maps.h"
+
+static __always_inline struct bpf_mptcp_addr *local_at(u32 slot)
+{
+	struct bpf_mptcp_addr *local = slot_at(slot);
+
+	return local && local->family ? local : 0;
+}
+
+/* Write into the claim which local addresses are usable now. */
+static __always_inline void refresh_locals(struct claim *claim)
+{
+	u32 ip4 = 0, ip6 = 0, backups = 0, near = 0, initial = LOCALS, ifindex = 0;
+	struct bpf_mptcp_addr *local;
+
+	for (u32 slot = 0; slot < LOCALS; slot++) {
+		local = local_at(slot);
+		if (local && same_ip(local, &claim->local)) {
+			initial = slot;
+			ifindex = local->ifindex;
+		}
+	}
+	for (u32 slot = 0; slot < LOCALS; slot++) {
+		local = local_at(slot);
+		if (!local)
+			continue;
+		if (is_ip4(local))
+			ip4 |= 1 << slot;
+		else
+			ip6 |= 1 << slot;
+		if (local->flags & BPF_MPTCP_ADDR_BACKUP)
+			backups |= 1 << slot;
+		if (local->ifindex == ifindex)
+			near |= 1 << slot;
+	}
+	claim->usable_ip4 = ip4;
+	claim->usable_ip6 = claim->ip4_only ? 0 : ip6;
+	claim->backups = backups;
+	claim->near = near;
+	claim->initial_slot = initial;
+	barrier(); /* the verifier forgets which of the branches above were taken */
+}
+
+#endif

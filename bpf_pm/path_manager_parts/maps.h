@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts do with the maps; path_manager.c has the maps and the functions. */
+#ifndef MPTCP_PM_PATH_MANAGER_MAPS_H
+#define MPTCP_PM_PATH_MANAGER_MAPS_H
+
+#include "path_manager.h"
+
+/* Key of accepted_peers; pm/linux/bpf/path_manager_maps.py has the same. */
+struct accepted_peer {
+	u32 length; /* bits from `policy` on */
+	u32 policy[2]; /* low half, high half */
+	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
+};
+
+/* Key of claim_counters; pm/linux/bpf/path_manager_maps.py has the same. */
+enum claim_counter {
+	CLAIM_COUNTER_CLAIMED,
+	CLAIM_COUNTER_CLAIM_FAILED, /* no room in the map */
+	CLAIM_COUNTER_JOINS_REFUSED,
+	CLAIM_COUNTERS,
+};
+
+static __always_inline void count(enum claim_counter counter);
+
+/* What is in a slot of local_addr_map, usable or not. */
+static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot);
+
+/* The parameters of the program's policy; 0: it has none any more. */
+static __always_inline const struct path_parameters *find_parameters(void);
+
+static __always_inline bool is_accepted_peer(struct accepted_peer *peer);
+
+/* Add a blank claim for the session with this local token; 0: there is no room. */
+static __always_inline struct claim *add_claim(u32 token);
+
+/* The claim of the session with this local token; 0: the program's policy has none. */
+static __always_inline struct claim *find_claim(u32 token);
+
+static __always_inline void delete_claim(u32 token);
+
+#endif

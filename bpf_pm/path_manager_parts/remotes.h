@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A session's remote addresses: the initial one, and those that the peer announced. */
+#ifndef MPTCP_PM_REMOTES_H
+#define MPTCP_PM_REMOTES_H
+
+#include "mptcp_context.h"
+#include "path_manager.h"
+
+/* The number of a remote address; REMOTES where the session does not have it. */
+static __always_inline u32 find_remote(struct claim *claim, const struct bpf_mptcp_addr *address)
+{
+	u32 r;
+
+	for (r = 0; r < REMOTES; r++) {
+		if (claim->remotes[r].address.family &&
+		    claim->remotes[r].address.port == address->port &&
+		    same_ip(&claim->remotes[r].address, address))
+			break;
+	}
+	return r;
+}
+
+/* REM_RADDR: remove the address with this id. Those behind it move up. */
+static __always_inline void forget_remote(struct claim *claim, u32 id)
+{
+	u32 found;
+
+	for (found = 1; found < REMOTES; found++) {
+		if (claim->remotes[found].address.family && claim->remotes[found].address.id == id)
+			break;
+	}
+	if (found >= REMOTES)
+		return;
+	for (u32 i = 0; i <= LOCALS; i++)
+		claim->total -= subflows(&claim->remotes[found].pairs[i]);
+	for (u32 r = 1; r < REMOTES - 1; r++) {
+		if (r >= found)
+			claim->remotes[r] = claim->remotes[r + 1];
+	}
+	__builtin_memset(&claim->remotes[REMOTES - 1], 0, sizeof(struct remote));
+}
+
+/*
+ * ADD_RADDR: add the address. Where no port was announced, a client takes the server's port
+ * (RFC 8684, section 3.4.1); a server reaches only addresses that were announced with a port.
+ */
+static __always_inline void remember_remote(struct bpf_sock_ops *skops, struct claim *claim)
+{
+	struct bpf_mptcp_addr address = {};
+	u32 known;
+
+	read_raddr(skops, &address);
+	if (!address.port) {
+		if (MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_SERVER)
+			return;
+		address.port = claim->remotes[INITIAL].address.port;
+	}
+	known = find_remote(claim, &address);
+	if (known == INITIAL)
+		claim->unreachable = 0;
+	if (known < REMOTES)
+		return;
+	forget_remote(claim, address.id); /* its id may have been another address's before */
+	for (u32 r = 1; r < REMOTES; r++) {
+		if (!claim->remotes[r].address.family) {
+			claim->remotes[r].address = address;
+			return;
+		}
+	}
+}
+
+#endif

@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* Counts of a session's subflows, as SUBFLOW_ESTABLISHED and SUBFLOW_CLOSED change them. */
+#ifndef MPTCP_PM_SUBFLOWS_H
+#define MPTCP_PM_SUBFLOWS_H
+
+#include "locals.h"
+#include "remotes.h"
+
+#define RETRIES 3 /* per session, at once: the service opens what fails later, with backoff */
+
+/* Whether the callback is about a request to open a subflow that never was one. */
+static __always_inline bool is_request(struct bpf_sock_ops *skops)
+{
+	return FIELD(skops, args[3]) & BPF_MPTCP_SF_REQUEST;
+}
+
+/* Whether the callback is about the initial subflow. */
+static __always_inline bool is_initial(struct bpf_sock_ops *skops)
+{
+	return !is_request(skops) && MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER;
+}
+
+/*
+ * Index into `pairs` of the local address of the callback's subflow: INITIAL, or 1 + its slot;
+ * beyond LOCALS where no slot has its id.
+ */
+static __always_inline u32 local_index(struct bpf_sock_ops *skops)
+{
+	u32 id = FIELD(skops, args[1]), slot;
+	struct bpf_mptcp_addr *local;
+
+	if (is_initial(skops) || !id)
+		return INITIAL;
+	for (slot = 0; slot < LOCALS; slot++) {
+		local = slot_at(slot);
+		if (local && local->id == id)
+			break;
+	}
+	return 1 + slot;
+}
+
+/*
+ * The pair of addresses of the callback's subflow, whose local address is at `index`; 0 where this end
+ * opens no subflow between them.
+ */
+static __always_inline struct pair *find_pair(struct bpf_sock_ops *skops, struct claim *claim,
+					      u32 index)
+{
+	struct bpf_mptcp_addr address = {};
+	u32 remote;
+
+	if (is_initial(skops))
+		return initial_pair(claim);
+	if (is_request(skops))
+		read_raddr(skops, &address);
+	else
+		read_remote(skops, &address);
+	remote = find_remote(claim, &address);
+	if (remote >= REMOTES || index > LOCALS)
+		return 0;
+	return &claim->remotes[remote].pairs[index];
+}
+
+/* A subflow was established, whoever opened it: this program, the service or the peer. */
+static __always_inline void subflow_established(struct claim *claim, struct pair *pair)
+{
+	__sync_fetch_and_add(&claim->established, 1);
+	if (!pair)
+		return;
+	if (pair->pending)
+		pair->pending--;
+	else
+		claim->total++;
+	pair->live++;
+}
+
+/* A subflow ended, or was never established. The path manager reopens what `total` no longer counts. */
+static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct claim *claim,
+					   struct pair *pair, u32 index)
+{
+	u32 error = FIELD(skops, args[0]);
+	/* Without an answer to the SYN there is no sequence number of the peer. */
+	bool was_live = !is_request(skops) && FIELD(skops, rcv_nxt);
+
+	if (pair && !pair->live)
+		was_live = false; /* the peer's answer was wrong */
+	if (was_live)
+		__sync_fetch_and_add(&claim->established, -1);
+	if (!pair || !(was_live || pair->pending))
+		return;
+	if (was_live)
+		pair->live--;
+	else
+		pair->pending--;
+	if (index != INITIAL && !local_at(index - 1)) {
+		claim->total--; /* its local address is gone */
+	} else if (error && claim->retries < RETRIES) {
+		claim->retries++;
+		claim->total--;
+	} else {
+		pair->pending++;
+	}
+}
+
+/* SUBFLOW_ESTABLISHED or SUBFLOW_CLOSED: both look for the pair in one place, which is much code. */
+static __always_inline void count_subflow(struct bpf_sock_ops *skops, struct claim *claim)
+{
+	u32 index = local_index(skops);
+	struct pair *pair = find_pair(skops, claim, index);
+
+	if (FIELD(skops, op) == BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED)
+		subflow_established(claim, pair);
+	else
+		subflow_closed(skops, claim, pair, index);
+}
+
+#endif
