@@ -147,9 +147,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
     async with AsyncExitStack() as stack:
         await _enter_in_thread(stack, only_instance(STATE_DIRECTORY))
         # Subscribed before anything can happen that must not be missed.
-        commands = stack.enter_context(PathManagerSocket())
-        addresses = AddressMonitor(config.addresses, on_addresses)
-        diagnosis = stack.enter_context(SockDiag(addresses.interface_of))
+        commands = stack.enter_context(PathManagerSocket.open())
         programs = None
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
@@ -185,6 +183,9 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
                 bpffs=bpffs,
             )
         )
+        # From here to the sessions nothing awaits: a change of addresses finds them built.
+        addresses = await stack.enter_async_context(AddressMonitor.open(config.addresses, on_addresses))
+        diagnosis = stack.enter_context(SockDiag.open(addresses.interface_of))
         sessions = assemble(
             commands=commands,
             diagnosis=diagnosis,
@@ -198,7 +199,6 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
             programs=programs,
             address_ids=programs.known_ids() if programs else None,
         )
-        await stack.enter_async_context(addresses)
         on_addresses(addresses.addresses)
         await selection.apply(compile_policies(config.policies))
         reloader = Reloader(

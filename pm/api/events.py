@@ -57,6 +57,10 @@ class _Reader:
         if backlog or lost:
             self._filled.set()
 
+    def __len__(self) -> int:
+        """How many events wait to be read."""
+        return len(self._queue)
+
     def put(self, event: ServiceEvent) -> None:
         if len(self._queue) == QUEUE_LENGTH:
             self._lost += 1
@@ -76,7 +80,8 @@ class Broadcast:
     """One publisher, any number of readers, and the last events for readers that come back."""
 
     def __init__(self) -> None:
-        self._readers: set[_Reader] = set()
+        self.readers: set[_Reader] = set()
+        """Those that follow now."""
         self._recent: deque[ServiceEvent] = deque(maxlen=REPLAY_LENGTH)
         self._number = 0
 
@@ -87,7 +92,7 @@ class Broadcast:
         self._number += 1
         event = ServiceEvent(self._number, time, kind, action, token, detail)
         self._recent.append(event)
-        for reader in self._readers:
+        for reader in self.readers:
             reader.put(event)
 
     def tell(self, kind: str, action: str, **detail: Any) -> None:
@@ -112,8 +117,8 @@ class Broadcast:
             backlog = [event for event in self._recent if event.number > after]
             lost = self._number - after - len(backlog)
         reader = _Reader(backlog, lost)
-        self._readers.add(reader)
+        self.readers.add(reader)
         try:
             yield reader
         finally:
-            self._readers.discard(reader)
+            self.readers.discard(reader)

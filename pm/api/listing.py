@@ -59,6 +59,10 @@ class Listing:
         self._subflows = 0
         self._census_expires = 0.0
 
+    def __len__(self) -> int:
+        """How many sessions' JSON is kept."""
+        return len(self._fragments)
+
     async def page(self, query: SessionQuery) -> bytes:
         """The ``Sessions`` document of one page, as JSON. Raises BadRequest for a bad cursor."""
         page, cursor = await self._select(query)

@@ -111,7 +111,7 @@ class PathManagerProgram:
 @contextmanager
 def netlink(host: Host) -> Iterator[PathManagerSocket]:
     """The service's way to a session."""
-    with inside(host.name, PathManagerSocket) as genl:
+    with inside(host.name, PathManagerSocket.open) as genl:
         yield genl
 
 

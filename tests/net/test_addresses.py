@@ -24,13 +24,14 @@ DEADLINE_S = 10.0  # the kernel takes up to a second to tell of a carrier
 class Followed:
     """An AddressMonitor whose changes a test can wait for."""
 
-    def __init__(self, netns: str, rules: Addresses, **monitor_args: Any) -> None:
+    monitor: AddressMonitor
+
+    def __init__(self, netns: str) -> None:
         self.netns = netns
         self.changes: list[tuple[LocalAddress, ...]] = []
         self.changed = asyncio.Event()
-        self.monitor = AddressMonitor(rules, self._on_change, **monitor_args)
 
-    def _on_change(self, addresses: tuple[LocalAddress, ...]) -> None:
+    def on_change(self, addresses: tuple[LocalAddress, ...]) -> None:
         self.changes.append(addresses)
         self.changed.set()
 
@@ -72,8 +73,9 @@ def follow(
     **monitor_args: Any,
 ) -> None:
     async def main() -> None:
-        followed = Followed(netns, rules or Addresses(), **monitor_args)
-        async with followed.monitor:
+        followed = Followed(netns)
+        opened = AddressMonitor.open(rules or Addresses(), followed.on_change, **monitor_args)
+        async with opened as followed.monitor:
             await scenario(followed)
 
     inside(netns, lambda: asyncio.run(main()))

@@ -28,7 +28,7 @@ def events(sock: PathManagerSocket) -> list[MptcpEvent]:
 
 def test_refusal_carries_the_kernels_words(lab: Lab) -> None:
     """An unknown token: EINVAL with the extended acknowledgement, for every command."""
-    with inside(lab.netns("client"), PathManagerSocket) as sock:
+    with inside(lab.netns("client"), PathManagerSocket.open) as sock:
         commands: list[Callable[[], None]] = [
             lambda: sock.create_subflow(1, sock.prepare_subflow("10.0.0.1", 1, "10.0.0.2", 80, backup=False)),
             lambda: sock.destroy_subflow(1, "10.0.0.1", 1, "10.0.0.2", 80, socket_family=4),
@@ -56,7 +56,7 @@ def test_the_family_is_what_pyroute2_finds() -> None:
 def test_events_of_a_session(lab: Lab) -> None:
     """CREATED, ESTABLISHED and CLOSED with token, role and addresses, as ss has them."""
     lab.server()
-    with inside(lab.netns("client"), PathManagerSocket) as sock:
+    with inside(lab.netns("client"), PathManagerSocket.open) as sock:
         client = lab.client()
         client.open()
         ((token, (flow,)),) = lab.subflows().items()
@@ -72,7 +72,7 @@ def test_events_of_a_session(lab: Lab) -> None:
 
 def test_server_side_is_told(lab: Lab) -> None:
     """The server's events say so: the role comes from the kernel."""
-    with inside(lab.netns("server"), PathManagerSocket) as sock:
+    with inside(lab.netns("server"), PathManagerSocket.open) as sock:
         lab.server()
         lab.client().open()
         (created,) = wait_for(lambda: [e for e in events(sock) if e.type == EventType.CREATED], "CREATED")
@@ -84,7 +84,10 @@ def test_lost_events_are_noticed_and_the_dump_makes_good(lab: Lab) -> None:
     lab.server()
     netns = lab.netns("client")
     small = 4096
-    with inside(netns, lambda: PathManagerSocket(small)) as sock, inside(netns, SockDiag) as diagnosis:
+    with (
+        inside(netns, lambda: PathManagerSocket.open(small)) as sock,
+        inside(netns, SockDiag.open) as diagnosis,
+    ):
         lab.client().open(50)
 
         def drain() -> None:

@@ -39,7 +39,7 @@ def ask(
     """``question(diag)`` inside the namespace."""
 
     def inner() -> T:
-        with SockDiag(**diag_args) as diag:
+        with SockDiag.open(**diag_args) as diag:
             return question(diag)
 
     return inside(lab.netns(ns), inner)

@@ -12,9 +12,9 @@ import errno
 import ipaddress
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from fnmatch import fnmatchcase
-from types import TracebackType
 from typing import NamedTuple, Self
 
 from pm.errors import KernelRefused
@@ -114,28 +114,56 @@ def _matches(name: str, globs: Iterable[str]) -> bool:
     return any(fnmatchcase(name, glob) for glob in globs)
 
 
-class AddressMonitor:
-    """Follows links and addresses while entered; ``addresses`` is complete from the start.
+def _subscribe(receive_buffer_bytes: int) -> socket.socket:
+    return framing.open_socket(
+        socket.NETLINK_ROUTE,
+        receive_buffer_bytes=receive_buffer_bytes,
+        groups=RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
+    )
 
-    ``on_change`` gets all addresses, at once and only when any of them or its verdict changed. They
-    are in a fixed order: by interface, IPv4 first, secondary and temporary ones last.
-    Raises KernelRefused where the kernel does not answer the dump.
+
+class AddressMonitor:
+    """Follows links and addresses; made by ``open``. ``addresses`` is complete from the start.
+
+    They are in a fixed order: by interface, IPv4 first, secondary and temporary ones last.
     """
 
     def __init__(
         self,
         rules: Addresses,
         on_change: Callable[[tuple[LocalAddress, ...]], None],
-        *,
-        receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+        sock: socket.socket,
+        receive_buffer_bytes: int,
     ) -> None:
         self.addresses: tuple[LocalAddress, ...] = ()
         self._rules = rules
         self._on_change = on_change
+        self._socket = sock
         self._receive_buffer_bytes = receive_buffer_bytes
         self._links: dict[int, Link] = {}
         self._flags: dict[AddressKey, int] = {}
         self._interfaces: dict[str, int] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        rules: Addresses,
+        on_change: Callable[[tuple[LocalAddress, ...]], None],
+        *,
+        receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
+    ) -> AsyncIterator[Self]:
+        """Dump, then follow. Raises KernelRefused where the kernel does not answer the dump.
+
+        ``on_change`` gets all addresses whenever any of them or its verdict has changed since.
+        """
+        monitor = cls(rules, on_change, _subscribe(receive_buffer_bytes), receive_buffer_bytes)
+        monitor._follow()
+        monitor._update()
+        try:
+            yield monitor
+        finally:
+            monitor._close()
 
     @property
     def usable(self) -> tuple[LocalAddress, ...]:
@@ -150,16 +178,6 @@ class AddressMonitor:
         self._rules = rules
         self._publish()
 
-    async def __aenter__(self) -> Self:
-        self._open()
-        self._update()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._close()
-
     def _on_readable(self) -> None:
         try:
             while True:
@@ -170,7 +188,8 @@ class AddressMonitor:
             if e.errno != errno.ENOBUFS:
                 raise
             self._close()
-            self._open()
+            self._socket = _subscribe(self._receive_buffer_bytes)
+            self._follow()
         self._publish()
 
     def _publish(self) -> None:
@@ -193,14 +212,9 @@ class AddressMonitor:
                 judged.setdefault((key.ifindex, key.ip), judge(key, flags, link, self._rules))
         return tuple(judged.values())
 
-    def _open(self) -> None:
-        """Subscribe, dump, follow. Always on a new socket: one that lost messages can hold half a dump."""
+    def _follow(self) -> None:
+        """Dump, then follow. On a new socket each time: one that lost messages can hold half a dump."""
         for _ in range(ATTEMPTS):
-            self._socket = framing.open_socket(
-                socket.NETLINK_ROUTE,
-                receive_buffer_bytes=self._receive_buffer_bytes,
-                groups=RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR,
-            )
             try:
                 self._links.clear()
                 self._flags.clear()
@@ -213,6 +227,8 @@ class AddressMonitor:
                     self._socket.close()
                     raise KernelRefused("reading links and addresses", e.errno or 0) from e
             self._socket.close()
+            self._socket = _subscribe(self._receive_buffer_bytes)
+        self._socket.close()
         raise KernelRefused("reading links and addresses", errno.ENOBUFS, "they change faster than read")
 
     def _close(self) -> None:

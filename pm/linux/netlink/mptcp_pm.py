@@ -8,8 +8,10 @@ plain calls, not coroutines.
 from __future__ import annotations
 
 import errno
+import socket
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
@@ -33,23 +35,27 @@ class PathManagerSocket:
     Raises SystemUnfit on a kernel without MPTCP, or whose path managers cannot be in user space.
     """
 
-    def __init__(self, event_buffer_bytes: int = EVENT_BUFFER_BYTES) -> None:
-        self._family_id, group = _find_family()
-        self._commands = framing.open_socket(NETLINK_GENERIC)
-        try:
-            self._commands.setsockopt(framing.SOL_NETLINK, NETLINK_CAP_ACK, 1)
-            self._commands.setsockopt(framing.SOL_NETLINK, NETLINK_EXT_ACK, 1)
-            self._events = framing.open_socket(NETLINK_GENERIC, receive_buffer_bytes=event_buffer_bytes)
-        except BaseException:
-            self._commands.close()
-            raise
-        try:
-            self._events.setsockopt(framing.SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-        except BaseException:
-            self.close()
-            raise
+    def __init__(self, family_id: int, commands: socket.socket, events: socket.socket) -> None:
+        self._family_id = family_id
+        self._commands = commands
+        self._events = events
         self._armed: dict[bytes, list[bytes]] = {}
         self._buffer = memoryview(bytearray(1 << 16))
+
+    @classmethod
+    def open(cls, event_buffer_bytes: int = EVENT_BUFFER_BYTES) -> Self:
+        """In the calling thread's network namespace. Raises SystemUnfit where the kernel has no mptcp_pm."""
+        family_id, group = _find_family()
+        with ExitStack() as stack:
+            commands = stack.enter_context(framing.open_socket(NETLINK_GENERIC))
+            commands.setsockopt(framing.SOL_NETLINK, NETLINK_CAP_ACK, 1)
+            commands.setsockopt(framing.SOL_NETLINK, NETLINK_EXT_ACK, 1)
+            events = stack.enter_context(
+                framing.open_socket(NETLINK_GENERIC, receive_buffer_bytes=event_buffer_bytes)
+            )
+            events.setsockopt(framing.SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+            stack.pop_all()
+        return cls(family_id, commands, events)
 
     def __enter__(self) -> Self:
         return self

@@ -41,6 +41,10 @@ RECEIVE_BYTES = 64 << 10  # no part of a dump is larger
 DUMP_ATTEMPTS = 5
 
 
+def _no_interface(ip: str) -> int:
+    return 0
+
+
 class SockDiag:
     """Sessions and subflows of this network namespace (pm.kernel.Diagnosis). Holds a socket.
 
@@ -49,9 +53,14 @@ class SockDiag:
     Raises KernelRefused where the kernel answers with an error other than "no such socket".
     """
 
-    def __init__(self, interface_of: Callable[[str], int] = lambda _: 0) -> None:
+    def __init__(self, sock: socket.socket, interface_of: Callable[[str], int]) -> None:
+        self._socket = sock
         self._interface_of = interface_of
-        self._socket = _open()
+
+    @classmethod
+    def open(cls, interface_of: Callable[[str], int] = _no_interface) -> Self:
+        """In the calling thread's network namespace; ``interface_of`` gives the interface of an address."""
+        return cls(_open(), interface_of)
 
     def __enter__(self) -> Self:
         return self

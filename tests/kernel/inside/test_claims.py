@@ -29,7 +29,7 @@ def serve_two_paths(hosts: TwoHosts) -> None:
 def genl(hosts: TwoHosts, client: Recorder) -> Iterator[PathManagerSocket]:
     """The client's netlink commands and events."""
     with hosts.client.inside():
-        sock = PathManagerSocket()
+        sock = PathManagerSocket.open()
     with sock:
         yield sock
 
@@ -93,7 +93,7 @@ def test_genl_commands_work_on_a_claimed_session(hosts: TwoHosts, client: Record
     hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
     ends = hosts.connect(hosts.listen("0.0.0.0"))
     token = client.events(Op.NEW_SESSION)[0].tokens[0]
-    with hosts.client.inside(), PathManagerSocket() as genl:
+    with hosts.client.inside(), PathManagerSocket.open() as genl:
         genl.create_subflow(token, genl.prepare_subflow("10.2.0.1", 1, "10.2.0.2", 5000, backup=False))
         wait_equal(lambda: len(hosts.client.subflows()), 2)
         exchange(*ends, b"y" * 5000)
@@ -106,7 +106,7 @@ def test_genl_commands_work_on_a_claimed_session(hosts: TwoHosts, client: Record
 def test_genl_priority(hosts: TwoHosts, client: Recorder, server: Recorder, genl: PathManagerSocket) -> None:
     """SET_FLAGS changes the backup flag of a claimed session's subflow; its peer has the event."""
     with hosts.server.inside():
-        peer = PathManagerSocket()
+        peer = PathManagerSocket.open()
     with peer:
         subflow = open_second_subflow(hosts, client)
         for backup in (True, False):
@@ -184,7 +184,7 @@ def test_genl_commands_are_refused_on_unclaimed_sessions(hosts: TwoHosts, client
     client.reply(new_session=0)
     hosts.connect(hosts.listen("0.0.0.0"))
     token = client.events(Op.NEW_SESSION)[0].tokens[0]
-    with hosts.client.inside(), PathManagerSocket() as genl, pytest.raises(KernelRefused):
+    with hosts.client.inside(), PathManagerSocket.open() as genl, pytest.raises(KernelRefused):
         genl.create_subflow(token, genl.prepare_subflow("10.2.0.1", 1, "10.2.0.2", 5000, backup=False))
 
 

@@ -143,7 +143,7 @@ async def test_what_is_kept_is_bounded() -> None:
         numbers, cursor = await page(view, limit=999, cursor=cursor)
         seen += len(numbers)
     assert seen == len(plane.table)
-    assert len(view._fragments) == listing.CACHE_LENGTH
+    assert len(view) == listing.CACHE_LENGTH
 
 
 async def test_census_counts_by_policy_and_state(plane: Plane) -> None:

@@ -289,8 +289,8 @@ async def test_reader_that_never_reads_holds_little(plane: Plane, path: str) -> 
             for _ in range(200):
                 plane.publish()
             await asyncio.sleep(0)
-        (queue,) = plane.events._readers
-        assert len(queue._queue) <= 1024
+        (queue,) = plane.events.readers
+        assert len(queue) <= 1024
         begin = time.monotonic()
     assert time.monotonic() - begin < 2
     writer.close()

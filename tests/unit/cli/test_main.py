@@ -360,7 +360,7 @@ def test_events_follow_until_interrupted(server: Server, environment: dict[str, 
     """A line per event; Ctrl-C ends it with status 0."""
     process = on_a_terminal("events", "--json", environment=environment)
     assert process.stdout
-    while not server.plane.events._readers:
+    while not server.plane.events.readers:
         assert process.poll() is None
     server.publish()
     assert json.loads(process.stdout.readline())["token"] == "0xa0000001"
@@ -374,7 +374,7 @@ def test_events_end_with_the_service(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*MPTCP_PM, "--socket", server.socket, "events"], cwd=ROOT, stdout=-1, stderr=-1, text=True
     )
-    while not server.plane.events._readers:
+    while not server.plane.events.readers:
         assert process.poll() is None
     server.stop()
     _, err = process.communicate(timeout=10)
