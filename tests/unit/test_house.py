@@ -90,7 +90,7 @@ def test_pure_modules_do_no_io() -> None:
 @pytest.mark.parametrize("fmt", ["json", "text"])
 def test_the_service_loads_neither_llvm_nor_the_validator(fmt: str) -> None:
     """bcc, pydantic and YAML live in short-lived children, rich and pygments in the CLI, pyroute2 in the
-    doctor (10 MiB).
+    doctor (8 MiB).
     """
     code = f"""
 import sys
