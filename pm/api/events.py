@@ -81,7 +81,7 @@ class Broadcast:
 
     def __init__(self) -> None:
         self.readers: set[_Reader] = set()
-        """Those that follow now."""
+        """The readers that follow at the moment."""
         self._recent: deque[ServiceEvent] = deque(maxlen=REPLAY_LENGTH)
         self._number = 0
 

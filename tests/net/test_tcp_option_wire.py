@@ -54,7 +54,7 @@ def test_packets(lab: Lab, family: int, mptcp: bool) -> None:
 
 @pytest.mark.parametrize("family", [4, 6])
 def test_syn_changes_nothing(lab: Lab, family: int) -> None:
-    """Every option in a peer's SYN is ignored; the same in the packet that ends the handshake are heeded."""
+    """Every option in a peer's SYN is ignored; those in the packet that ends the handshake are honoured."""
     wire = b"".join(option.packed() for option in WIRE.values())
     local, remote = lab.address("client", 1, family), lab.address("server", 1, family)
     for where in ("syn", "ack"):
@@ -66,8 +66,8 @@ def test_syn_changes_nothing(lab: Lab, family: int) -> None:
             server.do("receive", bytes=100)
             got, reports = server.get(), server.reports()
             server.close()
-        heeded = where == "ack"
-        assert set(reports) == (set(BUILT_IN) if heeded else set())
-        assert (got["user_timeout"], got["cwnd"]) == ((30_000, 20) if heeded else (0, 10))
-        assert got["congestion"] == (ASKED if heeded else USUAL)
-        assert (got["ato"] < 40_000) == heeded
+        honoured = where == "ack"
+        assert set(reports) == (set(BUILT_IN) if honoured else set())
+        assert (got["user_timeout"], got["cwnd"]) == ((30_000, 20) if honoured else (0, 10))
+        assert got["congestion"] == (ASKED if honoured else USUAL)
+        assert (got["ato"] < 40_000) == honoured

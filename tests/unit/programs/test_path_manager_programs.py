@@ -93,7 +93,7 @@ def test_path_managers_without_a_program_are_only_claimed() -> None:
 
 
 def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
-    """Two policies with the same file: the union of their parameters, what one lacks is 0."""
+    """Two policies with the same file: the union of their parameters, what one does not have is 0."""
     source = tmp_path / "mine.c"
     source.write_text("PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c)")
     one, two = third_party("mine", str(source), b=2), third_party("mine", str(source), a=1, b=3)
