@@ -18,10 +18,10 @@ ROLES = {option.name: option.roles for option in BUILT_IN_OPTIONS}
 def check_options(document: Document) -> None:
     """Report options without effect, algorithms without id, plugins that disagree, and ExIDs used twice."""
     root = _mapping(document.data)
-    agreement = _mapping(root.get("tcp_options"))
-    algorithms = agreement.get("algorithms", TcpOptions().algorithms)
-    _check_ids(document, _mapping(agreement.get("algorithms")))
-    taken = _check_exids(document, _mapping(agreement.get("exids")))
+    tcp_options = _mapping(root.get("tcp_options"))
+    algorithms = tcp_options.get("algorithms", TcpOptions().algorithms)
+    _check_ids(document, _mapping(tcp_options.get("algorithms")))
+    taken = _check_exids(document, _mapping(tcp_options.get("exids")))
     plugins: dict[str, tuple[Any, Any]] = {}
     policies = root.get("policies")
     for i, policy in enumerate(policies if isinstance(policies, list) else ()):
