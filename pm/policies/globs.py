@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Globs over cgroup paths: their syntax, their rank, and regular expressions for them.
+"""Globs over cgroup paths: their syntax, and regular expressions for them.
 
 Paths are text relative to the cgroup2 root: ``/`` for the root itself and ``/a/b`` below it.
 """
@@ -10,29 +10,7 @@ import re
 
 # Every level ends at a slash or at the end of the path.
 _LEVEL_END = r"(?![^/])"
-_NEVER = r"(?!)"
-
-
-def specificity(glob: str) -> tuple[int, ...]:
-    """The rank of a glob among those that match the same cgroup: the greatest wins.
-
-    The numbers compared are, in this order: levels without any wildcard, levels other than ``**``, literal
-    characters in levels that have wildcards, ``[...]`` sets, single characters (literal, set or
-    ``?``), and fewer ``*``. Globs that are equal in all of these are ordered by their text.
-    """
-    literal_levels = levels = literals = sets = singles = stars = 0
-    for level in split_glob(glob):
-        if level == "**":
-            continue
-        tokens = _tokens(level)
-        levels += 1
-        wild = [t for t in tokens if t in ("*", "?") or len(t) > 1]
-        literal_levels += not wild
-        literals += len(tokens) - len(wild) if wild else 0
-        sets += sum(len(t) > 1 for t in tokens)
-        stars += tokens.count("*")
-        singles += len(tokens) - tokens.count("*")
-    return literal_levels, levels, literals, sets, singles, -stars
+NEVER = r"(?!)"
 
 
 def split_glob(glob: str) -> tuple[str, ...]:
@@ -59,11 +37,11 @@ def split_glob(glob: str) -> tuple[str, ...]:
     for level in levels:
         if "**" in level and level != "**":
             raise ValueError(f"bad glob: `**` must be a whole level, not part of `{level}`: write `*`")
-        _tokens(level)
+        level_tokens(level)
     return tuple(levels)
 
 
-def _tokens(level: str) -> list[str]:
+def level_tokens(level: str) -> list[str]:
     """Split a level into single characters and whole sets. Raises ValueError for a bad set."""
     tokens = []
     i = 0
@@ -83,7 +61,7 @@ def _tokens(level: str) -> list[str]:
     return tokens
 
 
-def _regex(levels: tuple[str, ...]) -> str:
+def glob_regex(levels: tuple[str, ...]) -> str:
     """A regular expression for the whole path that a glob matches; the root is the empty text.
 
     The text between two wildcards has a fixed length, and thus its leftmost match is as good as any
@@ -104,7 +82,7 @@ def _regex(levels: tuple[str, ...]) -> str:
 
 def _level_regex(level: str) -> str:
     parts: list[str] = [""]
-    for token in _tokens(level):
+    for token in level_tokens(level):
         if token == "*":
             parts.append("")
         elif token == "?":
@@ -133,7 +111,7 @@ def _members(token: str) -> list[tuple[str, str]]:
     return re.findall(r"(.)(?:-(.))?", token[2:-1] if token[1] == "!" else token[1:-1])
 
 
-def _above_regexes(levels: tuple[str, ...]) -> list[str]:
+def above_regexes(levels: tuple[str, ...]) -> list[str]:
     """Regular expressions for every path strictly below which the glob could match something."""
     branches = []
     prefix = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What may happen now, and when it may otherwise: starting, joins of the peer, retries, programs. Pure.
+"""What may happen now, and when it may otherwise: starting, joins of the peer, programs. Pure.
 
 Durations are seconds; points in time are on the monotonic clock.
 """
@@ -13,10 +13,7 @@ from ipaddress import ip_address
 from pm.model import Subflow, SubflowState
 from pm.policies.model import Accept, Start
 from pm.sessions.actions import Action, Open, SetBackup
-from pm.sessions.session import Retry
 
-RETRY_FIRST_S = 1.0
-RETRY_CAP_S = 300.0
 THRESHOLD_POLL_S = 0.1  # how often `after_bytes` is looked at first; less often as a session ages
 THRESHOLD_POLL_CAP_S = 5.0
 PROGRAM_GRACE_S = 1.0  # a program has acted by then, whatever it reacted to
@@ -46,13 +43,6 @@ def refusal(accept: Accept, join: Subflow, subflows: Sequence[Subflow]) -> str:
         if established > accept.max_subflows:
             reason = f"refused: more than {accept.max_subflows} subflows"
     return reason
-
-
-def next_retry(before: Retry | None, reason: str, now: float) -> Retry:
-    """After a failure of a pair: when it is tried again, 1, 2, 4 … 300 s later."""
-    failures = before.failures + 1 if before else 1
-    delay = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(failures - 1, 16))
-    return Retry(failures, now + delay, reason)
 
 
 class BehindProgram(Enum):

@@ -14,7 +14,7 @@ from errno import errorcode
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
 from pm.sessions.actions import Open
-from pm.sessions.admission import next_retry
+from pm.sessions.backoff import next_retry
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Retry, Session, SessionState
 

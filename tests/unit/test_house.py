@@ -40,6 +40,7 @@ PURE = (
     "policies",
     "sessions/actions",
     "sessions/admission",
+    "sessions/backoff",
     "sessions/dump_merge",
     "sessions/history",
     "sessions/local_addresses",

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pm.path_managers.choice import PathManagerChoice
-from pm.policies.globs import specificity, split_glob
+from pm.policies.globs import split_glob
 from pm.policies.model import Policy
-from pm.policies.policy_table import compile_policies
+from pm.policies.policy_table import compile_policies, specificity
 
 
 def policy(cgroup: str, name: str = "") -> Policy:

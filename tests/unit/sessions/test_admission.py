@@ -11,17 +11,14 @@ from pm.model import Origin, Subflow, SubflowState
 from pm.policies.model import Accept, Start
 from pm.sessions.admission import (
     PROGRAM_GRACE_S,
-    RETRY_CAP_S,
     THRESHOLD_POLL_CAP_S,
     THRESHOLD_POLL_S,
     BehindProgram,
     behind_program,
-    next_retry,
     refusal,
     wait_for_age,
     wait_for_bytes,
 )
-from pm.sessions.session import Retry
 
 
 def join(remote: str, state: SubflowState = SubflowState.ESTABLISHED) -> Subflow:
@@ -60,19 +57,6 @@ def test_joins_above_the_limit_are_refused() -> None:
     assert refusal(accept, there[1], there) == ""
     assert "more than 2" in refusal(accept, there[1], [*there, join("10.0.0.4")])
     assert refusal(Accept(), there[1], there * 100) == ""
-
-
-def test_retries_are_further_and_further_apart() -> None:
-    """1, 2, 4 … 300 s after the failure, and the last reason is kept."""
-    retry: Retry | None = None
-    delays = []
-    for i in range(2000):
-        retry = next_retry(retry, f"reason {i}", 50.0)
-        delays.append(retry.not_before - 50.0)
-    assert retry
-    assert delays[:10] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, RETRY_CAP_S]
-    assert delays[-1] == RETRY_CAP_S
-    assert (retry.failures, retry.reason) == (2000, "reason 1999")
 
 
 def test_the_service_acts_behind_a_program_only_after_a_dump() -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from pm.kernel import EventType
 from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.sessions.actions import Open
-from pm.sessions.admission import RETRY_CAP_S
+from pm.sessions.backoff import RETRY_CAP_S
 from pm.sessions.dump_merge import merge_dump
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
