@@ -179,7 +179,7 @@ def parse_listen(text: str, *, lowest_port: int = 1) -> tuple[IPAddress, int]:
         ) from None
     port = int(match[3])
     if not lowest_port <= port <= 65535:
-        raise ValueError(f"port {port} does not exist: use one from 1 to 65535")
+        raise ValueError(f"port must be between {lowest_port} and 65535, not {port}")
     return address, port
 
 

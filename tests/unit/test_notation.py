@@ -136,5 +136,5 @@ def test_a_free_port_is_asked_for_on_purpose() -> None:
     """Port 0 is refused unless the caller admits it; an IPv6 address comes without its brackets."""
     assert parse_listen("[::1]:8642") == (ip_address("::1"), 8642)
     assert parse_listen("127.0.0.1:0", lowest_port=0) == (ip_address("127.0.0.1"), 0)
-    with pytest.raises(ValueError, match="port 0 does not exist"):
+    with pytest.raises(ValueError, match="port must be between 1 and 65535, not 0"):
         parse_listen("127.0.0.1:0")
