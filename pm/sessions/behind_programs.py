@@ -14,6 +14,7 @@ from typing import Protocol
 
 from pm.clock import Clock, Scheduler, Timer
 from pm.log import get_logger
+from pm.model import token_text
 from pm.policies.model import Policy
 from pm.sessions.actions import Action
 from pm.sessions.admission import PROGRAM_GRACE_S, BehindProgram, behind_program, done_by_programs
@@ -107,7 +108,7 @@ class BehindPrograms:
         match behind_program(now, active_at, dump_merged=token in self._dump_merged):
             case BehindProgram.ACT:
                 self._counters["repairs"] += len(deferrable)
-                log.info("repair", token=f"{token:#010x}", policy=policy.name, actions=len(deferrable))
+                log.info("repair", token=token_text(token), policy=policy.name, actions=len(deferrable))
                 return actions
             case BehindProgram.WAIT:
                 self._timers.add(active_at + PROGRAM_GRACE_S, token)

@@ -12,7 +12,7 @@ from pm.clock import Clock
 from pm.errors import KernelRefused
 from pm.kernel import Commands, CreateCommand
 from pm.log import get_logger
-from pm.model import Origin
+from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
@@ -144,7 +144,7 @@ class Executor:
             retry = self._table.note_failure(session, action.pair, str(error), self._clock.monotonic())
             log.info(
                 "subflow_refused",
-                token=f"{session.token:#010x}",
+                token=token_text(session.token),
                 pair=str(action.pair),
                 error=str(error),
                 failures=retry.failures,

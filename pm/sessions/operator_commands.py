@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pm.errors import NotFound
-from pm.model import Origin, Pair, Subflow
+from pm.model import Origin, Pair, Subflow, token_text
 from pm.sessions.actions import Action, Close, Open, SetBackup
 from pm.sessions.executor import Executor
 from pm.sessions.session import Session
@@ -52,13 +52,13 @@ class OperatorCommands:
     def _session(self, token: int) -> Session:
         if session := self._table.get(token):
             return session
-        raise NotFound(f"no session {token:#010x}", "list them with `mptcp-pm sessions`")
+        raise NotFound(f"no session {token_text(token)}", "list them with `mptcp-pm sessions`")
 
     def _subflow(self, session: Session, subflow_id: str) -> Subflow:
         for subflow in session.subflows:
             if subflow.id == subflow_id:
                 return subflow
         raise NotFound(
-            f"session {session.token:#010x} has no subflow {subflow_id}",
-            f"list them with `mptcp-pm session {session.token:#010x}`",
+            f"session {token_text(session.token)} has no subflow {subflow_id}",
+            f"list them with `mptcp-pm session {token_text(session.token)}`",
         )

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pm.clock import Clock
 from pm.kernel import Commands, Diagnosis, EventsLost, EventType, MptcpEvent, RawEvent
 from pm.log import get_logger
-from pm.model import LocalAddress, Origin, RemoteAddress, Subflow
+from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, token_text
 from pm.path_managers.base import PathManager
 from pm.policies.model import Policy
 from pm.sessions.actions import Action, ActionKind, Close, Open
@@ -259,7 +259,7 @@ class Reconciler:
         except Exception:  # a third party's: its bug must not end everybody's sessions
             self._counters["path_manager_errors"] += 1
             log.exception(
-                "path_manager_failed", path_manager=path_manager.name, token=f"{session.token:#010x}"
+                "path_manager_failed", path_manager=path_manager.name, token=token_text(session.token)
             )
             return [], None
 
