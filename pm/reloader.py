@@ -15,7 +15,7 @@ from pm.api.events import Broadcast
 from pm.config.load import Loaded, load_in_child
 from pm.config.model import Config, Datapath
 from pm.errors import ConfigError, PmError, Problem
-from pm.linux.host.file_watch import file_changes
+from pm.linux.host.file_watch import Signature, file_changes
 from pm.linux.host.notify import notify
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.log import get_logger
@@ -53,7 +53,9 @@ class Reloader:
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
+        seen: Signature,
     ) -> None:
+        """``seen`` is the signature of the file from before it was loaded."""
         self._state = state
         self._addresses = addresses
         self._reconciler = reconciler
@@ -61,6 +63,7 @@ class Reloader:
         self._options = options
         self._programs = programs
         self._broadcast = broadcast
+        self._seen = seen
         self._reloading = asyncio.Lock()
 
     async def reload(self) -> None:
@@ -126,7 +129,7 @@ class Reloader:
 
     async def on_change(self) -> None:
         """Run forever: load again whenever the file has changed."""
-        async for _ in file_changes(self._state.config_path):
+        async for _ in file_changes(self._state.config_path, self._seen):
             await self._try_reload()
 
     async def _try_reload(self) -> None:

@@ -26,6 +26,7 @@ from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
 from pm.errors import PmError, SystemUnfit
 from pm.linux.host.cgroups import find_cgroup_root
+from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import only_instance
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.notify import notify
@@ -108,6 +109,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
 
     Raises ConfigError, SystemUnfit, PmError.
     """
+    seen = await asyncio.to_thread(signature, path)
     loaded = await load_in_child(str(path))
     config = loaded.config
     started_at = time.time()
@@ -209,6 +211,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
             options=options,
             programs=programs,
             broadcast=broadcast,
+            seen=seen,
         )
         control = ServiceControlPlane(
             state=state,

@@ -14,17 +14,17 @@ _MASK = Mask.CLOSE_WRITE | Mask.MOVED_TO | Mask.CREATE | Mask.DELETE | Mask.ATTR
 Signature = tuple[int, int, int, int] | None
 
 
-async def file_changes(path: Path) -> AsyncIterator[None]:
+async def file_changes(path: Path, seen: Signature) -> AsyncIterator[None]:
     """Yield after each change of the file that ``path`` names, also when a link on the way is replaced.
 
     A Kubernetes ConfigMap has such links: ``config.yaml -> ..data/config.yaml``; ``..data`` is replaced.
+    ``seen`` is the file's ``signature`` before it was read: what has changed since is a change too.
     """
-    seen = await asyncio.to_thread(_signature, path)
     while True:
         with Inotify() as inotify:
             await asyncio.to_thread(_watch, inotify, path)
             # The file may have changed before the watches existed.
-            while (found := await asyncio.to_thread(_signature, path)) == seen:
+            while (found := await asyncio.to_thread(signature, path)) == seen:
                 await inotify.get()
         seen = found
         yield
@@ -38,7 +38,7 @@ def _watch(inotify: Inotify, path: Path) -> None:
             continue  # it has just gone: its parent reports when it is back
 
 
-def _signature(path: Path) -> Signature:
+def signature(path: Path) -> Signature:
     """A value that differs when the content differs, without reading it; None if there is no file."""
     try:
         found = os.stat(path)
