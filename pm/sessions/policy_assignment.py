@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pm.clock import Clock, Scheduler
+from pm.clock import Clock, Scheduler, Timer
 from pm.kernel import Diagnosis
 from pm.policies.model import Policy
 from pm.sessions.history import HistoryEvent
@@ -45,6 +45,7 @@ class PolicyAssignment:
         self._clock = clock
         self._scheduler = scheduler
         self._unnamed: list[int] = []
+        self._timer: Timer | None = None
 
     def assign(self, session: Session, policy: Policy | None) -> bool:
         """False where nothing changes."""
@@ -66,7 +67,7 @@ class PolicyAssignment:
 
     def find_cgroup_later(self, token: int) -> None:
         if not self._unnamed:
-            self._scheduler.call_later(NAMING_DELAY_S, self._find_batch)
+            self._timer = self._scheduler.call_later(NAMING_DELAY_S, self._find_batch)
         self._unnamed.append(token)
 
     def find_cgroup(self, session: Session) -> None:
@@ -82,10 +83,17 @@ class PolicyAssignment:
         if unclassified and self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id)):
             self._reconcile(session)
 
+    def cancel(self) -> None:
+        """Look for no cgroups any more."""
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._unnamed.clear()
+
     def _find_batch(self) -> None:
         batch, self._unnamed = self._unnamed[:BATCH], self._unnamed[BATCH:]
         if self._unnamed:
-            self._scheduler.call_soon(self._find_batch)
+            self._timer = self._scheduler.call_soon(self._find_batch)
         for token in batch:
             if session := self._table.get(token):
                 self.find_cgroup(session)

@@ -90,6 +90,7 @@ class Reconciler:
             loop.remove_reader(self._commands.fileno())
             self._timers.cancel()
             self._first_subflows.cancel()
+            self._assignment.cancel()
             self._behind.cancel()
 
     def read_events(self) -> None:
