@@ -64,9 +64,7 @@ class PathManager(Protocol):
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one sentence for the configuration reference
-    Parameters: ClassVar[
-        type
-    ]  # a frozen dataclass; fields are annotated like those of pm.policies.model
+    Parameters: ClassVar[type]  # a frozen dataclass; fields are annotated like those of pm.policies.model
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
