@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What the API needs of the service: a Protocol, and the data that cross it.
 
-The API programs against ``ControlPlane``; ``pm.api.control_plane`` implements it. Figures of subflows and
-kernel checks come from ``pm.linux``: the Protocols here name the attributes that the views read.
+The API programs against ``ControlPlane``; ``pm.api.control_plane`` implements it. ``SubflowFigures``
+names what the views read of the kernel's figures of a subflow.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Protocol
 from pm.api.events import EventReader
 from pm.config.load import Loaded
 from pm.errors import Problem
+from pm.linux.host.probe import SystemCheck
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
+from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.session import Session
 
 
@@ -41,36 +43,6 @@ class SubflowFigures(Protocol):
     def delivery_rate(self) -> int: ...
     @property
     def cookie(self) -> int: ...
-
-
-class OptionReport(Protocol):
-    """What happened to one plugin's option on one subflow; ``refused`` is the reason of the last refusal."""
-
-    @property
-    def plugin(self) -> str: ...
-    @property
-    def sent(self) -> bool: ...
-    @property
-    def received(self) -> bool: ...
-    @property
-    def applied(self) -> int | None: ...
-    @property
-    def refused(self) -> str | None: ...
-
-
-class KernelCheck(Protocol):
-    """One capability of the kernel or the host that the probe looked for."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def ok(self) -> bool: ...
-    @property
-    def required(self) -> bool: ...
-    @property
-    def found(self) -> str: ...
-    @property
-    def remedy(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +68,7 @@ class Status:
     ready: bool
     datapath: str
     kernel_release: str
-    checks: Sequence[KernelCheck]
+    checks: Sequence[SystemCheck]
     config_path: str
     config_digest: str
     last_reload: LastReload
@@ -110,7 +82,7 @@ class ServiceState:
 
     config_path: Path
     datapath: str
-    checks: Sequence[KernelCheck]
+    checks: Sequence[SystemCheck]
     started_at: float
     loaded: Loaded
     last_reload: LastReload
@@ -143,7 +115,7 @@ class ControlPlane(Protocol):
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         """TCP-option plugin -> event -> how often; empty where no policy has options."""
 
-    async def option_reports(self, session: Session) -> Mapping[int, Sequence[OptionReport]]:
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
         """TCP options with something to tell, by the cookie of the subflow's socket."""
 
     def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:

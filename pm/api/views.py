@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from pm.api.control import OptionReport, Status, SubflowFigures
+from pm.api.control import Status, SubflowFigures
 from pm.api.events import ServiceEvent
 from pm.api.shapes import (
     AddressShape,
@@ -28,6 +28,7 @@ from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Subflow, token_text
 from pm.notation import yaml_key
 from pm.policies.model import Policy
+from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.session import Session
 
 _REASONS = {
@@ -143,7 +144,7 @@ def session_detail_view(
     cgroup: str | None,
     program: str | None,
     figures: Sequence[SubflowFigures | None],
-    options: Sequence[tuple[str, OptionReport]],
+    options: Sequence[tuple[str, PluginReport]],
     now: float,
 ) -> SessionDetailShape:
     """A session with its history, newest last; ``options`` are (subflow id, report) pairs."""
@@ -157,7 +158,7 @@ def session_detail_view(
     }
 
 
-def _option_view(subflow: str, report: OptionReport) -> SubflowOptionShape:
+def _option_view(subflow: str, report: PluginReport) -> SubflowOptionShape:
     return {
         "subflow": subflow,
         "option": report.plugin,

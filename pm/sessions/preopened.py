@@ -9,7 +9,7 @@ before anything is decoded or planned. The plan that follows finds it done, or c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from pm.clock import Scheduler, Timer
 from pm.kernel import Commands, MptcpEvent
@@ -17,16 +17,13 @@ from pm.model import SubflowState
 from pm.policies.model import Policy
 from pm.sessions.actions import Open
 from pm.sessions.executor import Executor, FirstOpens
+from pm.sessions.policy_assignment import Selector
 from pm.sessions.session import Session
 
 ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
 REMEMBERED_MAX = 4096
 
 SessionKind = tuple[object, ...]
-
-
-class Classify(Protocol):
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None: ...
 
 
 class PendingSession(NamedTuple):
@@ -43,7 +40,7 @@ class FirstSubflows:
         *,
         commands: Commands,
         executor: Executor,
-        selector: Classify,
+        selector: Selector,
         admit: Callable[[PendingSession], None],
         scheduler: Scheduler,
     ) -> None:

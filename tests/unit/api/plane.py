@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from pm.api.control import KernelCheck, LastReload, Status
+from pm.api.control import LastReload, Status
 from pm.api.events import Broadcast, EventReader
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
 from pm.linux.host.probe import SystemCheck
@@ -19,6 +19,7 @@ from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, S
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
 from pm.policies.model import Accept, Policy, Start
+from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Retry, Session, SessionState
 
@@ -43,14 +44,6 @@ class Figures(NamedTuple):
     retransmits: int = 3
     delivery_rate: int = 125000
     cookie: int = 4711
-
-
-class Report(NamedTuple):
-    plugin: str
-    sent: bool
-    received: bool
-    applied: int | None
-    refused: str | None
 
 
 def make_session(number: int, policy: Policy | None = SYNC) -> Session:
@@ -87,7 +80,7 @@ class Plane:
 
     table: dict[int, Session] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
-    checks: list[KernelCheck] = field(
+    checks: list[SystemCheck] = field(
         default_factory=lambda: [SystemCheck("mptcp", True, True, "enabled", "")]
     )
     bad_config: tuple[Problem, ...] = ()
@@ -146,8 +139,8 @@ class Plane:
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return {"user_timeout": {"sent": 4, "malformed": 1}}
 
-    async def option_reports(self, session: Session) -> Mapping[int, Sequence[Report]]:
-        return {4711: (Report("user_timeout", True, False, 30000, None),)}
+    async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
+        return {4711: (PluginReport("user_timeout", True, False, 30000, None),)}
 
     def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
         self._may_refuse()

@@ -56,8 +56,8 @@ from pm.policies.tcp_options import (
     UserTimeoutLimits,
 )
 from pm.programs.attach import MatchedCgroup
-from pm.programs.tcp_option_programs import CompiledOptions, plugin_reports, wanted_programs
-from tests.unit.api.plane import CGROUP, Plane, Report, make_session
+from pm.programs.tcp_option_programs import CompiledOptions, PluginReport, plugin_reports, wanted_programs
+from tests.unit.api.plane import CGROUP, Plane, make_session
 
 KERNEL = KernelOptionSupport(
     congestion_control="cubic",
@@ -203,7 +203,7 @@ def test_report_of_a_socket() -> None:
 def test_rest_shows_options() -> None:
     """A session's options name their subflow; a policy's are as configured; status counts."""
     session = make_session(1)
-    report = Report("user_timeout", True, False, 30_000, None)
+    report = PluginReport("user_timeout", True, False, 30_000, None)
     view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
     assert view["options"] == [
         {
@@ -226,7 +226,7 @@ def test_rest_shows_options() -> None:
 def test_cli_shows_options() -> None:
     """`mptcp-pm session` has a line per subflow and option."""
     session = make_session(1)
-    report = Report("user_timeout", True, False, 30_000, None)
+    report = PluginReport("user_timeout", True, False, 30_000, None)
     view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(session_report(view))
