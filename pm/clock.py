@@ -4,7 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+
+class Moment(NamedTuple):
+    """One moment on both clocks, in seconds: ``time`` is shown, waiting is measured by ``monotonic``."""
+
+    time: float
+    monotonic: float
 
 
 class Clock(Protocol):
@@ -15,6 +22,10 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """From an arbitrary start, never backwards: what waiting is measured with."""
+
+
+def moment(clock: Clock) -> Moment:
+    return Moment(clock.time(), clock.monotonic())
 
 
 class Timer(Protocol):
@@ -31,3 +42,12 @@ class Scheduler(Protocol):
 
     def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> Timer:
         """At ``when`` on the monotonic clock."""
+
+
+class EventLoop(Scheduler, Protocol):
+    """A scheduler that also watches descriptors."""
+
+    def add_reader(self, fd: int, callback: Callable[..., object], *arguments: object) -> object:
+        """Call back whenever ``fd`` is readable."""
+
+    def remove_reader(self, fd: int) -> object: ...

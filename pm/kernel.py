@@ -7,7 +7,7 @@ they are the socket's, thus 6 also for v4-mapped addresses, whose text is IPv4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, Protocol
 
@@ -71,7 +71,9 @@ _OPENED_HERE = int(UlpFlag.MCAP_LOC | UlpFlag.JOIN_LOC)
 _FULLY_ESTABLISHED = int(UlpFlag.FULLY_ESTABLISHED)
 _BACKUP, _PEER_BACKUP = int(UlpFlag.BACKUP_LOC), int(UlpFlag.BACKUP_REM)
 _OPENING_STATES = (TcpState.SYN_SENT, TcpState.SYN_RECV)
+# A subflow that this end closed on a dead path stays in FIN-WAIT-1, with its token, for two minutes.
 CLOSING_STATES = (TcpState.FIN_WAIT1, TcpState.FIN_WAIT2, TcpState.LAST_ACK, TcpState.CLOSING)
+LIVE_STATES = (TcpState.SYN_SENT, TcpState.SYN_RECV, TcpState.ESTABLISHED, TcpState.CLOSE_WAIT)
 
 
 class EventsLost(Exception):
@@ -124,6 +126,7 @@ class SubflowRecord(NamedTuple):
 
     ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers; ``ifindex`` is the interface
     the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
+    ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission timeout.
     """
 
     token: int
@@ -140,6 +143,10 @@ class SubflowRecord(NamedTuple):
     cookie: int
     cgroup_id: int
     ifindex: int
+    unacked: int = 0
+    backoff: int = 0
+    bytes_acked: int = 0
+    bytes_received: int = 0
 
     @property
     def is_initial(self) -> bool:
@@ -151,9 +158,9 @@ class SubflowRecord(NamedTuple):
         return self.state not in _OPENING_STATES
 
     @property
-    def is_closing(self) -> bool:
-        """This end has closed it; its FIN may be on the way for minutes where a link is down."""
-        return self.state in CLOSING_STATES
+    def is_live(self) -> bool:
+        """A subflow of its session; not one that has ended and whose FIN may be on the way for minutes."""
+        return self.state in LIVE_STATES
 
     @property
     def is_fully_established(self) -> bool:
@@ -221,14 +228,22 @@ class Commands(Protocol):
         """The descriptor that is readable when events wait."""
 
     def read_events(self, limit: int) -> Iterable[RawEvent]:
-        """Events that wait, at most ``limit``; never blocks. Raises EventsLost where some were dropped."""
+        """Events that wait, at most ``limit``; never blocks.
+
+        Raises EventsLost where some were dropped, once per time that the kernel dropped some: the
+        socket is empty then, so that the kernel delivers again, and ``backlog`` counts what was in it.
+        """
+
+    def backlog(self) -> int:
+        """Events that were taken off the socket and not read yet: the descriptor says nothing of them."""
 
     def prepare_subflow(
-        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool, ifindex: int = 0
     ) -> CreateCommand:
         """The command that opens such a subflow on any session, from a source port that the kernel chooses.
 
-        ``local_id`` is 0 to 255. Nothing is sent. Raises OSError for text that is not an address.
+        ``local_id`` is 0 to 255. ``ifindex`` binds the subflow to an interface, 0 does not.
+        Nothing is sent. Raises OSError for text that is not an address.
         """
 
     def create_subflow(self, token: int, command: CreateCommand) -> None:
@@ -272,11 +287,12 @@ class Diagnosis(Protocol):
         ``subflows`` are the session's: before Linux 6.5 only they count, and only those that live.
         """
 
-    def dump_subflows(self) -> Iterable[SubflowRecord]:
-        """All subflows of this network namespace. One can be missing or come twice: the last is the truth."""
+    def dump_subflows(self, *, opening: bool = False) -> Iterator[Sequence[SubflowRecord]]:
+        """All subflows of this network namespace, a part at a time as the caller asks for it.
 
-    def subflow_exists(self, subflow: Subflow) -> bool:
-        """Whether there is a socket with the 4-tuple, in any state but LISTEN and TIME_WAIT."""
+        A part takes the kernel a few milliseconds at most, and may be empty. A subflow can be missing or
+        come twice. ``opening`` asks for those in SYN_SENT only.
+        """
 
-    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
-        """The socket of a subflow, by its 4-tuple; None where it is gone, or is not an MPTCP subflow."""
+    def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> Sequence[SubflowRecord | None]:
+        """The sockets of subflows, by their 4-tuples; None where one is gone, or is no MPTCP subflow."""

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
 
@@ -32,7 +34,6 @@ class Origin(StrEnum):
     POLICY = "policy"  # the path manager of the session's policy
     PEER = "peer"  # the other end, which joined
     OPERATOR = "operator"  # a person, over REST or the CLI
-    UNKNOWN = "unknown"  # the subflow is older than the service
 
 
 class EventKind(StrEnum):
@@ -103,7 +104,11 @@ class Subflow:
     """One TCP subflow of a session. ``local_port`` is 0 until the kernel reports it.
 
     ``backup`` is the flag as this end set it, ``peer_backup`` as the peer did; ``socket_family`` is
-    6 for a v4-mapped subflow.
+    6 for a v4-mapped subflow. ``since`` is the monotonic time from which it has been opening, then
+    that from which it has been established. ``carried``: data went both ways. ``stuck``: what it
+    sent is not acknowledged any more; ``suspect_since`` (0.0: not) and ``suspect_acked`` are when a
+    look first found it so, and the bytes acknowledged then. ``seen`` numbers the last comparison
+    with the kernel that found it.
     """
 
     local: str
@@ -118,6 +123,17 @@ class Subflow:
     peer_backup: bool = False
     backup_by_hand: bool = False
     socket_family: int = 4
+    since: float = 0.0
+    carried: bool = False
+    stuck: bool = False
+    suspect_since: float = 0.0
+    suspect_acked: int = 0
+    seen: int = 0
+
+    @property
+    def working(self) -> bool:
+        """Established, and what it sends is acknowledged."""
+        return self.state is SubflowState.ESTABLISHED and not self.stuck
 
     @property
     def pair(self) -> Pair:
@@ -132,6 +148,32 @@ class Subflow:
 def family_of(ip: str) -> int:
     """4 or 6, from an address's canonical text."""
     return 6 if ":" in ip else 4
+
+
+def is_link_local(ip: str) -> bool:
+    """fe80::/10: an address that means something on its own link only."""
+    return ip.startswith(("fe8", "fe9", "fea", "feb"))
+
+
+def is_loopback(ip: str) -> bool:
+    """127.0.0.0/8 or ::1."""
+    return ip == "::1" or ip.startswith("127.")
+
+
+_PRIVATE = tuple(
+    ip_network(prefix)
+    for prefix in (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
+        "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128",
+    )
+)  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def is_private(ip: str) -> bool:
+    """An address that hosts elsewhere cannot reach: RFC 1918, 4193, 6598 (behind a provider), link-local."""
+    address = ip_address(ip)
+    return any(address in prefix for prefix in _PRIVATE if prefix.version == address.version)
 
 
 def token_text(token: int) -> str:

@@ -22,6 +22,7 @@ from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
 from pm.api.metrics import Histogram
 from pm.api.server import serve
+from pm.clock import moment
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
 from pm.errors import PmError, SystemUnfit
@@ -112,14 +113,14 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
     seen = await asyncio.to_thread(signature, path)
     loaded = await load_in_child(str(path))
     config = loaded.config
-    started_at = time.time()
+    started_at = moment(time)
     state = ServiceState(
         config_path=path,
         datapath=choose_datapath(config.datapath, checks),
         checks=checks,
         started_at=started_at,
         loaded=loaded,
-        last_reload=LastReload(time=started_at, ok=True),
+        last_reload=LastReload(time=started_at.time, ok=True),
         counters=Counter(),
     )
     check_programs(config, state)
@@ -255,13 +256,13 @@ class Service:
                 group.create_task(part)
                 for part in (
                     _failure_of_callbacks(loop),
-                    self._sessions.reconciler.run(),
-                    self._sessions.resync.audit(),
+                    self._sessions.reconciler.run(self._sessions.events),
                     self._selection.run(),
                     self._reloader.on_hangup(hangup),
                     self._reloader.on_change(),
                 )
             ]
+            await self._sessions.resync.compared.wait()
             self._state.ready = True
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pm.api.events import EventReader
+from pm.clock import Moment
 from pm.config.load import Loaded
 from pm.errors import Problem
 from pm.linux.host.probe import SystemCheck
@@ -58,13 +59,13 @@ class LastReload:
 class Status:
     """State of the service as a whole. ``ready``: attached to its cgroups and the sessions dumped.
 
-    ``started_at`` is seconds since the epoch; ``config_digest`` names the configuration in force,
+    ``config_digest`` names the configuration in force,
     also while the file holds a newer, bad one.
     """
 
     version: str
     pid: int
-    started_at: float
+    started_at: Moment
     ready: bool
     datapath: str
     kernel_release: str
@@ -83,7 +84,7 @@ class ServiceState:
     config_path: Path
     datapath: str
     checks: Sequence[SystemCheck]
-    started_at: float
+    started_at: Moment
     loaded: Loaded
     last_reload: LastReload
     counters: Counter[str]
@@ -118,8 +119,13 @@ class ControlPlane(Protocol):
     async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
         """TCP options with something to tell, by the cookie of the subflow's socket."""
 
-    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
-        """Raises NotFound, KernelRefused. ``local_port`` is 0 where the kernel has not told it yet."""
+    def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool | None
+    ) -> Subflow:
+        """``backup`` None: as configured for the local address. Raises NotFound, KernelRefused.
+
+        ``local_port`` is 0 where the kernel has not told it yet.
+        """
 
     def close_subflow(self, token: int, subflow_id: str) -> None:
         """Raises NotFound, KernelRefused."""

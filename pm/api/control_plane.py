@@ -103,7 +103,9 @@ class ServiceControlPlane:
     async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
         return await self._options.reports([(s.local_port, s.remote_port) for s in session.subflows])
 
-    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
+    def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool | None
+    ) -> Subflow:
         pair = Pair(local, remote, remote_port)
         return self._sessions.operator_commands.open_subflow(token, pair, backup=backup)
 

@@ -27,6 +27,7 @@ from pm.api.views import (
     status_view,
     subflow_view,
 )
+from pm.clock import moment
 from pm.errors import NotFound
 from pm.model import Subflow, token_text
 from pm.sessions.session import Session
@@ -34,7 +35,7 @@ from pm.sessions.session import Session
 
 async def get_status(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
-    return _json(status_view(control.status(), control.option_counters(), time.time()))
+    return _json(status_view(control.status(), control.option_counters(), moment(time)))
 
 
 async def list_policies(request: web.Request) -> web.Response:
@@ -70,7 +71,7 @@ async def get_session(request: web.Request) -> web.Response:
         for report in reports.get(of_subflow.cookie, ())
     ]
     cgroup, program = control.cgroup_path(session), control.program_of(session)
-    return _json(session_detail_view(session, cgroup, program, figures, options, time.time()))
+    return _json(session_detail_view(session, cgroup, program, figures, options, moment(time)))
 
 
 async def open_subflow(request: web.Request) -> web.Response:
@@ -111,7 +112,7 @@ async def list_addresses(request: web.Request) -> web.Response:
 async def reload(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     await control.reload()
-    return _json(status_view(control.status(), {}, time.time())["config"])
+    return _json(status_view(control.status(), {}, moment(time))["config"])
 
 
 async def get_health(request: web.Request) -> web.Response:

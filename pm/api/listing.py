@@ -21,6 +21,7 @@ from pm.api.control import ControlPlane
 from pm.api.problems import BadRequest
 from pm.api.shapes import SessionQuery
 from pm.api.views import encode, session_view
+from pm.clock import moment
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
@@ -146,7 +147,8 @@ class Listing:
         rendered: dict[int, _Fragment] = {}
         for some in _chunks(stale, RENDERED_AT_ONCE):
             figures = self._control.stats(some)
-            now, expires = time.time(), time.monotonic() + FRESH_S
+            now = moment(time)
+            expires = now.monotonic + FRESH_S
             for session, of_session in zip(some, figures, strict=True):
                 cgroup, program = self._control.cgroup_path(session), self._control.program_of(session)
                 view = session_view(session, cgroup, program, of_session, now)

@@ -91,7 +91,7 @@ class SnapshotCollector(Collector):
         info.add_metric([status.version, status.datapath, status.kernel_release], 1)
         yield info
         yield GaugeMetricFamily(
-            "mptcp_pm_start_time_seconds", "Start of the service, Unix time.", value=status.started_at
+            "mptcp_pm_start_time_seconds", "Start of the service, Unix time.", value=status.started_at.time
         )
         yield self._sessions()
         yield GaugeMetricFamily("mptcp_pm_subflows", "Live subflows.", value=self._snapshot.subflows)

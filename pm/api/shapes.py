@@ -46,6 +46,7 @@ class SubflowShape(TypedDict):
     backup: Annotated[bool, Doc("This end set the backup flag.")]
     peer_backup: Annotated[bool, Doc("The peer set the backup flag.")]
     state: SubflowState
+    stuck: Annotated[bool, Doc("What this end sent is not acknowledged any more; another path takes over.")]
     origin: Origin
     reason: Annotated[str, Doc("Why it was opened, in words.")]
     rtt_s: Annotated[float | None, Doc("Smoothed round-trip time, seconds.")]
@@ -267,7 +268,9 @@ class OpenSubflow:
     local: Annotated[str | None, Doc("Local IP address.")] = None
     remote: Annotated[str | None, Doc("Remote IP address.")] = None
     remote_port: Annotated[int | None, Ge(1), Le(65535)] = None
-    backup: bool = False
+    backup: Annotated[bool | None, Doc("Left out: whether the local address is in `addresses.backup`.")] = (
+        None
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from pm.api.shapes import (
     SubflowOptionShape,
     SubflowShape,
 )
+from pm.clock import Moment
 from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Subflow, token_text
 from pm.notation import yaml_key
@@ -35,7 +36,6 @@ _REASONS = {
     Origin.INITIAL: "initial subflow (application)",
     Origin.PEER: "opened by the peer",
     Origin.OPERATOR: "by hand",
-    Origin.UNKNOWN: "opened before the service watched",
 }
 
 
@@ -83,6 +83,7 @@ def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigure
         "backup": subflow.backup,
         "peer_backup": subflow.peer_backup,
         "state": subflow.state,
+        "stuck": subflow.stuck,
         "origin": subflow.origin,
         "reason": reason(subflow, policy),
         "rtt_s": figures.rtt_us / 1e6 if figures else None,
@@ -100,9 +101,9 @@ def session_view(
     cgroup: str | None,
     program: str | None,
     figures: Sequence[SubflowFigures | None],
-    now: float,
+    now: Moment,
 ) -> SessionShape:
-    """``figures`` are this session's from ``ControlPlane.stats``; ``now`` is seconds since the epoch."""
+    """``figures`` are this session's from ``ControlPlane.stats``."""
     policy = session.policy
     initial: RemoteAddressShape = {"ip": session.remote, "port": session.remote_port, "address_id": 0}
     announced: list[RemoteAddressShape] = [
@@ -129,10 +130,10 @@ def session_view(
         "cgroup": cgroup,
         "managed": session.managed,
         "program": program,
-        "age_s": round(max(now - session.created, 0.0), 3),
-        "created_at": rfc3339(session.created),
-        "established_at": rfc3339(session.established) if session.established else None,
-        "sampled_at": rfc3339(now),
+        "age_s": round(now.monotonic - session.created.monotonic, 3),
+        "created_at": rfc3339(session.created.time),
+        "established_at": rfc3339(session.established.time) if session.established else None,
+        "sampled_at": rfc3339(now.time),
         "remote_addresses": [initial, *announced],
         "failed": failed,
         "subflows": [subflow_view(s, policy, f) for s, f in zip(session.subflows, known, strict=False)],
@@ -145,7 +146,7 @@ def session_detail_view(
     program: str | None,
     figures: Sequence[SubflowFigures | None],
     options: Sequence[tuple[str, PluginReport]],
-    now: float,
+    now: Moment,
 ) -> SessionDetailShape:
     """A session with its history, newest last; ``options`` are (subflow id, report) pairs."""
     return {
@@ -219,14 +220,14 @@ def problem_views(problems: Sequence[Problem]) -> list[ConfigProblemShape]:
     return [{"file": p.file, "line": p.line, "path": p.path, "message": p.message} for p in problems]
 
 
-def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: float) -> StatusShape:
-    """``options`` are those of ``ControlPlane.option_counters``; ``now`` is seconds since the epoch."""
+def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: Moment) -> StatusShape:
+    """``options`` are those of ``ControlPlane.option_counters``."""
     return {
         "version": status.version,
         "pid": status.pid,
         "ready": status.ready,
-        "started_at": rfc3339(status.started_at),
-        "uptime_s": round(max(now - status.started_at, 0.0), 3),
+        "started_at": rfc3339(status.started_at.time),
+        "uptime_s": round(now.monotonic - status.started_at.monotonic, 3),
         "datapath": status.datapath,
         "kernel": {
             "release": status.kernel_release,

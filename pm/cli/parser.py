@@ -153,7 +153,11 @@ def _add_changes(commands: Commands) -> None:
     add.add_argument("--local", metavar="IP", help="local address")
     add.add_argument("--remote", metavar="IP", help="remote address")
     add.add_argument("--port", metavar="N", type=int, help="remote port")
-    add.add_argument("--backup", action="store_true", help="set the backup flag")
+    add.add_argument(
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="set the backup flag, or do not (default: as `addresses.backup` says of the interface)",
+    )
     remove = _add(actions, "remove", "close a subflow; the service does not open it again")
     _token(remove)
     _subflow_id(remove)

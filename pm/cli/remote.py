@@ -131,8 +131,13 @@ def reload(options: argparse.Namespace) -> int:
 
 
 def add_subflow(options: argparse.Namespace) -> int:
-    wanted = {"local": options.local, "remote": options.remote, "remote_port": options.port}
-    body = {name: value for name, value in wanted.items() if value is not None} | {"backup": options.backup}
+    wanted = {
+        "local": options.local,
+        "remote": options.remote,
+        "remote_port": options.port,
+        "backup": options.backup,
+    }
+    body = {name: value for name, value in wanted.items() if value is not None}
     with _client(options) as client:
         subflow = client.request("POST", f"/v1/sessions/{segment(options.token)}/subflows", body)
     return _print_json(subflow) if options.json else _say(f"{subflow['id']} {subflow['state']}")

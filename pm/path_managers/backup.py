@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pm.model import LocalAddress, Pair, SubflowState, Want, Wanted, family_of
+from pm.model import LocalAddress, Pair, Want, Wanted
 from pm.path_managers.base import SessionView
-from pm.path_managers.remotes import reachable
+from pm.path_managers.remotes import candidates
 
 
 class Backup:
@@ -30,20 +30,21 @@ class Backup:
         standby = _standby(session, addresses)
         if standby:
             # If the primary does not work, the standby must carry traffic: it loses its backup flag.
-            up = any(s.pair == primary and s.state is SubflowState.ESTABLISHED for s in session.subflows)
-            usable = any(a.ip == primary.local for a in addresses)
-            wanted[standby] = Want(backup=up and usable)
+            works = any(s.pair == primary and s.working for s in session.subflows)
+            wanted[standby] = Want(backup=works and not session.local_lost)
         return wanted
 
 
 def _standby(session: SessionView, addresses: Sequence[LocalAddress]) -> Pair | None:
-    """The first pair over another interface than the primary's; interfaces marked backup come first."""
-    primary_if = {a.ifindex for a in addresses if a.ip == session.local}
-    remotes = reachable(session)
-    for address in sorted(addresses, key=lambda a: not a.backup):
-        if address.ip == session.local or address.ifindex in primary_if:
-            continue
-        for remote, port in remotes:
-            if family_of(remote) == address.family:
-                return Pair(address.ip, remote, port)
-    return None
+    """The first pair over another interface than the primary's, which has not failed if there is one.
+
+    Interfaces marked backup come first. The primary's own interface is the last resort, once the
+    primary is lost: its address may have changed.
+    """
+    usable = sorted(addresses, key=lambda a: (a.ifindex == session.local_ifindex, not a.backup))
+    if not session.local_lost:
+        usable = [a for a in usable if a.ifindex != session.local_ifindex]
+    pairs = candidates(session, addresses)
+    ordered = [p for a in usable for p in pairs if p.local == a.ip and p.local != session.local]
+    working = {s.pair for s in session.subflows if s.working}
+    return next((p for p in ordered if p in working or p not in session.failing), next(iter(ordered), None))

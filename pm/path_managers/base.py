@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, Protocol
 
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowState, Wanted
@@ -23,6 +23,8 @@ class SubflowView(Protocol):
     @property
     def state(self) -> SubflowState: ...
     @property
+    def working(self) -> bool: ...
+    @property
     def origin(self) -> Origin: ...
     @property
     def backup(self) -> bool: ...
@@ -35,8 +37,12 @@ class SessionView(Protocol):
 
     ``local``, ``remote`` and ``remote_port`` are those of the initial subflow; ``remotes`` are the
     addresses that the peer announced. ``deny_join_id0`` means that the peer refuses joins to its
-    initial address (RFC 8684, section 3.1). ``socket_family`` is 4 or 6; an IPv6 socket can have IPv4
-    subflows too.
+    initial address (RFC 8684, section 3.1), ``initial_removed`` that it withdrew it. ``socket_family``
+    is 4 or 6; an IPv6 socket can have IPv4 subflows too.
+
+    ``local_ifindex`` is the interface of ``local`` as last known, whatever the configured rules say, 0
+    for unknown; ``local_lost`` means that ``local`` was there and is gone or down. ``failing`` has the
+    pairs that failed since they last worked: they are tried again, more and more rarely.
     """
 
     @property
@@ -57,6 +63,14 @@ class SessionView(Protocol):
     def subflows(self) -> Sequence[SubflowView]: ...
     @property
     def deny_join_id0(self) -> bool: ...
+    @property
+    def initial_removed(self) -> bool: ...
+    @property
+    def local_ifindex(self) -> int: ...
+    @property
+    def local_lost(self) -> bool: ...
+    @property
+    def failing(self) -> Collection[Pair]: ...
 
 
 class PathManager(Protocol):
@@ -72,5 +86,6 @@ class PathManager(Protocol):
 
         ``addresses`` are the usable local addresses of the session's family or families. The function
         is pure: the same arguments give the same answer. It is level-triggered: it is called again
-        after anything has changed.
+        after anything has changed. A pair that exists may stay; it is opened only if the peer can be
+        reached there (``pm.path_managers.remotes.reachable``), whatever is wanted.
         """

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from pm.model import LocalAddress, Pair, Want, Wanted
 from pm.path_managers.base import SessionView
-from pm.path_managers.remotes import reachable
+from pm.path_managers.remotes import candidates, reachable
 
 
 class FullMesh:
@@ -32,16 +32,10 @@ class FullMesh:
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # The initial pair comes first: a cap never removes it. Subflows are then counted in rounds: a
-        # cap that is too small for several subflows per pair leaves every pair its first one.
-        pairs: dict[Pair, bool] = {}
-        initial = session.initial_pair
-        remotes = reachable(session)
-        for remote, port in remotes:
-            for address in addresses:
-                if (":" in address.ip) == (":" in remote):
-                    pairs[Pair(address.ip, remote, port)] = address.backup
-        order = [initial, *(p for p in pairs if p != initial)]
+        # Subflows are counted in rounds: a cap that is too small for several subflows per pair leaves
+        # every pair its first one.
+        pairs = candidates(session, addresses)
+        order = _in_order(session, pairs)
         counts = dict.fromkeys(order[: parameters.max_subflows], 0)
         left = parameters.max_subflows
         for _ in range(parameters.subflows_per_pair):
@@ -49,4 +43,24 @@ class FullMesh:
                 if left and (pair in pairs or not counts[pair]):
                     counts[pair] += 1
                     left -= 1
-        return {pair: Want(count, pairs.get(pair, False)) for pair, count in counts.items() if count}
+        return {
+            pair: Want(count, pair in pairs and pairs[pair].backup) for pair, count in counts.items() if count
+        }
+
+
+def _in_order(session: SessionView, pairs: Collection[Pair]) -> list[Pair]:
+    """Which pairs come first where a cap is short.
+
+    The initial one, which a cap never removes; one that keeps failing holds no place that another
+    could use.
+    """
+    initial = session.initial_pair
+    there = {s.pair for s in session.subflows}
+    working = {s.pair for s in session.subflows if s.working}
+    # The application chose its address itself: it may be one that the rules exclude.
+    openable = (initial.remote, initial.remote_port) in reachable(session) and not session.local_lost
+    wanted = [initial] if initial in there or openable else []
+    wanted += [pair for pair in pairs if pair != initial]
+    return sorted(
+        wanted, key=lambda p: p in session.failing and p not in working and not (p == initial and p in there)
+    )

@@ -10,8 +10,9 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Role, Want, Wanted
+from pm.model import LocalAddress, Want, Wanted
 from pm.path_managers.base import SessionView
+from pm.path_managers.remotes import reachable
 
 
 class NDiffPorts:
@@ -28,8 +29,5 @@ class NDiffPorts:
 
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
-        # A server cannot connect to the client's ephemeral port; and a server that set the C flag
-        # refuses joins to its initial address (RFC 8684, section 3.1).
-        possible = session.role is Role.CLIENT and not session.deny_join_id0
-        count = parameters.subflows if possible else 1
-        return {session.initial_pair: Want(count)}
+        possible = (session.remote, session.remote_port) in reachable(session)
+        return {session.initial_pair: Want(parameters.subflows if possible else 1)}

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pm.clock import Clock, Scheduler
+from pm.clock import Clock, EventLoop
 from pm.kernel import Commands, Diagnosis
 from pm.path_managers.base import PathManager
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
+from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.operator_commands import OperatorCommands
@@ -19,8 +20,10 @@ from pm.sessions.policy_assignment import PolicyAssignment, Selector
 from pm.sessions.preopened import FirstSubflows
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
+from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import TimerQueue
+from pm.sessions.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Sessions:
 
     table: SessionTable
     addresses: AddressBook
+    events: EventReader
     reconciler: Reconciler
     resync: Resync
     first_subflows: FirstSubflows
@@ -45,11 +49,16 @@ def assemble(
     counters: Counter[str],
     observe_join: Callable[[float], None],
     clock: Clock,
-    scheduler: Scheduler,
+    scheduler: EventLoop,
     programs: Programs | None = None,
     address_ids: Mapping[str, int] | None = None,
+    seen_up: Sequence[str] = (),
+    is_local: Callable[[str], bool] = lambda ip: True,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
+
+    ``seen_up`` are local addresses that an earlier run saw up; ``is_local`` asks the kernel whether it
+    routes an address as local.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -57,15 +66,30 @@ def assemble(
     def due(token: int) -> None:
         reconciler.reconcile_token(token)
 
-    table = SessionTable()
-    addresses = AddressBook(AddressIds(address_ids or {}))
+    def reconcile(session: Session) -> None:
+        reconciler.reconcile(session)
+
+    def compared(number: int) -> None:
+        behind.compared(number)
+        reconciler.compared(number)
+
+    ids = AddressIds(address_ids or {})
+    table = SessionTable(ids.by_ip)
+    addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up)
     timers = TimerQueue(due, clock=clock, scheduler=scheduler)
-    executor = Executor(table=table, commands=commands, publish=publish, counters=counters, clock=clock)
+    executor = Executor(
+        table=table,
+        commands=commands,
+        diagnosis=diagnosis,
+        publish=publish,
+        counters=counters,
+        clock=clock,
+    )
     assignment = PolicyAssignment(
         table=table,
         selector=selector,
         diagnosis=diagnosis,
-        reconcile=lambda session: reconciler.reconcile(session),
+        reconcile=reconcile,
         clock=clock,
         scheduler=scheduler,
     )
@@ -81,25 +105,36 @@ def assemble(
         behind = BehindPrograms(
             programs=programs,
             timers=timers,
-            merge_dump=lambda: resync.merge_dump(),
+            compare=lambda: resync.request(),
             reconcile=due,
             counters=counters,
             clock=clock,
             scheduler=scheduler,
         )
+    watch = Watch(
+        table=table,
+        diagnosis=diagnosis,
+        reconcile=reconcile,
+        counters=counters,
+        clock=clock,
+        scheduler=scheduler,
+    )
     resync = Resync(
         table=table,
         diagnosis=diagnosis,
         first_subflows=first_subflows,
         assignment=assignment,
         behind=behind,
+        watch=watch,
+        reconcile=reconcile,
+        on_compared=compared,
         publish=publish,
         counters=counters,
         clock=clock,
+        scheduler=scheduler,
     )
     reconciler = Reconciler(
         table=table,
-        commands=commands,
         diagnosis=diagnosis,
         executor=executor,
         first_subflows=first_subflows,
@@ -107,6 +142,7 @@ def assemble(
         behind=behind,
         resync=resync,
         timers=timers,
+        watch=watch,
         addresses=addresses,
         path_managers=path_managers,
         publish=publish,
@@ -114,11 +150,19 @@ def assemble(
         observe_join=observe_join,
         clock=clock,
     )
+    events = EventReader(
+        commands=commands,
+        apply=reconciler.apply,
+        on_lost=reconciler.resync,
+        counters=counters,
+        scheduler=scheduler,
+    )
     return Sessions(
         table=table,
         addresses=addresses,
+        events=events,
         reconciler=reconciler,
         resync=resync,
         first_subflows=first_subflows,
-        operator_commands=OperatorCommands(table=table, executor=executor, local_id=addresses.local_id),
+        operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
     )

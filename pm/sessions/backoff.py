@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""When a subflow that failed is tried again. Pure; points in time are on the monotonic clock."""
+"""When what failed is tried again. Pure; points in time are on the monotonic clock."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from pm.sessions.session import Retry
 
 RETRY_FIRST_S = 1.0
 RETRY_CAP_S = 300.0
+GROWTH, REFUSED_GROWTH = 2, 4  # a peer that refuses has a reason that lasts: its limit, its rules
+PROVEN_S = 10.0  # a subflow that lived so long works
+REFUSED_WITHIN_S = 5.0  # the peer's verdict comes after its SYN/ACK, thus after SUB_ESTABLISHED
+ROUTE_RETRY_S = 5.0  # how soon after a failure a change of routes may cause the next try
 
 
-def next_retry(before: Retry | None, reason: str, now: float) -> Retry:
-    """After a failure of a pair: when it is tried again, 1, 2, 4 … 300 s later."""
+def next_retry(before: Retry | None, reason: str, now: float, *, refused: bool = False) -> Retry:
+    """After a failure: 1, 2, 4 … 300 s later, or 1, 4, 16 … 300 s where the peer refused."""
     failures = before.failures + 1 if before else 1
-    delay = min(RETRY_CAP_S, RETRY_FIRST_S * 2 ** min(failures - 1, 16))
-    return Retry(failures, now + delay, reason)
+    growth = REFUSED_GROWTH if refused else GROWTH
+    delay = min(RETRY_CAP_S, RETRY_FIRST_S * growth ** min(failures - 1, 16))
+    return Retry(failures, now, now + delay, reason, refused)

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
-from pm.clock import Clock, Scheduler, Timer
+from pm.clock import Clock, Scheduler
 from pm.log import get_logger
 from pm.model import token_text
 from pm.policies.model import Policy
@@ -52,7 +52,7 @@ class NoPrograms:
     def defer_opens(self, session: Session, policy: Policy, actions: Sequence[Action]) -> Sequence[Action]:
         return actions
 
-    def cancel(self) -> None: ...
+    def compared(self, number: int) -> None: ...
 
 
 class BehindPrograms:
@@ -65,24 +65,23 @@ class BehindPrograms:
         *,
         programs: Programs,
         timers: TimerQueue,
-        merge_dump: Callable[[], None],
+        compare: Callable[[], int],
         reconcile: Callable[[int], None],
         counters: Counter[str],
         clock: Clock,
         scheduler: Scheduler,
     ) -> None:
-        """``merge_dump`` makes the session table agree with the kernel, ``reconcile`` plans one token."""
+        """``compare`` asks for a comparison of the table with the kernel, ``reconcile`` plans one token."""
         self._programs = programs
         self._timers = timers
-        self._merge_dump = merge_dump
+        self._compare = compare
         self._reconcile = reconcile
         self._counters = counters
         self._clock = clock
         self._scheduler = scheduler
         self._active_at: dict[int, float] = {}
-        self._awaiting_dump: dict[int, None] = {}
+        self._awaiting: dict[int, int] = {}
         self._dump_merged: dict[int, None] = {}
-        self._timer: Timer | None = None
 
     def note_activity(self, token: int) -> None:
         """Something happened to a session: its program may be about to act."""
@@ -91,6 +90,7 @@ class BehindPrograms:
     def forget(self, token: int) -> None:
         """The session has ended."""
         self._active_at.pop(token, None)
+        self._awaiting.pop(token, None)
         self._programs.release(token)
 
     def unknown_claims(self, known: Container[int]) -> list[int]:
@@ -113,19 +113,15 @@ class BehindPrograms:
             case BehindProgram.WAIT:
                 self._timers.add(active_at + PROGRAM_GRACE_S, token)
             case BehindProgram.LOOK:
-                self._awaiting_dump[token] = None
-                self._timer = self._timer or self._scheduler.call_soon(self._look)
+                if token not in self._awaiting:
+                    self._awaiting[token] = self._compare()
         return [action for action in actions if not done_by_programs(action)]
 
-    def cancel(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self) -> None:
-        self._timer = None
-        tokens, self._awaiting_dump = list(self._awaiting_dump), {}
-        self._merge_dump()
+    def compared(self, number: int) -> None:
+        """A comparison is over: plan the sessions that waited for it."""
+        tokens = [token for token, wanted in self._awaiting.items() if wanted <= number]
+        for token in tokens:
+            del self._awaiting[token]
         for first in range(0, len(tokens), BATCH):
             self._scheduler.call_soon(self._reconcile_batch, tokens[first : first + BATCH])
 

@@ -1,48 +1,92 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes the session table agree with a dump of sock_diag. No I/O and no decisions."""
+"""Makes the session table agree with what sock_diag shows. No I/O and no decisions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Sequence
 
+from pm.clock import Moment
 from pm.kernel import SubflowRecord
-from pm.model import Pair, Role, Subflow, SubflowState
+from pm.model import Origin, Pair, Role, Subflow, SubflowState
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable, find_subflow, origin_of
 
-
-class Merged(NamedTuple):
-    """What ``merge_dump`` found: changed sessions, and those and subflows a dump did not show."""
-
-    changed: list[Session]
-    sessions_missing: list[Session]
-    subflows_missing: list[tuple[Session, Subflow]]
+GONE = "gone without an event"
 
 
-def merge_dump(table: SessionTable, found: Iterable[SubflowRecord], now: float) -> Merged:
-    """Make the table agree with a dump: at the service's start and after lost events.
+def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow | None:
+    """The subflow of a record where the table has it just so: it is marked as seen by this comparison."""
+    subflow = find_subflow(session, record.local, record.local_port, record.remote, record.remote_port)
+    if subflow is None:
+        return None
+    subflow.seen = number
+    same = (
+        (subflow.state is SubflowState.ESTABLISHED) == record.is_established
+        and subflow.backup == record.backup
+        and subflow.peer_backup == record.peer_backup
+        and subflow.local_id == record.local_id
+        and subflow.remote_id == record.remote_id
+        and not (session.state is SessionState.CREATED and _takes_commands(record))
+    )
+    return subflow if same else None
 
-    A dump of a busy host can miss a socket, so what it does not show is returned, not removed:
-    the caller asks the kernel about each of these before it calls ``close`` or ``remove_subflow``.
+
+def merge_session(
+    table: SessionTable, records: Sequence[SubflowRecord], number: int, now: Moment
+) -> tuple[Session, bool]:
+    """Take what the kernel shows of one session into the table; the session, and whether it has changed.
+
+    ``records`` are subflows of one token that the kernel has at this moment: some or all of them.
     """
-    groups: dict[int, list[SubflowRecord]] = {}
-    for record in found:
-        groups.setdefault(record.token, []).append(record)
-    merged = Merged([], [], [])
-    for token, records in groups.items():
-        session = table.get(token)
-        if session is None:
-            merged.changed.append(_adopt(table, records, now))
-        elif _update(table, session, records, now, merged):
-            merged.changed.append(session)
-    merged.sessions_missing.extend(s for s in table if s.token not in groups)
-    return merged
+    session = table.get(records[0].token)
+    changed = session is None
+    if session is None:
+        session = _adopt(table, records, now)
+    session.cgroup_id = session.cgroup_id or records[0].cgroup_id
+    if session.state is SessionState.CREATED and any(map(_takes_commands, records)):
+        table.mark_established(session, now)
+        changed = True
+    for record in records:
+        subflow = find_subflow(session, record.local, record.local_port, record.remote, record.remote_port)
+        subflow = subflow or table.find_opening(session, record)
+        if subflow is None:
+            subflow = _add_subflow(session, record, now)
+            table.learn_remote(session, record, now)
+            changed = True
+        if record.is_established and subflow.state is SubflowState.OPENING:
+            subflow.state = SubflowState.ESTABLISHED
+            subflow.since = now.monotonic
+            changed = True
+        changed = changed or subflow.backup != record.backup
+        subflow.local_port = record.local_port
+        subflow.local_id, subflow.remote_id = record.local_id, record.remote_id
+        subflow.socket_family = record.socket_family
+        subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
+        subflow.seen = number
+        table.learn_local_id(session, record)
+    return session, changed
 
 
-def _adopt(table: SessionTable, records: list[SubflowRecord], now: float) -> Session:
-    """A session older than the service, from its subflows."""
+def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Moment) -> None:
+    """A subflow that ended without an event, or whose event was lost."""
+    table.remove_subflow(session, subflow)
+    session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
+    table.note_loss(session, subflow, GONE, now)
+
+
+def ends(subflow: Subflow | SubflowRecord) -> Pair:
+    """What tells a subflow that is still opening from others: its source port may not be known."""
+    return Pair(subflow.local, subflow.remote, subflow.remote_port)
+
+
+def _takes_commands(record: SubflowRecord) -> bool:
+    """Whether its session is established: nobody joins before."""
+    return record.is_fully_established if record.is_initial else record.is_established
+
+
+def _adopt(table: SessionTable, records: Sequence[SubflowRecord], now: Moment) -> Session:
+    """A session older than the service, or whose events were lost, from its subflows."""
     first = next((r for r in records if r.is_initial), records[0])
     session = table.add(
         first,
@@ -50,53 +94,11 @@ def _adopt(table: SessionTable, records: list[SubflowRecord], now: float) -> Ses
         socket_family=first.socket_family,
         now=now,
     )
-    session.cgroup_id = first.cgroup_id
     session.history.add(now, HistoryEvent.FOUND)
-    session.local_ids = {r.local: r.local_id for r in records if r.local_id}
-    _update(table, session, records, now, Merged([], [], []))
     return session
 
 
-def _update(
-    table: SessionTable, session: Session, records: list[SubflowRecord], now: float, merged: Merged
-) -> bool:
-    changed = False
-    session.cgroup_id = session.cgroup_id or records[0].cgroup_id
-    if session.state is SessionState.CREATED and any(
-        r.is_fully_established if r.is_initial else r.is_established for r in records
-    ):
-        table.mark_established(session, now)
-        changed = True
-    unmatched = list(session.subflows)
-    for record in records:
-        subflow = find_subflow(session, record.local, record.local_port, record.remote, record.remote_port)
-        if subflow is None and record.is_closing:
-            continue  # closed on command, and forgotten
-        subflow = subflow or _opening(unmatched, record)
-        if subflow is None:
-            subflow = _add_subflow(session, record, now)
-            table.learn_remote(session, record, now)
-            changed = True
-        else:
-            unmatched = [s for s in unmatched if s is not subflow]
-        if record.is_established and subflow.state is SubflowState.OPENING:
-            subflow.state = SubflowState.ESTABLISHED
-            changed = True
-        subflow.local_port = record.local_port
-        subflow.local_id, subflow.remote_id = record.local_id, record.remote_id
-        subflow.socket_family = record.socket_family
-        subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
-    merged.subflows_missing.extend((session, s) for s in unmatched)
-    return changed
-
-
-def _opening(subflows: Iterable[Subflow], record: SubflowRecord) -> Subflow | None:
-    """One that this end opens on the record's pair, without a source port yet."""
-    pair = Pair(record.local, record.remote, record.remote_port)
-    return next((s for s in subflows if s.state is SubflowState.OPENING and s.pair == pair), None)
-
-
-def _add_subflow(session: Session, record: SubflowRecord, now: float) -> Subflow:
+def _add_subflow(session: Session, record: SubflowRecord, now: Moment) -> Subflow:
     subflow = Subflow(
         record.local,
         record.local_port,
@@ -105,7 +107,19 @@ def _add_subflow(session: Session, record: SubflowRecord, now: float) -> Subflow
         origin_of(record),
         SubflowState.OPENING,
         backup=record.backup,
+        since=now.monotonic,
     )
     session.subflows.append(subflow)
     session.history.add(now, HistoryEvent.SUBFLOW_FOUND, subflow.pair)
     return subflow
+
+
+def may_deny_joins(session: Session) -> bool:
+    """Whether the server may refuse joins to its initial address, as far as the subflows tell.
+
+    sock_diag does not show the C flag (RFC 8684, section 3.1); a server that sets it announces another
+    address instead.
+    """
+    return session.role is Role.CLIENT and any(
+        s.remote_id and s.origin is not Origin.PEER for s in session.subflows
+    )

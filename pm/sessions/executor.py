@@ -8,15 +8,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from pm.clock import Clock
+from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
-from pm.kernel import Commands, CreateCommand
+from pm.kernel import Commands, CreateCommand, Diagnosis, TcpState
 from pm.log import get_logger
 from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.backoff import next_retry
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
+
+NOT_OURS = "userspace PM not selected"  # the kernel's word for a session of its own path manager
 
 log = get_logger()
 
@@ -40,12 +43,14 @@ class Executor:
         *,
         table: SessionTable,
         commands: Commands,
+        diagnosis: Diagnosis,
         publish: Publish,
         counters: Counter[str],
         clock: Clock,
     ) -> None:
         self._table = table
         self._commands = commands
+        self._diagnosis = diagnosis
         self._publish = publish
         self._counters = counters
         self._clock = clock
@@ -57,7 +62,7 @@ class Executor:
 
         A refused ``Open`` is noted in ``session.retries`` with the time of the next try.
         """
-        now = self._clock.time()
+        now = moment(self._clock)
         kind = KINDS[type(action)]
         try:
             self._execute(session, action, origin, now)
@@ -72,12 +77,17 @@ class Executor:
         """The command of ``action``, to be armed or sent."""
         pair = action.pair
         return self._commands.prepare_subflow(
-            pair.local, action.local_id, pair.remote, pair.remote_port, backup=action.backup
+            pair.local,
+            action.local_id,
+            pair.remote,
+            pair.remote_port,
+            backup=action.backup,
+            ifindex=action.ifindex,
         )
 
     def record(self, session: Session, opens: FirstOpens, outcomes: Sequence[KernelRefused | None]) -> None:
         """Note what became of opens that were armed."""
-        now = self._clock.time()
+        now = moment(self._clock)
         for (action, _), refused in zip(opens, outcomes, strict=True):
             if refused:
                 self._counters[ActionKind.OPEN.refused] += 1
@@ -86,7 +96,7 @@ class Executor:
                 self._counters[ActionKind.OPEN] += 1
                 self._table.subflow_opening(session, action, Origin.POLICY, now)
 
-    def _execute(self, session: Session, action: Action, origin: Origin, now: float) -> None:
+    def _execute(self, session: Session, action: Action, origin: Origin, now: Moment) -> None:
         token, commands = session.token, self._commands
         match action:
             case Open():
@@ -107,7 +117,9 @@ class Executor:
                         raise
                 self._table.remove_subflow(session, subflow)
                 session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
-                self._publish(now, "subflow", "closed", session, {"subflow": subflow.id, "reason": reason})
+                self._publish(
+                    now.time, "subflow", "closed", session, {"subflow": subflow.id, "reason": reason}
+                )
             case SetBackup(subflow, backup, reason):
                 commands.set_backup(
                     token,
@@ -122,26 +134,51 @@ class Executor:
                     now, HistoryEvent.BACKUP_SET if backup else HistoryEvent.BACKUP_CLEARED, subflow.pair
                 )
                 detail = {"subflow": subflow.id, "backup": backup, "reason": reason}
-                self._publish(now, "subflow", "priority", session, detail)
+                self._publish(now.time, "subflow", "priority", session, detail)
             case Announce(ip, local_id):
-                # Noted even where the kernel refuses: it would refuse again at every change.
-                session.announced = {**(session.announced or {}), ip: local_id}
                 commands.announce(token, ip, local_id)
+                session.announced = {**(session.announced or {}), ip: local_id}
+                _forget_refusal(session, ip)
                 session.history.add(now, HistoryEvent.ADDRESS_ANNOUNCED, ip)
-            case Withdraw(ip, local_id):
+            case Withdraw():
+                self._withdraw(session, action)
                 if session.announced:
-                    session.announced.pop(ip, None)
-                commands.withdraw(token, local_id)
-                session.history.add(now, HistoryEvent.ADDRESS_WITHDRAWN, ip)
+                    session.announced.pop(action.ip, None)
+                _forget_refusal(session, action.ip)
+                session.history.add(now, HistoryEvent.ADDRESS_WITHDRAWN, action.ip)
 
-    def _refused(self, session: Session, action: Action, error: KernelRefused, now: float) -> None:
-        if "userspace PM not selected" in error.reason:
+    def _withdraw(self, session: Session, action: Withdraw) -> None:
+        """RM_ADDR, also for an address whose id the kernel does not know (any more).
+
+        It forgets the id of an address when one of its subflows is closed on command, or cannot be
+        opened (SUBFLOW_DESTROY, SUBFLOW_CREATE), and sends nothing for an address that has no subflow
+        and is not announced. An announcement directly before helps in both cases; at another time it
+        would make the peer join.
+        """
+        token, ip, local_id = session.token, action.ip, action.local_id
+        if not action.announce_first:
+            try:
+                self._commands.withdraw(token, local_id)
+            except KernelRefused as e:
+                if e.errno != errno.EINVAL or not local_id or NOT_OURS in e.reason:
+                    raise
+            else:
+                return
+        self._commands.announce(token, ip, local_id)
+        self._commands.withdraw(token, local_id)
+
+    def _refused(self, session: Session, action: Action, error: KernelRefused, now: Moment) -> None:
+        if NOT_OURS in error.reason:
             session.managed = False
             session.history.add(now, HistoryEvent.UNMANAGED, "the kernel's own path manager has this session")
             return
         session.history.add(now, KINDS[type(action)].refused, str(error))
+        if isinstance(action, Announce | Withdraw):
+            _note_refusal(session, action.ip, str(error), now.monotonic)
+        if isinstance(action, Open) and error.errno == errno.ENOTCONN:
+            self._look_at_half_closed(session)
         if isinstance(action, Open):
-            retry = self._table.note_failure(session, action.pair, str(error), self._clock.monotonic())
+            retry = self._table.note_failure(session, action.pair, str(error), now.monotonic)
             log.info(
                 "subflow_refused",
                 token=token_text(session.token),
@@ -149,3 +186,19 @@ class Executor:
                 error=str(error),
                 failures=retry.failures,
             )
+
+    def _look_at_half_closed(self, session: Session) -> None:
+        """ENOTCONN: not established yet, or one end has closed, and no subflow can be opened ever again."""
+        (info,) = self._diagnosis.session_infos((session.token,))
+        session.half_closed = info is not None and info.state not in (TcpState.ESTABLISHED, TcpState.SYN_SENT)
+
+
+def _note_refusal(session: Session, ip: str, reason: str, now_monotonic: float) -> None:
+    before = session.address_retries.get(ip) if session.address_retries else None
+    retry = next_retry(before, reason, now_monotonic)
+    session.address_retries = {**(session.address_retries or {}), ip: retry}
+
+
+def _forget_refusal(session: Session, ip: str) -> None:
+    if session.address_retries and session.address_retries.pop(ip, None) and not session.address_retries:
+        session.address_retries = None

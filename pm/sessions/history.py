@@ -6,6 +6,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from pm.clock import Moment
+
 LENGTH = 32
 
 
@@ -23,6 +25,8 @@ class HistoryEvent(StrEnum):
     SUBFLOW_CLOSED = "subflow_closed"
     SUBFLOW_FOUND = "subflow_found"
     SUBFLOW_GONE = "subflow_gone"
+    SUBFLOW_STUCK = "subflow_stuck"
+    SUBFLOW_RECOVERED = "subflow_recovered"
     BACKUP_SET = "backup_set"
     BACKUP_CLEARED = "backup_cleared"
     PEER_SET_BACKUP = "peer_set_backup"
@@ -51,7 +55,7 @@ class History(list[Entry]):
 
     __slots__ = ()
 
-    def add(self, time: float, event: HistoryEvent, detail: object = "") -> None:
+    def add(self, now: Moment, event: HistoryEvent, detail: object = "") -> None:
         if len(self) >= LENGTH:
             del self[0]
-        self.append(Entry(time, event, detail))
+        self.append(Entry(now.time, event, detail))

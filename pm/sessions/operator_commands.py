@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from pm.errors import NotFound
-from pm.model import Origin, Pair, Subflow, token_text
+from pm.model import Origin, Pair, Subflow, is_link_local, token_text
 from pm.sessions.actions import Action, Close, Open, SetBackup
 from pm.sessions.executor import Executor
+from pm.sessions.local_addresses import AddressBook
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 
@@ -16,17 +15,18 @@ from pm.sessions.session_table import SessionTable
 class OperatorCommands:
     """Every method raises NotFound, and KernelRefused."""
 
-    def __init__(
-        self, *, table: SessionTable, executor: Executor, local_id: Callable[[Session, str], int]
-    ) -> None:
-        """``local_id`` gives the address id of a local address within a session."""
+    def __init__(self, *, table: SessionTable, executor: Executor, addresses: AddressBook) -> None:
         self._table = table
         self._executor = executor
-        self._local_id = local_id
+        self._addresses = addresses
 
-    def open_subflow(self, token: int, pair: Pair, *, backup: bool) -> Subflow:
-        session = self._session(token)
-        self._perform(session, Open(pair, self._local_id(session, pair.local), backup, "by hand"))
+    def open_subflow(self, token: int, pair: Pair, *, backup: bool | None) -> Subflow:
+        """``backup`` None: as the configuration says for the local address."""
+        session, addresses = self._session(token), self._addresses
+        flag = addresses.is_backup(pair.local) if backup is None else backup
+        ifindex = addresses.current.interfaces.get(pair.local, 0) if is_link_local(pair.local) else 0
+        local_id = addresses.local_id(session, pair.local)
+        self._perform(session, Open(pair, local_id, flag, "by hand", ifindex))
         return session.subflows[-1]
 
     def close_subflow(self, token: int, subflow_id: str) -> None:

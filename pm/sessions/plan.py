@@ -2,58 +2,102 @@
 """What to do about one session: the difference between the subflows wanted and those there are.
 
 Pure and level-triggered: the same function answers a new session, an announced address, an address
-or link that came or went, a failed subflow, a reload and a restart.
+or link that came or went, a failed or stuck subflow, a reload and a restart.
 """
 
 from __future__ import annotations
 
-from pm.model import LocalAddress, Origin, Pair, Role, Subflow, SubflowState, Wanted
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pm.model import (
+    LocalAddress,
+    Origin,
+    Pair,
+    Role,
+    Subflow,
+    SubflowState,
+    Want,
+    Wanted,
+    is_link_local,
+    is_loopback,
+    is_private,
+)
 from pm.path_managers.base import PathManager
+from pm.path_managers.remotes import can_reach, reachable
 from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session
 
+SETTLED_S = 1.0  # a peer that refuses a join does so within this time after SUB_ESTABLISHED
+
+
+@dataclass(slots=True)
+class Plan:
+    """The actions due now, in order, and when (monotonic clock) the session is looked at again, if at all.
+
+    For a session that is not established yet: those due once it is.
+    """
+
+    actions: list[Action] = field(default_factory=list)
+    look_at: float | None = None
+
+    def look_again(self, when: float) -> None:
+        self.look_at = when if self.look_at is None else min(self.look_at, when)
+
 
 def plan(
     session: Session, path_manager: type[PathManager], local_addresses: LocalAddresses, now: float
-) -> tuple[list[Action], float | None]:
-    """The actions due now, in order, and when (monotonic clock) a retry is due, if any.
-
-    For a session that is not established yet: those due once it is.
-    Opens come first and the last working subflow is never closed: make before break.
-    """
+) -> Plan:
+    """Opens come first and the last working subflow is never closed: make before break."""
+    made = Plan()
     policy = session.policy
     if policy is None or not session.managed:
-        return [], None
+        return made
+    session.local_ifindex = local_addresses.interfaces.get(session.local) or session.local_ifindex
+    session.local_lost = session.local in local_addresses.lost
     usable = [a for a in local_addresses.usable if session.socket_family == 6 or a.family == 4]
-    initial_lost = session.local not in local_addresses.up
-    if session.started or initial_lost:
-        wanted = path_manager.wanted(session, usable, policy.path_manager.parameters)
-    else:
-        wanted = {}
-    actions, retry_at = _open(session, wanted, usable, local_addresses, now)
+    wanted: Wanted = {}
+    planned = session.started or session.local_lost
+    if planned:
+        wanted = _wanted(session, path_manager, usable, local_addresses)
+        _open(made, session, wanted, usable, local_addresses, now)
     if policy.announce and session.role is Role.SERVER and session.started:
-        actions += _announce(session, usable, local_addresses)
-    actions += _withdraw(session, usable, local_addresses)
-    if session.started or initial_lost:
-        actions += _close(session, wanted, local_addresses)
-    return actions, retry_at
+        _announce(made, session, usable, local_addresses, now)
+    _withdraw(made, session, usable, local_addresses, now)
+    if planned:
+        _replace_stuck(made, session, local_addresses, now)
+        _close(made, session, wanted, local_addresses)
+    return made
+
+
+def _wanted(
+    session: Session,
+    path_manager: type[PathManager],
+    usable: list[LocalAddress],
+    local_addresses: LocalAddresses,
+) -> Wanted:
+    if is_loopback(session.remote) or session.remote in local_addresses.interfaces:
+        return {session.initial_pair: Want()}  # this host with itself: all paths are one
+    assert session.policy is not None
+    return path_manager.wanted(session, usable, session.policy.path_manager.parameters)
 
 
 def _open(
-    session: Session, wanted: Wanted, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
-) -> tuple[list[Action], float | None]:
-    actions: list[Action] = []
-    retry_at: float | None = None
+    made: Plan,
+    session: Session,
+    wanted: Wanted,
+    usable: list[LocalAddress],
+    local_addresses: LocalAddresses,
+    now: float,
+) -> None:
     have: dict[Pair, list[Subflow]] = {}
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
-    sources = {a.ip for a in usable}
-    if session.local in local_addresses.up:
-        sources.add(session.local)  # the application chose it itself
+    there = reachable(session)
     for pair, want in wanted.items():
         flows = have.get(pair, [])
-        actions += (
+        made.actions += (
             SetBackup(s, want.backup, "backup" if want.backup else "primary")
             for s in flows
             if s.backup != want.backup
@@ -62,32 +106,52 @@ def _open(
             and s.origin in (Origin.INITIAL, Origin.POLICY)
         )
         closed = session.closed_by_operator.get(pair, 0) if session.closed_by_operator else 0
-        missing = want.subflows - closed - len(flows)
-        if missing <= 0 or pair.local not in sources:
+        missing = want.subflows - closed - sum(not s.stuck for s in flows)
+        # A pair that exists may stay; it is opened only where the peer can be reached.
+        if missing <= 0 or session.half_closed or (pair.remote, pair.remote_port) not in there:
+            continue
+        source = _source(session, pair, usable, local_addresses)
+        local_id = local_addresses.id_of(session, pair.local)
+        if source is None or local_id is None:
             continue
         retry = session.retries.get(pair) if session.retries else None
         if retry and now < retry.not_before:
-            retry_at = min(retry_at or retry.not_before, retry.not_before)
+            made.look_again(retry.not_before)
             continue
-        local_id = local_addresses.id_of(session, pair.local)
-        if local_id is not None:
-            reason = session.policy.path_manager.name if session.policy else ""
-            actions += [Open(pair, local_id, want.backup, reason)] * missing
-    return actions, retry_at
+        reason = session.policy.path_manager.name if session.policy else ""
+        made.actions += [Open(pair, local_id, want.backup, reason, source)] * missing
 
 
-def _announce(session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses) -> list[Action]:
+def _source(
+    session: Session, pair: Pair, usable: list[LocalAddress], local_addresses: LocalAddresses
+) -> int | None:
+    """The interface to bind a subflow to, 0 for none; None where its local address cannot be used."""
+    for address in usable:
+        if address.ip == pair.local and can_reach(session, address, pair.remote):
+            return address.ifindex if is_link_local(address.ip) else 0
+    # The application chose its address itself, whatever the rules say.
+    if pair.local == session.local and not session.local_lost:
+        return 0
+    return None
+
+
+def _announce(
+    made: Plan, session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
+) -> None:
     announced = session.announced or {}
-    return [
-        Announce(a.ip, local_id, f"address of {a.ifname}")
-        for a in usable
-        if a.ip != session.local
-        and a.ip not in announced
-        and (local_id := local_addresses.id_of(session, a.ip)) is not None
-    ]
+    peer_is_public = not is_private(session.remote)
+    for address in usable:
+        ip = address.ip
+        if ip == session.local or ip in announced or (peer_is_public and is_private(ip)):
+            continue
+        local_id = local_addresses.id_of(session, ip)
+        if local_id is not None and _may_try(made, session, ip, now):
+            made.actions.append(Announce(ip, local_id, f"address of {address.ifname}"))
 
 
-def _withdraw(session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses) -> list[Action]:
+def _withdraw(
+    made: Plan, session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
+) -> None:
     """RM_ADDR for what the peer knows of us and that is gone.
 
     Comes before the subflows are closed: SUBFLOW_DESTROY makes the kernel forget the address id.
@@ -95,36 +159,73 @@ def _withdraw(session: Session, usable: list[LocalAddress], local_addresses: Loc
     usable_ips = {a.ip for a in usable}
     known = dict.fromkeys(session.announced or ())
     gone = [ip for ip in known if ip not in usable_ips]
-    alive = [
-        s for s in session.subflows if s.state is SubflowState.ESTABLISHED and s.local in local_addresses.up
-    ]
-    if alive:
-        lost = (s.local for s in session.subflows if s.local not in local_addresses.up)
+    if _alive(session.subflows, local_addresses):
+        lost = (s.local for s in session.subflows if s.local in local_addresses.lost)
         gone += [ip for ip in dict.fromkeys(lost) if ip not in known]
-    return [
-        Withdraw(ip, local_id, "address lost")
-        for ip in gone
-        if (local_id := local_addresses.id_of(session, ip)) is not None
-    ]
+    for ip in gone:
+        local_id = local_addresses.id_of(session, ip)
+        if local_id is not None and _may_try(made, session, ip, now):
+            made.actions.append(Withdraw(ip, local_id, "address lost"))
 
 
-def _close(session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> list[Action]:
+def _alive(subflows: Sequence[Subflow], local_addresses: LocalAddresses) -> bool:
+    return any(s.state is SubflowState.ESTABLISHED and s.local not in local_addresses.lost for s in subflows)
+
+
+def _may_try(made: Plan, session: Session, ip: str, now: float) -> bool:
+    """Whether an announcement or withdrawal is due; a refused one is tried again with backoff."""
+    retry = session.address_retries.get(ip) if session.address_retries else None
+    if retry and now < retry.not_before:
+        made.look_again(retry.not_before)
+        return False
+    return True
+
+
+def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses, now: float) -> None:
+    """Close a stuck subflow once another on its pair works.
+
+    Where the peer refuses the other one (its limit counts the stuck one, and goes on counting it after
+    we close it, since no FIN arrives), the address id is taken back: the peer closes its half then.
+    """
+    working = [s for s in session.subflows if s.working]
+    for stuck in [s for s in session.subflows if s.stuck and s.origin in (Origin.INITIAL, Origin.POLICY)]:
+        twins = [s for s in working if s.pair == stuck.pair]
+        settled = [s for s in twins if now >= s.since + SETTLED_S]
+        if settled:
+            made.actions.append(Close(stuck, "stuck: another subflow of the pair works"))
+            continue
+        if twins:
+            made.look_again(min(s.since for s in twins) + SETTLED_S)
+            continue
+        retry = session.retries.get(stuck.pair) if session.retries else None
+        used = any(s.local_id == stuck.local_id for s in working)
+        if retry and retry.refused and working and not used:
+            made.actions.append(Withdraw(stuck.local, stuck.local_id, "stuck, and the peer takes no other"))
+            made.actions.append(Close(stuck, "stuck: the peer takes no other while it has this one"))
+
+
+def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> None:
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
+    planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
     for subflow in session.subflows:
-        if subflow.local not in local_addresses.up:
+        if id(subflow) in planned:
+            continue
+        if subflow.local in local_addresses.lost:
             if subflow.local_port:  # known also for one still opening, after a dump
                 closes.append(Close(subflow, "address lost"))
             continue
         pair = subflow.pair
         want = wanted.get(pair)
+        if subflow.stuck and want:
+            continue  # see _replace_stuck
         counts[pair] = counts.get(pair, 0) + 1
         surplus = want is None or counts[pair] > want.subflows
         if surplus and subflow.origin is Origin.POLICY and subflow.state is SubflowState.ESTABLISHED:
             closes.append(Close(subflow, "not wanted by the policy"))
-    closing = {id(c.subflow) for c in closes}
-    working = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED]
-    if working and all(id(s) in closing for s in working):
+    closing = {id(c.subflow) for c in closes} | planned
+    established = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED]
+    if established and all(id(s) in closing for s in established):
         # Keep the newest: it goes once another one is established.
-        closes = [c for c in closes if c.subflow is not working[-1]]
-    return list(closes)
+        closes = [c for c in closes if c.subflow is not established[-1]]
+    made.actions += closes

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pm.clock import Clock, Scheduler, Timer
+from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.kernel import Diagnosis
 from pm.policies.model import Policy
 from pm.sessions.history import HistoryEvent
@@ -47,23 +47,24 @@ class PolicyAssignment:
         self._unnamed: list[int] = []
         self._timer: Timer | None = None
 
-    def assign(self, session: Session, policy: Policy | None) -> bool:
+    def assign(self, session: Session, policy: Policy | None, now: Moment) -> bool:
         """False where nothing changes."""
         changed = policy != session.policy
         session.policy = policy  # also where it is equal: a reload lets the old object go
         if changed:
-            session.retries = session.closed_by_operator = None
+            session.retries = session.address_retries = session.closed_by_operator = None
             if policy:
                 session.started = session.started or not (policy.start.after or policy.start.after_bytes)
-                session.history.add(self._clock.time(), HistoryEvent.POLICY, policy.name)
+                session.history.add(now, HistoryEvent.POLICY, policy.name)
         return changed
 
     def assign_all(self) -> None:
         """After a reload: every session gets the policy that its cgroup has now."""
+        now = moment(self._clock)
         for session in self._table:
             if not session.cgroup_id:
                 self.find_cgroup(session)
-            self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id))
+            self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id), now)
 
     def find_cgroup_later(self, token: int) -> None:
         if not self._unnamed:
@@ -80,8 +81,10 @@ class PolicyAssignment:
             (figures,) = self._diagnosis.session_infos((session.token,))
             session.cgroup_id = figures.cgroup_id if figures else 0
         unclassified = session.policy is None and session.cgroup_id
-        if unclassified and self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id)):
-            self._reconcile(session)
+        if unclassified:
+            policy = self._selector.policy_of_cgroup(session.cgroup_id)
+            if self.assign(session, policy, moment(self._clock)):
+                self._reconcile(session)
 
     def cancel(self) -> None:
         """Look for no cgroups any more."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from pm.clock import Scheduler, Timer
+from pm.clock import Moment, Scheduler, Timer
 from pm.kernel import Commands, MptcpEvent
-from pm.model import SubflowState
+from pm.model import SubflowState, is_link_local
 from pm.policies.model import Policy
 from pm.sessions.actions import Open
 from pm.sessions.executor import Executor, FirstOpens
@@ -27,10 +27,10 @@ SessionKind = tuple[object, ...]
 
 
 class PendingSession(NamedTuple):
-    """CREATED was received; the session is not in the table yet. ``time`` is seconds since the epoch."""
+    """CREATED was received at ``since``; the session is not in the table yet."""
 
     event: MptcpEvent
-    time: float
+    since: Moment
     policy: Policy | None
 
 
@@ -55,7 +55,7 @@ class FirstSubflows:
         self._remembered: dict[SessionKind, FirstOpens] = {}
         self._timer: Timer | None = None
 
-    def expect(self, event: MptcpEvent, now: float) -> None:
+    def expect(self, event: MptcpEvent, now: Moment) -> None:
         """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
         policy = self.classify(event)
         if policy and (opens := self._remembered.get(_kind_of(event, policy))):
@@ -85,6 +85,8 @@ class FirstSubflows:
 
     def remember(self, event: MptcpEvent, session: Session, policy: Policy) -> None:
         """Keep what a session opened that had nothing yet, for the next ones of its kind."""
+        if is_link_local(event.local):
+            return  # its subflows are bound to an interface, which the table does not keep
         opens = [
             Open(s.pair, s.local_id, s.backup, policy.path_manager.name)
             for s in session.subflows
@@ -95,7 +97,7 @@ class FirstSubflows:
         self._remembered[_kind_of(event, policy)] = tuple((o, self._executor.prepare(o)) for o in opens)
 
     def forget(self, token: int) -> None:
-        """The session is gone."""
+        """The session is gone, or was found established by other means than its event."""
         if self._armed.pop(token, None):
             self._commands.disarm(token)
 

@@ -11,25 +11,28 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from pm.clock import Clock
-from pm.kernel import Commands, Diagnosis, EventsLost, EventType, MptcpEvent, RawEvent
+from pm.clock import Clock, Moment, moment
+from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
 from pm.log import get_logger
-from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, token_text
+from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, SubflowState, token_text
 from pm.path_managers.base import PathManager
 from pm.policies.model import Policy
-from pm.sessions.actions import Action, ActionKind, Close, Open
+from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
+from pm.sessions.backoff import PROVEN_S, ROUTE_RETRY_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
+from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
-from pm.sessions.plan import plan
+from pm.sessions.plan import Plan, plan
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
+from pm.sessions.watch import Watch
 
 log = get_logger()
 
@@ -41,7 +44,6 @@ class Reconciler:
         self,
         *,
         table: SessionTable,
-        commands: Commands,
         diagnosis: Diagnosis,
         executor: Executor,
         first_subflows: FirstSubflows,
@@ -49,6 +51,7 @@ class Reconciler:
         behind: BehindPrograms | NoPrograms,
         resync: Resync,
         timers: TimerQueue,
+        watch: Watch,
         addresses: AddressBook,
         path_managers: Mapping[str, type[PathManager]],
         publish: Publish,
@@ -58,7 +61,6 @@ class Reconciler:
     ) -> None:
         """``observe_join`` gets the seconds from each ESTABLISHED to the kernel having its commands."""
         self._table = table
-        self._commands = commands
         self._diagnosis = diagnosis
         self._executor = executor
         self._first_subflows = first_subflows
@@ -66,6 +68,7 @@ class Reconciler:
         self._behind = behind
         self._resync = resync
         self._timers = timers
+        self._watch = watch
         self._addresses = addresses
         self._path_managers = path_managers
         self._publish = publish
@@ -73,13 +76,14 @@ class Reconciler:
         self._observe_join = observe_join
         self._clock = clock
         self._sweep = asyncio.Event()
+        self._sweep_after = 0
 
     # Running
 
-    async def run(self) -> None:
+    async def run(self, events: EventReader) -> None:
         """Follow the kernel until cancelled."""
-        loop = asyncio.get_running_loop()
-        loop.add_reader(self._commands.fileno(), self.read_events)
+        # Subscribed first, so that nothing is missed between the comparison and the events.
+        events.start()
         try:
             self.resync()
             while True:
@@ -87,32 +91,29 @@ class Reconciler:
                 self._sweep.clear()
                 await self._reconcile_all()
         finally:
-            loop.remove_reader(self._commands.fileno())
+            events.stop()
+            self._resync.cancel()
             self._timers.cancel()
+            self._watch.cancel()
             self._first_subflows.cancel()
             self._assignment.cancel()
-            self._behind.cancel()
-
-    def read_events(self) -> None:
-        """What the kernel has sent by now; after lost events, a comparison of all sessions."""
-        try:
-            for message in self._commands.read_events(BATCH):
-                self._apply(message)
-        except EventsLost:
-            self._counters["events_lost"] += 1
-            log.warning("events_lost", remedy="the sessions are compared with sock_diag now")
-            self.resync()
 
     def resync(self) -> None:
-        """Compare the table with the kernel, and reconcile every session soon."""
-        self._resync.resync()
-        self._sweep.set()
+        """Compare the table with the kernel, and reconcile every session then."""
+        self._first_subflows.disarm()  # what is armed may be done already
+        self._sweep_after = self._resync.request()
+
+    def compared(self, number: int) -> None:
+        """The table agrees with the kernel."""
+        if self._sweep_after and number >= self._sweep_after:
+            self._sweep_after = 0
+            self._sweep.set()
 
     # Events
 
-    def _apply(self, message: RawEvent) -> None:
+    def apply(self, message: RawEvent) -> None:
         """One event of the kernel, and the commands that follow from it."""
-        now, kind = self._clock.time(), message.type
+        now, kind = moment(self._clock), message.type
         self._counters["events"] += 1
         if kind == EventType.ESTABLISHED:
             self._established(message, now)
@@ -131,11 +132,11 @@ class Reconciler:
 
     def admit(self, pending: PendingSession) -> None:
         """Take a session whose CREATED was received into the table."""
-        session = self._table.create(pending.event, pending.time)
-        self._assignment.assign(session, pending.policy)
-        self._publish(pending.time, "session", "created", session, {})
+        session = self._table.create(pending.event, pending.since)
+        self._assignment.assign(session, pending.policy, pending.since)
+        self._publish(pending.since.time, "session", "created", session, {})
 
-    def _established(self, message: RawEvent, now: float) -> None:
+    def _established(self, message: RawEvent, now: Moment) -> None:
         """ESTABLISHED: the kernel takes commands on this session from now on, and had those armed."""
         event, first_subflows = message.decode(), self._first_subflows
         first_subflows.admit(event.token)
@@ -146,54 +147,62 @@ class Reconciler:
             self._executor.record(session, armed, message.outcomes)
             self._observe_join(message.took_s)
         if session.policy is None:
-            self._assignment.assign(session, first_subflows.classify(event))
+            self._assignment.assign(session, first_subflows.classify(event), now)
         opened = self._counters[ActionKind.OPEN]
         self.reconcile(session)
         if not armed and self._counters[ActionKind.OPEN] > opened:
-            self._observe_join(self._clock.time() - now)
+            self._observe_join(self._clock.monotonic() - now.monotonic)
             if session.policy and session.started and not session.remotes and not session.retries:
                 first_subflows.remember(event, session, session.policy)
         if not session.cgroup_id:
             self._assignment.find_cgroup_later(session.token)
-        self._publish(now, "session", "established", session, {})
+        self._publish(now.time, "session", "established", session, {})
 
-    def _changed(self, session: Session, event: MptcpEvent, now: float) -> bool:
+    def _changed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         """Note what an event says of a session; whether its plan may be another now."""
         match event.type:
             case EventType.SUB_ESTABLISHED:
                 return self._subflow_established(session, event, now)
             case EventType.SUB_CLOSED:
-                self._subflow_closed(session, event, now)
+                return self._subflow_closed(session, event, now)
             case EventType.ANNOUNCED:
                 remote = RemoteAddress(event.remote, event.remote_port, event.remote_id)
                 if not self._table.remote_announced(session, remote, now):
                     return False
-                self._publish(now, "session", "remote_address_announced", session, remote._asdict())
+                self._publish(now.time, "session", "remote_address_announced", session, remote._asdict())
             case EventType.REMOVED:
                 if not self._table.remote_removed(session, event.remote_id, now):
                     return False
+                if any(s.state is SubflowState.OPENING for s in session.subflows):
+                    self._resync.request()  # the kernel drops those in SYN_SENT without an event
                 detail = {"address_id": event.remote_id}
-                self._publish(now, "session", "remote_address_removed", session, detail)
+                self._publish(now.time, "session", "remote_address_removed", session, detail)
             case EventType.SUB_PRIORITY:
                 self._table.priority_changed(session, event, now)
                 return False
         return True
 
-    def _subflow_established(self, session: Session, event: MptcpEvent, now: float) -> bool:
+    def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         table = self._table
         subflow = table.subflow_established(session, event, now)
-        if self._behind.open_subflows and subflow.origin is Origin.PEER:
-            table.identify(session, subflow, self._diagnosis.find_subflow(subflow), now)
+        if subflow.origin is Origin.PEER:
+            (found,) = self._diagnosis.find_subflows((subflow,))
+            table.identify(session, subflow, found, now)
+        elif session.retries and subflow.pair in session.retries:
+            self._timers.add(now.monotonic + PROVEN_S, session.token)
         detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
-        self._publish(now, "subflow", "established", session, detail)
+        self._publish(now.time, "subflow", "established", session, detail)
         return not (subflow.origin is Origin.PEER and self._refused(session, subflow))
 
-    def _subflow_closed(self, session: Session, event: MptcpEvent, now: float) -> None:
-        subflow = self._table.subflow_closed(session, event, now, self._clock.monotonic())
-        if subflow:
-            self._counters["subflows_lost"] += 1
-            detail = {"subflow": subflow.id, "reason": str(session.history[-1].detail)}
-            self._publish(now, "subflow", "closed", session, detail)
+    def _subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
+        subflow = self._table.subflow_closed(session, event, now)
+        if subflow is None:
+            return False
+        self._counters["subflows_lost"] += 1
+        self._watch.after_loss(session.token)
+        detail = {"subflow": subflow.id, "reason": str(session.history[-1].detail)}
+        self._publish(now.time, "subflow", "closed", session, detail)
+        return True
 
     def _refused(self, session: Session, join: Subflow) -> bool:
         """Close a join of the peer that the policy does not accept."""
@@ -216,12 +225,28 @@ class Reconciler:
 
     def addresses_changed(self, addresses: Sequence[LocalAddress]) -> None:
         """Replace the local addresses and reconcile every session soon."""
-        lost = self._addresses.update(addresses)
+        changes = self._addresses.update(addresses)
         self._first_subflows.forget_remembered()
-        if any(s.local in lost and not s.local_port for session in self._table for s in session.subflows):
-            # A dump tells the source ports of subflows still opening: without it they could not be
-            # closed, and their SYN's backoff would delay the next try by a minute.
-            self._resync.resync()
+        opening = False
+        for session in self._table:
+            for pair in [p for p in session.failing if p.local in changes.returned]:
+                self._table.forget_failures(session, pair)
+            opening = opening or any(s.local in changes.lost and not s.local_port for s in session.subflows)
+        if opening:
+            # A comparison tells the source ports of subflows still opening: without it they could not
+            # be closed, and their SYN's backoff would delay the next try by a minute.
+            self._sweep_after = self._resync.request()
+        self._sweep.set()
+
+    def routes_changed(self) -> None:
+        """What could not be opened may be possible now."""
+        self._addresses.ask_again()
+        now = self._clock.monotonic()
+        for session in self._table:
+            for retry in (session.retries or {}).values():
+                if not retry.refused:
+                    soonest = max(now, retry.failed_at + ROUTE_RETRY_S)
+                    retry.not_before = min(retry.not_before, soonest)
         self._sweep.set()
 
     # Deciding and doing
@@ -244,16 +269,32 @@ class Reconciler:
             return
         now = self._clock.monotonic()
         waiting = not session.started and not self._start(session, policy, now)
-        if waiting and session.local in self._addresses.current.up:
+        if waiting and session.local not in self._addresses.current.lost:
             return
-        actions, retry_at = self._plan(session, policy, now)
-        for action in self._behind.defer_opens(session, policy, actions):
-            if self._executor.perform(session, action) and isinstance(action, Open) and session.retries:
-                retry_at = min(retry_at or float("inf"), session.retries[action.pair].not_before)
-        if retry_at is not None:
-            self._timers.add(retry_at, session.token)
+        if session.retries:
+            self._table.forget_what_works(session, now)
+        made = self._plan(session, policy, now)
+        for action in self._behind.defer_opens(session, policy, made.actions):
+            self._perform(session, action, made)
+        if made.look_at is not None:
+            self._timers.add(made.look_at, session.token)
 
-    def _plan(self, session: Session, policy: Policy, now: float) -> tuple[Sequence[Action], float | None]:
+    def _perform(self, session: Session, action: Action, made: Plan) -> None:
+        refused = self._executor.perform(session, action)
+        match action:
+            case Open() if refused and session.retries and action.pair in session.retries:
+                made.look_again(session.retries[action.pair].not_before)
+            case Announce() | Withdraw() if refused and session.address_retries:
+                if retry := session.address_retries.get(action.ip):
+                    made.look_again(retry.not_before)
+            case Close() if action.subflow.stuck:
+                # The peer has room again, or works: what failed because of it need not wait.
+                self._table.forget_failures(session, action.subflow.pair)
+                made.look_again(self._clock.monotonic())
+            case SetBackup(backup=False):
+                self._watch.after_loss(session.token)
+
+    def _plan(self, session: Session, policy: Policy, now: float) -> Plan:
         path_manager = self._path_managers[policy.path_manager.name]
         try:
             return plan(session, path_manager, self._addresses.current, now)
@@ -262,11 +303,12 @@ class Reconciler:
             log.exception(
                 "path_manager_failed", path_manager=path_manager.name, token=token_text(session.token)
             )
-            return [], None
+            return Plan()
 
     def _start(self, session: Session, policy: Policy, now: float) -> bool:
         """Whether the session has reached the policy's thresholds; it is looked at again if not."""
-        age_s, start = self._clock.time() - session.established, policy.start
+        assert session.established
+        age_s, start = now - session.established.monotonic, policy.start
         wait_s = wait_for_age(start, age_s)
         if not wait_s and start.after_bytes:
             moved = self._diagnosis.bytes_moved(session.token, session.subflows)
@@ -276,5 +318,5 @@ class Reconciler:
             return False
         session.started = True
         self._behind.note_activity(session.token)
-        session.history.add(self._clock.time(), HistoryEvent.START_REACHED)
+        session.history.add(moment(self._clock), HistoryEvent.START_REACHED)
         return True

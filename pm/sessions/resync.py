@@ -1,24 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Compares the session table with the kernel: at start, after lost events, and every few seconds."""
+"""Compares the session table with the kernel: at the start, after lost events, and again and again.
+
+A comparison goes on in slices, between events, so nobody waits for it. What it finds different may
+have been overtaken meanwhile: the kernel is asked once more, about that subflow or session alone,
+before the table is changed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from pm.clock import Clock
-from pm.kernel import Diagnosis
+from pm.clock import Clock, Scheduler, Timer, moment
+from pm.errors import KernelRefused
+from pm.kernel import Diagnosis, SubflowRecord
+from pm.log import get_logger
+from pm.model import Subflow
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
-from pm.sessions.dump_merge import merge_dump
+from pm.sessions.dump_merge import ends, find_known, may_deny_joins, merge_session, remove_gone
 from pm.sessions.executor import Publish
-from pm.sessions.history import HistoryEvent
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
+from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
+from pm.sessions.watch import Watch
 
-AUDIT_INTERVAL_S = 5.0  # a look at 10,000 sessions costs about 40 ms, in slices
+INTERVAL_S = 5.0
+INTERVAL_CAP_S = 50.0
+SHARE = 0.015  # of one processor, for comparing all the time ...
+URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
+
+log = get_logger()
 
 
 class Resync:
@@ -30,67 +44,210 @@ class Resync:
         first_subflows: FirstSubflows,
         assignment: PolicyAssignment,
         behind: BehindPrograms | NoPrograms,
+        watch: Watch,
+        reconcile: Callable[[Session], None],
+        on_compared: Callable[[int], None],
         publish: Publish,
         counters: Counter[str],
         clock: Clock,
+        scheduler: Scheduler,
     ) -> None:
+        """``reconcile`` plans a session that has changed.
+
+        ``on_compared`` gets the number of each comparison when it is over.
+        """
         self._table = table
         self._diagnosis = diagnosis
         self._first_subflows = first_subflows
         self._assignment = assignment
         self._behind = behind
+        self._watch = watch
+        self._reconcile = reconcile
+        self._on_compared = on_compared
         self._publish = publish
         self._counters = counters
         self._clock = clock
+        self._scheduler = scheduler
+        self._number = 0
+        self._running: Iterator[None] | None = None
+        self._cost_s = 0.0
+        self._ended_at = float("-inf")
+        self._urgent = False
+        self._timer: Timer | None = None
+        self.compared = asyncio.Event()
+        """Set once the first comparison is over."""
 
-    def resync(self) -> None:
-        """Make the table agree with sock_diag, and with the claims of the programs."""
-        self.merge_dump()
-        self._end_gone(self._behind.unknown_claims(self._table.by_token))
+    # When
 
-    def merge_dump(self) -> None:
-        """Make the table agree with sock_diag."""
-        now, table = self._clock.time(), self._table
-        self._first_subflows.admit_all()
-        self._first_subflows.disarm()
-        merged = merge_dump(table, self._diagnosis.dump_subflows(), now)
-        gone = self._end_gone([s.token for s in merged.sessions_missing])
-        for session in merged.sessions_missing:
-            if session.token not in gone:  # it lives on for a while without any subflow
-                merged.subflows_missing.extend((session, s) for s in session.subflows)
-        for session, subflow in merged.subflows_missing:
-            if not self._diagnosis.subflow_exists(subflow):
-                table.remove_subflow(session, subflow)
-                session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
-        for session in merged.changed:
-            self._assignment.find_cgroup(session)
+    def request(self) -> int:
+        """Compare soon; the number of the comparison that will have begun after this."""
+        self._urgent = True
+        if self._running is None:
+            self._begin_at(self._ended_at + self._cost_s / URGENT_SHARE)
+        return self._number + 1
+
+    def cancel(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+        self._running = None
+
+    def _begin_at(self, when: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._scheduler.call_at(max(when, self._clock.monotonic()), self._begin)
+
+    def _begin(self) -> None:
+        self._urgent = False
+        self._cost_s = 0.0
+        self._running = self._compare()
+        self._step()
+
+    def _step(self) -> None:
+        """One slice."""
+        assert self._running is not None
+        before = self._clock.monotonic()
+        try:
+            more = next(self._running, self) is None
+        except KernelRefused as e:
+            more = False
+            self._counters["comparisons_failed"] += 1
+            log.warning("comparison_failed", error=str(e), remedy="none needed: it is done again soon")
+        self._cost_s += self._clock.monotonic() - before
+        if more:
+            self._timer = self._scheduler.call_soon(self._step)
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        self._running = None
+        self._ended_at = self._clock.monotonic()
+        self.compared.set()
         self._counters["resyncs"] += 1
+        pause_s = min(max(self._cost_s / SHARE, INTERVAL_S), INTERVAL_CAP_S)
+        self._begin_at(self._ended_at + (self._cost_s / URGENT_SHARE if self._urgent else pause_s))
+        self._on_compared(self._number)
 
-    async def audit(self) -> None:
-        """Run forever: drop sessions that ended without an event.
+    # What
 
-        The kernel sends no event for sessions that were reset (MP_FASTCLOSE) or never accepted: it
-        has taken their token away before it would.
-        """
-        while True:
-            await asyncio.sleep(AUDIT_INTERVAL_S)
-            tokens = list(self._table.by_token)
-            for first in range(0, len(tokens), BATCH):
-                self._end_gone(tokens[first : first + BATCH])
-                await asyncio.sleep(0)
+    def _compare(self) -> Iterator[None]:
+        self._number += 1
+        began = self._clock.monotonic()
+        doubtful: dict[int, list[SubflowRecord]] = {}
+        for part in self._diagnosis.dump_subflows():
+            for record in part:
+                if record.is_live and not self._look(record):
+                    doubtful.setdefault(record.token, []).append(record)
+            yield
+        for batch in _batches(doubtful.values()):
+            self._merge(batch)
+            yield
+        opening: list[tuple[Session, Subflow]] = []
+        for sessions in _batches(list(self._table)):
+            opening += self._look_for_missing(sessions, began)
+            yield
+        if opening:
+            yield from self._remove_unless_opening(opening)
+        for tokens in _batches(self._behind.unknown_claims(self._table.by_token)):
+            self._end_gone(tokens)
+            yield
+
+    def _look(self, record: SubflowRecord) -> bool:
+        """Whether the table has the subflow just so."""
+        session = self._table.get(record.token)
+        subflow = session and find_known(session, record, self._number)
+        if not session or not subflow:
+            return False
+        if self._watch.note(session, subflow, record):
+            self._reconcile(session)
+        return True
+
+    def _merge(self, groups: Sequence[Sequence[SubflowRecord]]) -> None:
+        """Take sessions into the table as they are now."""
+        records = [record for group in groups for record in group]
+        found: dict[int, list[SubflowRecord]] = {}
+        for record in self._diagnosis.find_subflows(records):
+            if record and record.is_live and record.token:
+                found.setdefault(record.token, []).append(record)
+        now = moment(self._clock)
+        for token, there in found.items():
+            self._first_subflows.admit(token)
+            adopted = token not in self._table.by_token
+            session, changed = merge_session(self._table, there, self._number, now)
+            if adopted:
+                session.deny_join_id0 = may_deny_joins(session)
+            if changed:
+                self._first_subflows.forget(token)  # what is armed may be done already
+                self._assignment.find_cgroup(session)
+                self._reconcile(session)
+
+    def _look_for_missing(self, sessions: Sequence[Session], began: float) -> list[tuple[Session, Subflow]]:
+        """Remove subflows and sessions that the kernel does not have; those still opening are returned."""
+        unseen = {
+            session.token: (session, [s for s in session.subflows if s.seen != self._number])
+            for session in sessions
+            if self._table.get(session.token) is session
+        }
+        ended = self._end_gone([t for t, (session, lost) in unseen.items() if lost or not session.subflows])
+        missing = [
+            (session, subflow)
+            for token, (session, subflows) in unseen.items()
+            if token not in ended
+            for subflow in subflows
+            if subflow.since < began
+        ]
+        known = [(session, subflow) for session, subflow in missing if subflow.local_port]
+        records = self._diagnosis.find_subflows([subflow for _, subflow in known])
+        self._remove(
+            [pair for pair, record in zip(known, records, strict=True) if not (record and record.is_live)]
+        )
+        return [(session, subflow) for session, subflow in missing if not subflow.local_port]
+
+    def _remove_unless_opening(self, subflows: Sequence[tuple[Session, Subflow]]) -> Iterator[None]:
+        """The kernel drops a subflow in SYN_SENT without an event when the peer withdraws its address."""
+        there = set()
+        for part in self._diagnosis.dump_subflows(opening=True):
+            there |= {(record.token, ends(record)) for record in part}
+            yield
+        self._remove(
+            [
+                (session, subflow)
+                for session, subflow in subflows
+                if not subflow.local_port and (session.token, ends(subflow)) not in there
+            ]
+        )
+
+    def _remove(self, gone: Sequence[tuple[Session, Subflow]]) -> None:
+        now = moment(self._clock)
+        for session, subflow in gone:
+            if subflow in session.subflows:
+                remove_gone(self._table, session, subflow, now)
+        for session in dict.fromkeys(session for session, _ in gone):
+            self._reconcile(session)
 
     def end_session(self, token: int) -> None:
         """A session has ended: forget it, and tell the watchers if it was known."""
-        now = self._clock.time()
+        now = moment(self._clock)
         session = self._table.close(token)
         self._behind.forget(token)
         if session:
-            self._publish(now, "session", "closed", session, {"age_s": round(now - session.created, 3)})
+            age_s = round(now.monotonic - session.created.monotonic, 3)
+            self._publish(now.time, "session", "closed", session, {"age_s": age_s})
 
     def _end_gone(self, tokens: Sequence[int]) -> set[int]:
-        """End those that the kernel does not know any more; their tokens."""
+        """End those that the kernel does not know any more; their tokens.
+
+        It sends no event for sessions that were reset (MP_FASTCLOSE) or never accepted: it has taken
+        their token away before it would.
+        """
         infos = self._diagnosis.session_infos(tokens)
         gone = {token for token, info in zip(tokens, infos, strict=True) if info is None}
         for token in gone:
             self.end_session(token)
         return gone
+
+
+def _batches(items: Iterable) -> Iterator[list]:  # type: ignore[type-arg]
+    everything = list(items)
+    for first in range(0, len(everything), BATCH):
+        yield everything[first : first + BATCH]

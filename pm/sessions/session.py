@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pm.clock import Moment
 from pm.model import Pair, RemoteAddress, Role, Subflow
 
 if TYPE_CHECKING:
@@ -15,31 +17,40 @@ if TYPE_CHECKING:
 
 
 class SessionState(StrEnum):
-    """Life of a session as the kernel reports it (MPTCP_EVENT_CREATED, _ESTABLISHED, _CLOSED)."""
+    """Life of a session as the kernel reports it (MPTCP_EVENT_CREATED, _ESTABLISHED); then it is gone."""
 
     CREATED = "created"
     ESTABLISHED = "established"
-    CLOSED = "closed"
 
 
 @dataclass(slots=True)
 class Retry:
-    """A pair whose opening failed: when to try again and why it failed."""
+    """What failed: how often in a row, when last, why, and when it is tried again (monotonic clock).
+
+    ``refused``: the peer answered, and then refused.
+    """
 
     failures: int
+    failed_at: float
     not_before: float
     reason: str
+    refused: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Session:
     """One MPTCP connection, named by its local token (RFC 8684, section 3.2).
 
-    ``number`` ascends in the order the sessions became known. ``created`` and ``established`` are
-    seconds since the epoch; ``socket_family`` is 4 or 6 and limits the subflows (a v4 socket has v4
-    subflows only, a v6 socket both). ``managed`` is false where the kernel's
-    own path manager has the session. ``closed_by_operator`` counts, per pair, the subflows that the
-    operator closed: they are not opened again. Times of ``retries`` are on the monotonic clock.
+    ``number`` ascends in the order the sessions became known. ``socket_family`` is 4 or 6 and limits
+    the subflows (a v4 socket has v4 subflows only, a v6 socket both). ``managed`` is false where the
+    kernel's own path manager has the session. ``half_closed``: one end has closed; no subflow can be
+    opened any more. ``initial_removed``: the peer withdrew its initial address.
+
+    ``local_ifindex`` is the interface of the initial local address as last known, 0 for unknown;
+    ``local_lost`` that this address is lost. ``local_ids`` has address ids that differ from those of
+    other sessions. ``retries`` has the pairs that failed since they last worked, ``address_retries``
+    the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
+    operator closed: they are not opened again.
     """
 
     token: int
@@ -50,22 +61,32 @@ class Session:
     local_port: int
     remote: str
     remote_port: int
-    created: float
+    created: Moment
     history: History
     state: SessionState = SessionState.CREATED
-    established: float = 0.0
+    established: Moment | None = None
     policy: Policy | None = None
     cgroup_id: int = 0
     managed: bool = True
     started: bool = False
+    half_closed: bool = False
     deny_join_id0: bool = False
+    initial_removed: bool = False
+    local_ifindex: int = 0
+    local_lost: bool = False
     subflows: list[Subflow] = field(default_factory=list)
     remotes: tuple[RemoteAddress, ...] = ()
     announced: dict[str, int] | None = None
     local_ids: dict[str, int] | None = None
     retries: dict[Pair, Retry] | None = None
+    address_retries: dict[str, Retry] | None = None
     closed_by_operator: dict[Pair, int] | None = None
 
     @property
     def initial_pair(self) -> Pair:
         return Pair(self.local, self.remote, self.remote_port)
+
+    @property
+    def failing(self) -> Collection[Pair]:
+        """Pairs that failed since they last worked."""
+        return self.retries or ()

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
-from errno import errorcode
+from collections.abc import Iterator, Mapping
+from errno import ECONNRESET, errorcode
 
+from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
+from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
-from pm.sessions.backoff import next_retry
+from pm.sessions.backoff import PROVEN_S, REFUSED_WITHIN_S, next_retry
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Retry, Session, SessionState
 
@@ -30,10 +32,11 @@ RESET_REASONS = {
 
 
 class SessionTable:
-    """Sessions by token, oldest first."""
+    """Sessions by token, oldest first. ``address_ids`` are those of the namespace, by address."""
 
-    def __init__(self) -> None:
+    def __init__(self, address_ids: Mapping[str, int]) -> None:
         self.by_token: dict[int, Session] = {}
+        self._address_ids = address_ids
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -45,7 +48,7 @@ class SessionTable:
     def get(self, token: int) -> Session | None:
         return self.by_token.get(token)
 
-    def create(self, event: MptcpEvent, now: float) -> Session:
+    def create(self, event: MptcpEvent, now: Moment) -> Session:
         """MPTCP_EVENT_CREATED, or ESTABLISHED of a session whose creation was not seen."""
         known = self.by_token.get(event.token)
         if known:  # a dump was faster
@@ -67,12 +70,13 @@ class SessionTable:
             event.local_id,
             event.remote_id,
             socket_family=event.family,
+            since=now.monotonic,
         )
         session.subflows.append(initial)
         session.history.add(now, HistoryEvent.CREATED)
         return session
 
-    def add(self, initial: SubflowAddress, *, role: Role, socket_family: int, now: float) -> Session:
+    def add(self, initial: SubflowAddress, *, role: Role, socket_family: int, now: Moment) -> Session:
         """A new session without subflows; ``initial`` has its token and the ends of its initial subflow."""
         session = Session(
             token=initial.token,
@@ -89,14 +93,14 @@ class SessionTable:
         self.by_token[initial.token] = session
         return session
 
-    def establish(self, event: MptcpEvent, now: float) -> Session:
+    def establish(self, event: MptcpEvent, now: Moment) -> Session:
         """MPTCP_EVENT_ESTABLISHED."""
         session = self.create(event, now)
         if session.state is SessionState.CREATED:
             self.mark_established(session, now)
         return session
 
-    def mark_established(self, session: Session, now: float) -> None:
+    def mark_established(self, session: Session, now: Moment) -> None:
         """The session takes commands from now on."""
         session.state = SessionState.ESTABLISHED
         session.established = now
@@ -104,12 +108,9 @@ class SessionTable:
 
     def close(self, token: int) -> Session | None:
         """MPTCP_EVENT_CLOSED: forget the session; returns it, or None where it was not known."""
-        session = self.by_token.pop(token, None)
-        if session:
-            session.state = SessionState.CLOSED
-        return session
+        return self.by_token.pop(token, None)
 
-    def remote_announced(self, session: Session, remote: RemoteAddress, now: float) -> bool:
+    def remote_announced(self, session: Session, remote: RemoteAddress, now: Moment) -> bool:
         """MPTCP_EVENT_ANNOUNCED: ADD_ADDR from the peer. False where it says nothing new."""
         if remote in session.remotes:
             return False
@@ -118,14 +119,25 @@ class SessionTable:
         session.history.add(now, HistoryEvent.REMOTE_ADDRESS_ANNOUNCED, remote)
         return True
 
-    def remote_removed(self, session: Session, address_id: int, now: float) -> bool:
-        """MPTCP_EVENT_REMOVED: RM_ADDR from the peer; the kernel closes its subflows itself."""
-        gone = [r for r in session.remotes if r.address_id == address_id]
-        session.remotes = tuple(r for r in session.remotes if r.address_id != address_id)
-        session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REMOVED, gone[0] if gone else f"id {address_id}")
-        return bool(gone)
+    def remote_removed(self, session: Session, address_id: int, now: Moment) -> bool:
+        """MPTCP_EVENT_REMOVED: RM_ADDR from the peer; the kernel closes its subflows itself.
 
-    def subflow_opening(self, session: Session, action: Open, origin: Origin, now: float) -> Subflow:
+        False where it says nothing new.
+        """
+        gone = [r for r in session.remotes if r.address_id == address_id]
+        news = bool(gone) or (address_id == 0 and not session.initial_removed)
+        if not news:
+            return False
+        session.remotes = tuple(r for r in session.remotes if r.address_id != address_id)
+        session.initial_removed = session.initial_removed or address_id == 0
+        session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REMOVED, gone[0] if gone else f"id {address_id}")
+        there = reachable(session)
+        if session.retries:
+            for pair in [p for p in session.retries if (p.remote, p.remote_port) not in there]:
+                del session.retries[pair]
+        return True
+
+    def subflow_opening(self, session: Session, action: Open, origin: Origin, now: Moment) -> Subflow:
         """A subflow this end asked for; SUB_ESTABLISHED or SUB_CLOSED tells how it went."""
         subflow = Subflow(
             action.pair.local,
@@ -137,12 +149,13 @@ class SessionTable:
             action.local_id,
             backup=action.backup,
             socket_family=family_of(action.pair.local),
+            since=now.monotonic,
         )
         session.subflows.append(subflow)
         session.history.add(now, HistoryEvent.SUBFLOW_OPENING, action.pair)
         return subflow
 
-    def subflow_established(self, session: Session, event: MptcpEvent, now: float) -> Subflow:
+    def subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> Subflow:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
         if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
             self.mark_established(session, now)
@@ -163,8 +176,8 @@ class SessionTable:
         else:
             subflow.local_port = event.local_port
             subflow.state = SubflowState.ESTABLISHED
-            if session.retries:
-                session.retries.pop(subflow.pair, None)
+        subflow.since = now.monotonic
+        self.learn_local_id(session, event)
         subflow.local_id = event.local_id
         subflow.remote_id = event.remote_id
         subflow.socket_family = event.family
@@ -172,14 +185,26 @@ class SessionTable:
         session.history.add(now, HistoryEvent.SUBFLOW_ESTABLISHED, subflow.pair)
         return subflow
 
-    def identify(self, session: Session, subflow: Subflow, found: SubflowRecord | None, now: float) -> None:
+    def identify(self, session: Session, subflow: Subflow, found: SubflowRecord | None, now: Moment) -> None:
         """Set the origin of a subflow first seen in an event, by its socket (None: it is gone)."""
         if found:
             subflow.origin = origin_of(found)
             subflow.backup = found.backup
             self.learn_remote(session, found, now)
 
-    def learn_remote(self, session: Session, record: SubflowRecord, now: float) -> None:
+    def learn_local_id(self, session: Session, end: SubflowAddress) -> None:
+        """The kernel's id of a local address within a session, where it differs from the namespace's.
+
+        It gives one of its own to an address that the peer joins before we announce it.
+        """
+        local, local_id = end.local, end.local_id
+        if not local_id or local == session.local:
+            return
+        known = session.local_ids.get(local) if session.local_ids else None
+        if local_id != (known or self._address_ids.get(local)):
+            session.local_ids = {**(session.local_ids or {}), local: local_id}
+
+    def learn_remote(self, session: Session, record: SubflowRecord, now: Moment) -> None:
         """A subflow opened by this end implies that the peer announced its remote address before the service
         started.
         """
@@ -190,9 +215,7 @@ class SessionTable:
         port = 0 if usual else record.remote_port
         self.remote_announced(session, RemoteAddress(record.remote, port, record.remote_id), now)
 
-    def subflow_closed(
-        self, session: Session, event: MptcpEvent, now: float, now_monotonic: float
-    ) -> Subflow | None:
+    def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
         subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
         if subflow is None:
@@ -200,30 +223,65 @@ class SessionTable:
         if subflow is None:
             return None
         self.remove_subflow(session, subflow)
+        refused = _was_refused(subflow, event, now.monotonic)
         if event.reset_reason >= 0:
             reason = RESET_REASONS.get(event.reset_reason, "reset by the peer")
-        elif event.error:
+        elif event.error and not refused:
             reason = f"{errorcode.get(event.error, event.error)}: {os.strerror(event.error)}"
         else:
-            reason = "closed by the peer"
+            reason = "" if refused else "closed by the peer"
+        if refused:
+            reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
-        if subflow.origin in (Origin.POLICY, Origin.INITIAL):
-            self.note_failure(session, subflow.pair, reason, now_monotonic)
+        self.note_loss(session, subflow, reason, now, refused=refused)
         return subflow
 
-    def note_failure(self, session: Session, pair: Pair, reason: str, now_monotonic: float) -> Retry:
+    def note_loss(
+        self, session: Session, subflow: Subflow, reason: str, now: Moment, *, refused: bool = False
+    ) -> None:
+        """A subflow ended that nobody closed here: its pair failed, if this end may open it again."""
+        pair = subflow.pair
+        if subflow.origin not in (Origin.POLICY, Origin.INITIAL):
+            return
+        if (pair.remote, pair.remote_port) not in reachable(session):
+            return
+        if subflow.state is SubflowState.ESTABLISHED and _has_proven(subflow, now.monotonic):
+            self.forget_failures(session, pair)
+        self.note_failure(session, pair, reason, now.monotonic, refused=refused)
+
+    def note_failure(
+        self, session: Session, pair: Pair, reason: str, now_monotonic: float, *, refused: bool = False
+    ) -> Retry:
         """Note a failure of a pair: capped exponential backoff until the next try."""
         if session.retries is None:
             session.retries = {}
-        retry = session.retries[pair] = next_retry(session.retries.get(pair), reason, now_monotonic)
+        before = session.retries.get(pair)
+        retry = session.retries[pair] = next_retry(before, reason, now_monotonic, refused=refused)
         return retry
+
+    def forget_failures(self, session: Session, pair: Pair) -> None:
+        """The pair works."""
+        if session.retries and session.retries.pop(pair, None) and not session.retries:
+            session.retries = None
+
+    def forget_what_works(self, session: Session, now_monotonic: float) -> None:
+        """Forget the failures of pairs that have a subflow which came after them and has proven itself."""
+        for subflow in session.subflows:
+            retry = session.retries.get(subflow.pair) if session.retries else None
+            if (
+                retry
+                and subflow.working
+                and subflow.since > retry.failed_at
+                and _has_proven(subflow, now_monotonic)
+            ):
+                self.forget_failures(session, subflow.pair)
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:
         """Take a subflow out of the table."""
         # By identity: subflows that are still opening look alike.
         session.subflows = [s for s in session.subflows if s is not subflow]
 
-    def priority_changed(self, session: Session, event: MptcpEvent, now: float) -> None:
+    def priority_changed(self, session: Session, event: MptcpEvent, now: Moment) -> None:
         """MPTCP_EVENT_SUB_PRIORITY: the peer's MP_PRIO."""
         subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
         if subflow:
@@ -253,6 +311,25 @@ def find_subflow(
         ):
             return subflow
     return None
+
+
+def _has_proven(subflow: Subflow, now_monotonic: float) -> bool:
+    """Whether an established subflow works: its SYN/ACK alone says little (RFC 8684, section 3.2)."""
+    return subflow.carried or now_monotonic - subflow.since >= PROVEN_S
+
+
+def _was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:
+    """Whether the peer accepted the SYN of a subflow of ours, and then not the third ACK.
+
+    The kernel reports SUB_ESTABLISHED at the SYN/ACK.
+    """
+    return (
+        subflow.state is SubflowState.ESTABLISHED
+        and subflow.origin in (Origin.POLICY, Origin.OPERATOR)
+        and not subflow.carried
+        and now_monotonic - subflow.since < REFUSED_WITHIN_S
+        and event.error in (0, ECONNRESET)
+    )
 
 
 def origin_of(record: SubflowRecord) -> Origin:

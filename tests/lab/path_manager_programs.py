@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from pm.clock import Moment
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.classifier_maps import policy_id
@@ -162,7 +163,8 @@ def wanted(
         local_port=local_port,
         remote=v4(remote),
         remote_port=remote_port,
-        created=0.0,
+        created=Moment(0.0, 0.0),
+        local_ifindex=next((a.ifindex for a in topology.addresses if a.ip == v4(local)), 0),
         history=History(),
         subflows=[
             Subflow(v4(local), local_port, v4(remote), remote_port, Origin.INITIAL, SubflowState.ESTABLISHED)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from pm.clock import Moment
 from pm.errors import KernelRefused
 from pm.kernel import EventsLost, EventType, MptcpEvent
 from pm.linux.netlink import pyroute2_family
@@ -14,7 +15,7 @@ from pm.linux.netlink.generic_netlink import find_family
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, Command
 from pm.linux.netlink.sock_diag import SockDiag
-from pm.sessions.dump_merge import merge_dump
+from pm.sessions.dump_merge import merge_session
 from pm.sessions.session_table import SessionTable
 from tests.lab.lab import Lab
 from tests.lab.netns import inside
@@ -96,7 +97,9 @@ def test_lost_events_are_noticed_and_the_dump_makes_good(lab: Lab) -> None:
 
         with pytest.raises(EventsLost):
             drain()
-        table = SessionTable()
-        merge_dump(table, inside(netns, lambda: list(diagnosis.dump_subflows())), 0.0)
+        table = SessionTable({})
+        for part in inside(netns, lambda: list(diagnosis.dump_subflows())):
+            for record in part:
+                merge_session(table, [record], 1, Moment(0.0, 0.0))
         assert set(table.by_token) == set(lab.subflows())
         assert all(s.state == "established" and s.role == "client" for s in table)

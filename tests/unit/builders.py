@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowRecord, TcpState, UlpFlag
 from pm.model import LocalAddress, Origin, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
@@ -14,6 +16,12 @@ from pm.sessions.history import History
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session, SessionState
 
+
+def at(seconds: float) -> Moment:
+    """A moment at which both clocks show the same."""
+    return Moment(seconds, seconds)
+
+
 REMOTE = "10.0.9.1"
 REMOTE_PORT = 5201
 
@@ -22,11 +30,14 @@ def address(ip: str, ifindex: int = 2, *, backup: bool = False, up: bool = True)
     return LocalAddress(ip, 24, ifindex, f"eth{ifindex}", up, backup, "", up)
 
 
-def locals_of(*addresses: LocalAddress) -> LocalAddresses:
+def locals_of(*addresses: LocalAddress, lost: Iterable[str] = ()) -> LocalAddresses:
+    """Those that are not up are lost."""
     return LocalAddresses(
         tuple(a for a in addresses if a.usable),
         frozenset(a.ip for a in addresses if a.up),
         {a.ip: i for i, a in enumerate(addresses, 1)},
+        {a.ip for a in addresses if not a.up} | set(lost),
+        {a.ip: a.ifindex for a in addresses},
     )
 
 
@@ -47,11 +58,12 @@ def session(local: str = "10.0.1.1", remote: str = REMOTE, **fields: Any) -> Ses
         "local_port": 40000,
         "remote": remote,
         "remote_port": REMOTE_PORT,
-        "created": 1.0,
+        "created": at(1.0),
         "history": History(),
         "state": SessionState.ESTABLISHED,
-        "established": 1.0,
+        "established": at(1.0),
         "started": True,
+        "local_ifindex": 2,
     } | fields
     result = Session(**values)
     if "subflows" not in fields:
@@ -75,7 +87,6 @@ def record(
     *,
     is_initial: bool = True,
     is_established: bool = True,
-    is_closing: bool = False,
     is_fully_established: bool = True,
     opened_here: bool = True,
     backup: bool = False,
@@ -102,7 +113,7 @@ def record(
         "remote": REMOTE,
         "remote_port": REMOTE_PORT,
         "socket_family": 4,
-        "state": int(TcpState.FIN_WAIT1 if is_closing else state),
+        "state": int(state),
         "flags": int(flags),
         "local_id": 0,
         "remote_id": 0,

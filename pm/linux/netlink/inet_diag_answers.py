@@ -41,6 +41,8 @@ _TCP_INFO = struct.Struct(
     "Q32x"  # delivery_rate, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce
     "QQ"  # bytes_sent, bytes_retrans
 )
+# Of struct tcp_info: backoff, unacked, bytes_acked, bytes_received.
+_PROGRESS = struct.Struct("=4xB19xI92xQQ")
 # struct mptcp_info: what all supported kernels have, and what was added behind (struct and offset).
 _MPTCP_INFO = struct.Struct("=BBB5xII")
 _MPTCP_COUNTERS, _MPTCP_COUNTERS_AT = struct.Struct("=IQQQQ"), 44  # retransmits to bytes_acked
@@ -105,13 +107,15 @@ def read_part(
 
 def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
     """One socket of a dump or a look-up; None for a TCP socket that is not an MPTCP subflow."""
-    cgroup_id = 0
+    cgroup_id = info_at = 0
     ulp: _Ulp | None = None
     for type_, start, end in framing.attributes(data, message.start + _MSG.size, message.end):
         if type_ == CGROUP_ID:
             (cgroup_id,) = _U64.unpack_from(data, start)
         elif type_ == ULP_INFO:
             ulp = _ulp_info(data, start, end)
+        elif type_ == INFO and end - start >= _PROGRESS.size:
+            info_at = start
     if ulp is None:
         return None
     token, remote_token, flags, local_id, remote_id = ulp
@@ -120,6 +124,9 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
     )
     if family == socket.AF_INET:
         local, remote = local[:4], remote[:4]
+    backoff, unacked, bytes_acked, bytes_received = (
+        _PROGRESS.unpack_from(data, info_at) if info_at else (0, 0, 0, 0)
+    )
     return SubflowRecord(
         token,
         remote_token,
@@ -135,6 +142,10 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
         cookie,
         cgroup_id,
         ifindex,
+        unacked,
+        backoff,
+        bytes_acked,
+        bytes_received,
     )
 
 

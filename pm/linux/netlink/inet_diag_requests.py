@@ -37,9 +37,13 @@ _STATES = sum(
 )  # fmt: skip
 
 
-def dump_request(family: int) -> bytes:
-    """All TCP sockets of a family (AF_INET, AF_INET6) with INFO, without which there is no ULP_INFO."""
-    return _dump(family, socket.IPPROTO_TCP, _STATES, 1 << INFO - 1)
+def dump_request(family: int, *, opening: bool = False) -> bytes:
+    """All TCP sockets of a family (AF_INET, AF_INET6) with INFO, without which there is no ULP_INFO.
+
+    ``opening``: those in SYN_SENT only.
+    """
+    states = 1 << TcpState.SYN_SENT if opening else _STATES
+    return _dump(family, socket.IPPROTO_TCP, states, 1 << INFO - 1)
 
 
 def storages_request(family: int, map_fd: int, ports: Collection[tuple[int, int]]) -> bytes:

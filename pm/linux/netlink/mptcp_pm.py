@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from types import TracebackType
@@ -27,6 +28,7 @@ NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 ESTABLISHED = int(EventType.ESTABLISHED)  # looked up for every event
 EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
+DRAIN_MAX = 1 << 17  # messages; more than the buffer holds, less than somebody can keep us busy with
 
 
 class PathManagerSocket:
@@ -40,6 +42,7 @@ class PathManagerSocket:
         self._commands = commands
         self._events = events
         self._armed: dict[bytes, list[bytes]] = {}
+        self._backlog: deque[bytes] = deque()
         self._buffer = memoryview(bytearray(1 << 16))
 
     @classmethod
@@ -73,16 +76,24 @@ class PathManagerSocket:
         """The event socket, for the event loop."""
         return self._events.fileno()
 
+    def backlog(self) -> int:
+        return len(self._backlog)
+
     def read_events(self, limit: int = 256) -> Iterator[RawEvent]:
         """The events that wait, at most ``limit``. Raises EventsLost where the kernel dropped some."""
-        receive, buffer, armed = self._events.recv_into, self._buffer, self._armed
+        receive, buffer, armed, backlog = self._events.recv_into, self._buffer, self._armed, self._backlog
         for _ in range(limit):
+            if backlog:
+                data = backlog.popleft()
+                yield RawEvent(data[16], data, decode_event)
+                continue
             try:
                 length = receive(buffer)
             except BlockingIOError:
                 return
             except OSError as e:
                 if e.errno == errno.ENOBUFS:
+                    self._drain()
                     raise EventsLost from e
                 raise
             # The kernel puts the token first: what is armed goes out before anything is decoded.
@@ -94,6 +105,17 @@ class PathManagerSocket:
                 yield RawEvent(ESTABLISHED, data, decode_event, outcomes, time.perf_counter() - begin)
             else:
                 yield RawEvent(buffer[16], bytes(buffer[:length]), decode_event)
+
+    def _drain(self) -> None:
+        """Empty the socket: after an overrun the kernel delivers nothing until it is empty."""
+        for _ in range(DRAIN_MAX):
+            try:
+                self._backlog.append(self._events.recv(len(self._buffer)))
+            except BlockingIOError:
+                return
+            except OSError as e:
+                if e.errno != errno.ENOBUFS:
+                    raise
 
     def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
         """Have these subflows created the moment the session's ESTABLISHED is read."""
@@ -116,9 +138,11 @@ class PathManagerSocket:
     # Commands: pm.kernel.Commands says what each does and raises.
 
     def prepare_subflow(
-        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool, ifindex: int = 0
     ) -> CreateCommand:
-        return pack_create_subflow(self._family_id, local, local_id, remote, remote_port, backup=backup)
+        return pack_create_subflow(
+            self._family_id, local, local_id, remote, remote_port, backup=backup, ifindex=ifindex
+        )
 
     def create_subflow(self, token: int, command: CreateCommand) -> None:
         self._send(complete(command, token), "open subflow")

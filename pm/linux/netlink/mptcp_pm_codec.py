@@ -35,6 +35,7 @@ from pm.linux.netlink.mptcp_pm_messages import (
     MPTCP_PM_ADDR_ATTR_FAMILY,
     MPTCP_PM_ADDR_ATTR_FLAGS,
     MPTCP_PM_ADDR_ATTR_ID,
+    MPTCP_PM_ADDR_ATTR_IF_IDX,
     MPTCP_PM_ADDR_ATTR_PORT,
     MPTCP_PM_ATTR_ADDR,
     MPTCP_PM_ATTR_ADDR_REMOTE,
@@ -76,9 +77,18 @@ _EVENT_ATTRIBUTES_AT = framing.HEADER.size + generic_netlink.HEADER.size
 
 
 def pack_create_subflow(
-    family_id: int, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+    family_id: int,
+    local: str,
+    local_id: int,
+    remote: str,
+    remote_port: int,
+    *,
+    backup: bool,
+    ifindex: int = 0,
 ) -> CreateCommand:
     """MPTCP_PM_CMD_SUBFLOW_CREATE but for its token. Raises OSError for text that is not an address."""
+    if ifindex:
+        return _pack_bound_subflow(family_id, local, local_id, remote, remote_port, ifindex, backup=backup)
     source, destination = ip_bytes(local), ip_bytes(remote)
     n = len(source)
     family, address = _KINDS[n]
@@ -101,6 +111,24 @@ def pack_create_subflow(
             *(6, MPTCP_PM_ADDR_ATTR_PORT, remote_port),
         ),
     )
+
+
+def _pack_bound_subflow(
+    family_id: int,
+    local: str,
+    local_id: int,
+    remote: str,
+    remote_port: int,
+    ifindex: int,
+    *,
+    backup: bool,
+) -> CreateCommand:
+    flags = _SUBFLOW_BACKUP if backup else _SUBFLOW
+    address = _address(MPTCP_PM_ATTR_ADDR, local, address_id=local_id, flags=flags, ifindex=ifindex)
+    tail = _address(MPTCP_PM_ATTR_ADDR_REMOTE, remote, port=remote_port)
+    message = _command(family_id, Command.SUBFLOW_CREATE, address, _token(0), tail)
+    at = len(message) - len(tail)
+    return CreateCommand(message[: at - 4], tail)
 
 
 def complete(command: CreateCommand, token: int) -> bytes:
@@ -172,6 +200,7 @@ def _address(
     address_id: int | None = None,
     port: int = 0,
     flags: int | None = None,
+    ifindex: int = 0,
 ) -> bytes:
     """MPTCP_PM_ATTR_ADDR or MPTCP_PM_ATTR_ADDR_REMOTE; what is None and the port 0 are left out."""
     packed = packed_ip(ip) if mapped else ip_bytes(ip)
@@ -182,6 +211,8 @@ def _address(
     nested.append(pack_attribute(kind, packed))
     if flags is not None:
         nested.append(pack_attribute(MPTCP_PM_ADDR_ATTR_FLAGS, _U32.pack(flags)))
+    if ifindex:
+        nested.append(pack_attribute(MPTCP_PM_ADDR_ATTR_IF_IDX, _U32.pack(ifindex)))
     if port:
         nested.append(pack_attribute(MPTCP_PM_ADDR_ATTR_PORT, _U16.pack(port)))
     return framing.pack_nested(attribute, *nested)

@@ -80,14 +80,11 @@ class SockDiag:
             for data, message in self._look_up_subflows(subflows)
         ]
 
-    def subflow_exists(self, subflow: Subflow) -> bool:
-        """Whether there is a socket with the 4-tuple, in any state but LISTEN and TIME_WAIT."""
-        return self.subflow_stats((subflow,))[0] is not None
-
-    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
-        """The socket of a subflow, by its 4-tuple; None where it is gone, or no MPTCP subflow."""
-        ((data, message),) = self._look_up_subflows((subflow,))
-        return message and parse_subflow(data, message)
+    def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> list[SubflowRecord | None]:
+        """The sockets of subflows, by their 4-tuples; None where one is gone, or is no MPTCP subflow."""
+        return [
+            message and parse_subflow(data, message) for data, message in self._look_up_subflows(subflows)
+        ]
 
     def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
         """One answer per local token, in order; None where there is no such session."""
@@ -107,27 +104,29 @@ class SockDiag:
             return figures.bytes_sent + figures.bytes_received
         return sum(s.bytes_sent + s.bytes_received for s in self.subflow_stats(subflows) if s)
 
-    def dump_subflows(self) -> Iterator[SubflowRecord]:
-        """All MPTCP subflows, read from the kernel as the caller asks for them.
+    def dump_subflows(self, *, opening: bool = False) -> Iterator[list[SubflowRecord]]:
+        """All MPTCP subflows, or those in SYN_SENT, read part by part as the caller asks for them.
 
         A subflow that opens meanwhile may be missing, and one can come twice: where the kernel calls its
-        dump inconsistent, it is read once more. The last record is the truth.
+        dump inconsistent, it is read once more.
         """
         for family in (socket.AF_INET, socket.AF_INET6):
             for _ in range(DUMP_ATTEMPTS):
                 done = interrupted = False
                 # A socket of its own: it runs one dump at a time, and look-ups go on meanwhile.
                 with _open() as sock:
-                    sock.send(dump_request(family))
+                    sock.send(dump_request(family, opening=opening))
                     while not done:
                         records: list[SubflowRecord] = []
                         done, inconsistent = read_part(_receive_part(sock), records, parse_subflow)
                         interrupted = interrupted or inconsistent
-                        yield from records
+                        yield records
                 if not interrupted:
                     break
 
-    def _look_up_subflows(self, subflows: Sequence[Subflow]) -> list[tuple[bytes, NetlinkMessage | None]]:
+    def _look_up_subflows(
+        self, subflows: Sequence[Subflow | SubflowRecord]
+    ) -> list[tuple[bytes, NetlinkMessage | None]]:
         interface_of = self._interface_of
         # IPv4 text finds v4-mapped sockets too.
         return self._look_up(

@@ -22,6 +22,7 @@ from pm.policies.model import Accept, Policy, Start
 from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Retry, Session, SessionState
+from tests.unit.builders import at
 
 SYNC = Policy(
     name="sync",
@@ -57,20 +58,22 @@ def make_session(number: int, policy: Policy | None = SYNC) -> Session:
         local_port=40000 + number % 20000,
         remote="10.0.1.2",
         remote_port=443,
-        created=1.7e9 + number,
-        established=1.7e9 + number + 0.25,
+        created=at(1.7e9 + number),
+        established=at(1.7e9 + number + 0.25),
         state=SessionState.ESTABLISHED,
         history=History(),
         policy=policy,
         remotes=(RemoteAddress("10.0.2.2", 0, 2),),
-        retries={Pair("10.0.3.1", "10.0.1.2", 443): Retry(2, 0.0, "ENETUNREACH: Network is unreachable")},
+        retries={
+            Pair("10.0.3.1", "10.0.1.2", 443): Retry(2, 0.0, 0.0, "ENETUNREACH: Network is unreachable")
+        },
     )
     session.subflows = [
         Subflow("10.0.1.1", session.local_port, "10.0.1.2", 443, Origin.INITIAL, SubflowState.ESTABLISHED),
         Subflow("10.0.2.1", 50000, "10.0.2.2", 443, Origin.POLICY, SubflowState.ESTABLISHED, 1, 2),
     ]
     session.history.add(session.created, HistoryEvent.CREATED)
-    session.history.add(session.established, HistoryEvent.ESTABLISHED)
+    session.history.add(at(1.7e9 + number + 0.25), HistoryEvent.ESTABLISHED)
     return session
 
 
@@ -99,7 +102,7 @@ class Plane:
         return Status(
             version="0.1.0",
             pid=4711,
-            started_at=1.7e9,
+            started_at=at(1.7e9),
             ready=self.ready,
             datapath="netlink",
             kernel_release="6.18.0",
@@ -142,11 +145,13 @@ class Plane:
     async def option_reports(self, session: Session) -> Mapping[int, Sequence[PluginReport]]:
         return {4711: (PluginReport("user_timeout", True, False, 30000, None),)}
 
-    def open_subflow(self, token: int, local: str, remote: str, remote_port: int, backup: bool) -> Subflow:
+    def open_subflow(
+        self, token: int, local: str, remote: str, remote_port: int, backup: bool | None
+    ) -> Subflow:
         self._may_refuse()
         port = 0 if remote == "10.0.9.9" else 50001
         subflow = Subflow(
-            local, port, remote, remote_port, Origin.OPERATOR, SubflowState.OPENING, 1, 0, backup
+            local, port, remote, remote_port, Origin.OPERATOR, SubflowState.OPENING, 1, 0, bool(backup)
         )
         self.table[token].subflows.append(subflow)
         return subflow

@@ -11,11 +11,12 @@ from pm.api.views import parse_token, policy_view, rfc3339, session_detail_view,
 from pm.model import Origin, token_text
 from pm.sessions.history import HistoryEvent
 from tests.unit.api.plane import CGROUP, REST, SYNC, Figures, make_session
+from tests.unit.builders import at
 
 
 def test_session_shows_kernel_figures_in_si_units() -> None:
     """RTT is in seconds, times are RFC 3339 in UTC, bytes are integers."""
-    view = session_view(make_session(1), CGROUP, None, [Figures(), Figures(rtt_us=250)], 1.7e9 + 11)
+    view = session_view(make_session(1), CGROUP, None, [Figures(), Figures(rtt_us=250)], at(1.7e9 + 11))
     assert view["token"] == "0xa0000001"
     assert view["created_at"] == "2023-11-14T22:13:21.000000Z"
     assert view["age_s"] == 10.0
@@ -25,7 +26,7 @@ def test_session_shows_kernel_figures_in_si_units() -> None:
 
 def test_session_shows_every_remote_address_with_its_id() -> None:
     """The initial remote address has id 0, announced ones the peer's id."""
-    view = session_view(make_session(1), CGROUP, None, [], 1.7e9)
+    view = session_view(make_session(1), CGROUP, None, [], at(1.7e9))
     assert [(r["ip"], r["address_id"]) for r in view["remote_addresses"]] == [
         ("10.0.1.2", 0),
         ("10.0.2.2", 2),
@@ -34,14 +35,14 @@ def test_session_shows_every_remote_address_with_its_id() -> None:
 
 def test_session_shows_what_could_not_be_opened() -> None:
     """A pair whose opening failed appears with the reason and the number of failures."""
-    (failed,) = session_view(make_session(1), None, None, [], 1.7e9)["failed"]
+    (failed,) = session_view(make_session(1), None, None, [], at(1.7e9))["failed"]
     assert (failed["local"], failed["failures"]) == ("10.0.3.1", 2)
     assert failed["reason"].startswith("ENETUNREACH")
 
 
 def test_subflow_without_figures_has_nulls() -> None:
     """A subflow whose socket is gone, or that came after the figures were read, shows null, never 0."""
-    view = session_view(make_session(1), CGROUP, None, [None], 1.7e9)
+    view = session_view(make_session(1), CGROUP, None, [None], at(1.7e9))
     assert [(s["rtt_s"], s["bytes_sent"]) for s in view["subflows"]] == [(None, None), (None, None)]
 
 
@@ -52,22 +53,21 @@ def test_subflow_without_figures_has_nulls() -> None:
         (Origin.POLICY, "fullmesh: 10.0.2.1 × 10.0.2.2"),
         (Origin.PEER, "opened by the peer"),
         (Origin.OPERATOR, "by hand"),
-        (Origin.UNKNOWN, "opened before the service watched"),
     ],
 )
 def test_subflow_tells_why_it_was_opened(origin: Origin, reason: str) -> None:
     """The reason follows from who wanted the subflow, and from the path manager."""
     session = make_session(1)
     session.subflows[1].origin = origin
-    subflow = session_view(session, CGROUP, None, [], 1.7e9)["subflows"][1]
+    subflow = session_view(session, CGROUP, None, [], at(1.7e9))["subflows"][1]
     assert (subflow["origin"], subflow["reason"]) == (origin.name.lower(), reason)
 
 
 def test_detail_adds_the_history() -> None:
     """One session by itself has its events, newest last, with details as text."""
     session = make_session(1)
-    session.history.add(1.7e9, HistoryEvent.SUBFLOW_OPENING, session.initial_pair)
-    events = session_detail_view(session, CGROUP, None, [], [], 1.7e9)["events"]
+    session.history.add(at(1.7e9), HistoryEvent.SUBFLOW_OPENING, session.initial_pair)
+    events = session_detail_view(session, CGROUP, None, [], [], at(1.7e9))["events"]
     assert [e["event"] for e in events] == ["created", "established", "subflow_opening"]
     assert events[-1]["detail"] == "10.0.1.1 × 10.0.1.2"
 

@@ -100,7 +100,7 @@ def test_backup_promotes_the_standby_when_the_primary_is_gone() -> None:
 
 def test_backup_promotes_the_standby_when_the_primary_address_is_lost() -> None:
     """The link under the primary went: its subflow still looks established, its address is not usable."""
-    assert wanted("backup", session(), address(B, 3))[pair(B)] == Want(1, False)
+    assert wanted("backup", session(local_lost=True), address(B, 3))[pair(B)] == Want(1, False)
 
 
 ips = st.integers(1, 6).map(lambda i: f"10.0.{i}.1") | st.integers(1, 4).map(lambda i: f"fd00:{i}::1")

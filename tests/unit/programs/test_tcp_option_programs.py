@@ -58,6 +58,7 @@ from pm.policies.tcp_options import (
 from pm.programs.attach import MatchedCgroup
 from pm.programs.tcp_option_programs import CompiledOptions, PluginReport, plugin_reports, wanted_programs
 from tests.unit.api.plane import CGROUP, Plane, make_session
+from tests.unit.builders import at
 
 KERNEL = KernelOptionSupport(
     congestion_control="cubic",
@@ -204,7 +205,7 @@ def test_rest_shows_options() -> None:
     """A session's options name their subflow; a policy's are as configured; status counts."""
     session = make_session(1)
     report = PluginReport("user_timeout", True, False, 30_000, None)
-    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], at(1.7e9))
     assert view["options"] == [
         {
             "subflow": session.subflows[0].id,
@@ -219,7 +220,7 @@ def test_rest_shows_options() -> None:
     shown = policy_view(policy(Options(initial_window=InitialWindow(accept=limits))), {}, 0)["options"]
     assert shown == {"initial_window": {"accept": {"max": 40, "from": ["10.0.0.0/8"]}}}
     plane = Plane()
-    counted = status_view(plane.status(), plane.option_counters(), 1.7e9)["options"]
+    counted = status_view(plane.status(), plane.option_counters(), at(1.7e9))["options"]
     assert counted == {"user_timeout": {"sent": 4, "malformed": 1}}
 
 
@@ -227,7 +228,7 @@ def test_cli_shows_options() -> None:
     """`mptcp-pm session` has a line per subflow and option."""
     session = make_session(1)
     report = PluginReport("user_timeout", True, False, 30_000, None)
-    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], 1.7e9)
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], at(1.7e9))
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(session_report(view))
     assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())

@@ -3,21 +3,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from pm.model import LocalAddress, Origin, Pair, Role, SubflowState
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
-from pm.sessions.plan import plan
+from pm.sessions.plan import Plan, plan
 from pm.sessions.session import Retry, Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, locals_of, policy, session, subflow
 
 A, B = "10.0.1.1", "10.0.2.1"
 
 
-def actions(s: Session, *addresses: LocalAddress, now: float = 0.0) -> list[Any]:
+def actions(s: Session, *addresses: LocalAddress, now: float = 0.0, lost: Iterable[str] = ()) -> list[Any]:
     assert s.policy
-    return plan(s, registry()[s.policy.path_manager.name], locals_of(*addresses), now)[0]
+    return plan(s, registry()[s.policy.path_manager.name], locals_of(*addresses, lost=lost), now).actions
 
 
 def test_opens_what_is_missing() -> None:
@@ -38,7 +39,7 @@ def test_initial_address_may_be_multiplied_though_the_rules_exclude_it() -> None
     excluded = address("127.0.0.1")
     locals_ = locals_of(excluded)
     locals_ = type(locals_)((), locals_.up, {})
-    assert len(plan(s, registry()["ndiffports"], locals_, 0.0)[0]) == 1
+    assert len(plan(s, registry()["ndiffports"], locals_, 0.0).actions) == 1
 
 
 def test_nothing_to_do_when_all_is_there() -> None:
@@ -50,17 +51,17 @@ def test_nothing_to_do_when_all_is_there() -> None:
 def test_nothing_without_policy() -> None:
     """A session outside all policies, or of the kernel's own path manager, is left alone."""
     addresses = address(A), address(B)
-    assert plan(session(), registry()["fullmesh"], locals_of(*addresses), 0.0) == ([], None)
+    assert plan(session(), registry()["fullmesh"], locals_of(*addresses), 0.0) == Plan()
     assert actions(session(policy=policy(), managed=False), *addresses) == []
 
 
 def test_retry_waits_and_says_how_long() -> None:
     """A failed pair is not opened before its time; the plan tells when that is."""
     pair = Pair(B, REMOTE, REMOTE_PORT)
-    s = session(policy=policy(), retries={pair: Retry(1, 5.0, "ECONNREFUSED")})
+    s = session(policy=policy(), retries={pair: Retry(1, 0.0, 5.0, "ECONNREFUSED")})
     locals_ = locals_of(address(A), address(B))
-    assert plan(s, registry()["fullmesh"], locals_, 4.0) == ([], 5.0)
-    assert len(plan(s, registry()["fullmesh"], locals_, 5.0)[0]) == 1
+    assert plan(s, registry()["fullmesh"], locals_, 4.0) == Plan([], 5.0)
+    assert len(plan(s, registry()["fullmesh"], locals_, 5.0).actions) == 1
 
 
 def test_threshold_not_reached_opens_nothing() -> None:
@@ -71,7 +72,7 @@ def test_threshold_not_reached_opens_nothing() -> None:
 def test_lost_initial_address_overrides_the_threshold() -> None:
     """A session that would die does not wait for start.after."""
     s = session(policy=policy(), started=False)
-    assert Open(Pair(B, REMOTE, REMOTE_PORT), 1, False, "fullmesh") in actions(s, address(B))
+    assert Open(Pair(B, REMOTE, REMOTE_PORT), 1, False, "fullmesh") in actions(s, address(B), lost=[A])
 
 
 def test_lost_address_is_withdrawn_then_closed() -> None:

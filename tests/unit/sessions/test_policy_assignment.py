@@ -9,14 +9,14 @@ from pm.kernel import EventType
 from pm.sessions.policy_assignment import NAMING_DELAY_S, PolicyAssignment
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
-from tests.unit.builders import event, policy
+from tests.unit.builders import at, event, policy
 from tests.unit.sessions.test_reconciler import Clock, Kernel, Loop, Selector
 
 
 @pytest.mark.parametrize("ended", [False, True])
 def test_cgroups_are_looked_for_until_the_end(ended: bool) -> None:
     """The kernel is asked a moment later, for every session; after ``cancel`` it is not asked any more."""
-    clock, table, found = Clock(), SessionTable(), list[Session]()
+    clock, table, found = Clock(), SessionTable({}), list[Session]()
     loop, kernel, selector = Loop(clock), Kernel(), Selector()
     assignment = PolicyAssignment(
         table=table,
@@ -28,7 +28,7 @@ def test_cgroups_are_looked_for_until_the_end(ended: bool) -> None:
     )
     selector.policy = policy("fullmesh")
     for token in range(1, 201):
-        session = table.create(event(EventType.CREATED, token=token), clock.time())
+        session = table.create(event(EventType.CREATED, token=token), at(clock.time()))
         kernel.sessions[token] = [("10.0.1.1", 40000, "10.0.9.1", 5000, 0)]
         assignment.find_cgroup_later(session.token)
     if ended:

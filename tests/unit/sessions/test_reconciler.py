@@ -70,6 +70,9 @@ class Loop:
     def call_soon(self, callback: Callable[..., object], *arguments: object) -> Timer:
         return self.call_at(self.clock.now, callback, *arguments)
 
+    def add_reader(self, fd: int, callback: Callable[..., object], *arguments: object) -> None: ...
+    def remove_reader(self, fd: int) -> None: ...
+
     def run_until(self, when: float) -> None:
         while due := [t for t in self.timers if not t.cancelled and t.when <= when]:
             timer = min(due, key=lambda t: t.when)
@@ -124,8 +127,11 @@ class Kernel:
             return e
         return None
 
+    def backlog(self) -> int:
+        return 0
+
     def prepare_subflow(
-        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool
+        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool, ifindex: int = 0
     ) -> CreateCommand:
         return CreateCommand(json.dumps([local, remote, remote_port, local_id]).encode(), b"")
 
@@ -202,30 +208,26 @@ class Kernel:
     def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
         return 0
 
-    def dump_subflows(self) -> list[SubflowRecord]:
-        there = [
-            _record(token, flow, is_initial=flow is flows[0])
-            for token, flows in self.sessions.items()
-            for flow in flows
-        ]
-        connecting = [
+    def dump_subflows(self, *, opening: bool = False) -> Iterator[list[SubflowRecord]]:
+        """A session per part, as it is when the part is asked for."""
+        for token in list(self.sessions) if not opening else ():
+            yield self.records(self.sessions.get(token, []), token)
+        yield self.opening()
+
+    def records(self, flows: Sequence[tuple[str, int, str, int, int]], token: int) -> list[SubflowRecord]:
+        return [_record(token, flow, is_initial=flow[4] == 0) for flow in flows]
+
+    def opening(self) -> list[SubflowRecord]:
+        return [
             _record(token, flow, is_initial=False, is_established=False)
             for token, flow in self.connecting
             if token in self.sessions
         ]
-        return there + connecting
 
-    def find_subflow(self, subflow: Subflow) -> SubflowRecord | None:
-        name = (subflow.local, subflow.local_port, subflow.remote, subflow.remote_port)
-        return next(
-            (r for r in self.dump_subflows() if (r.local, r.local_port, r.remote, r.remote_port) == name),
-            None,
-        )
-
-    def subflow_exists(self, subflow: Subflow) -> bool:
-        return self.find_subflow(subflow) is not None or any(
-            flow[0] == subflow.local and not subflow.local_port for _, flow in self.connecting
-        )
+    def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> list[SubflowRecord | None]:
+        there = [r for token, flows in self.sessions.items() for r in self.records(flows, token)]
+        by_name = {(r.local, r.local_port, r.remote, r.remote_port): r for r in there + self.opening()}
+        return [by_name.get((s.local, s.local_port, s.remote, s.remote_port)) for s in subflows]
 
 
 def _record(token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> SubflowRecord:
@@ -334,7 +336,7 @@ class World:
         """Let every event arrive and every retry come due."""
         for _ in range(40):
             self.kernel.finish_connecting()
-            self.reconciler.read_events()
+            self.sessions.events.read()
             self.loop.run_until(self.clock.now + 400)
             if not self.kernel.queue and not self.kernel.connecting:
                 return
@@ -385,7 +387,7 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def events_arrive(self) -> None:
         self.world.kernel.finish_connecting()
-        self.world.reconciler.read_events()
+        self.world.sessions.events.read()
 
     @rule()
     def events_are_lost(self) -> None:
@@ -460,7 +462,7 @@ def only(world: World) -> Session:
 def test_established_opens_at_once(world: World) -> None:
     """The command is given within the handling of ESTABLISHED: no timer, no task in between."""
     world.connect(ADDRESSES[0])
-    world.reconciler.read_events()
+    world.sessions.events.read()
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 
 
@@ -471,7 +473,7 @@ def test_what_was_learned_is_forgotten_when_addresses_change(world: World) -> No
         for _ in range(2):
             world.kernel.connecting.clear()
             world.connect(ADDRESSES[0])
-            world.reconciler.read_events()
+            world.sessions.events.read()
             assert {flow[0] for _, flow in world.kernel.connecting} == ips - {ADDRESSES[0]}
             assert len(world.table.by_token[max(world.kernel.sessions)].subflows) == 2
 
@@ -482,7 +484,7 @@ def test_first_commands_refused_are_retried(world: World) -> None:
     world.settle()
     create, world.kernel.create_subflow = world.kernel.create_subflow, refusing  # type: ignore[method-assign]
     token = world.connect(ADDRESSES[0])
-    world.reconciler.read_events()
+    world.sessions.events.read()
     assert world.table.by_token[token].retries
     world.kernel.create_subflow = create  # type: ignore[method-assign]
     world.settle()
@@ -497,7 +499,7 @@ def test_session_without_classification_is_found_by_its_cgroup(world: World) -> 
     """The classifier missed it: its cgroup's id names the policy a moment later."""
     chosen, world.selector.policy = world.selector.policy, None
     world.connect(ADDRESSES[0])
-    world.reconciler.read_events()
+    world.sessions.events.read()
     assert not world.kernel.connecting
     world.selector.policy = chosen
     world.settle()
@@ -510,11 +512,11 @@ def test_refusal_is_retried_with_growing_delay(world: World) -> None:
     world.connect(ADDRESSES[0])
     tries = []
     for _ in range(300):
-        world.reconciler.read_events()
+        world.sessions.events.read()
         if world.kernel.connecting:
             tries.append(world.clock.now)
         world.kernel.finish_connecting()
-        world.reconciler.read_events()
+        world.sessions.events.read()
         world.loop.run_until(world.clock.now + 0.1)
     gaps = [round(b - a) for a, b in itertools.pairwise(tries)]
     assert gaps == [1, 2, 4, 8]
@@ -539,11 +541,12 @@ def test_events_lost_is_survived(world: World) -> None:
     world.kernel.queue.clear()
 
     def lost(limit: int) -> Iterator[RawEvent]:
+        world.kernel.read_events = read  # type: ignore[method-assign]
         raise EventsLost
 
-    world.kernel.read_events = lost  # type: ignore[method-assign]
-    world.reconciler.read_events()
-    world.sweep()
+    read, world.kernel.read_events = world.kernel.read_events, lost  # type: ignore[method-assign]
+    world.sessions.events.read()
+    world.loop.run_until(world.clock.now)
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
     assert world.counters["events_lost"] == 1
 
@@ -556,7 +559,7 @@ def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(registry()["fullmesh"], "wanted", broken)
     world.connect(ADDRESSES[0])
-    world.reconciler.read_events()
+    world.sessions.events.read()
     assert world.counters["path_manager_errors"] > 0
     assert len(only(world).subflows) == 1
 
@@ -568,7 +571,7 @@ def test_by_hand_on_what_is_not_there(world: World) -> None:
             99, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False
         )
     world.connect(ADDRESSES[0])
-    world.reconciler.read_events()
+    world.sessions.events.read()
     with pytest.raises(NotFound, match="mptcp-pm session 0x"):
         world.sessions.operator_commands.close_subflow(only(world).token, "nothing")
 

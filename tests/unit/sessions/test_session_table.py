@@ -6,48 +6,54 @@ from __future__ import annotations
 import errno
 from functools import partial
 
-from pm.kernel import EventType
+import pytest
+
+from pm.kernel import EventType, SubflowRecord
 from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.sessions.actions import Open
-from pm.sessions.backoff import RETRY_CAP_S
-from pm.sessions.dump_merge import merge_dump
+from pm.sessions.backoff import PROVEN_S, RETRY_CAP_S
+from pm.sessions.dump_merge import find_known, merge_session
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
-from tests.unit.builders import REMOTE, REMOTE_PORT, event, record
+from tests.unit.builders import REMOTE, REMOTE_PORT, at, event, record
 
 A, B = "10.0.1.1", "10.0.2.1"
 PAIR_B = Pair(B, REMOTE, REMOTE_PORT)
 
 
 def established() -> tuple[SessionTable, Session]:
-    table = SessionTable()
-    table.create(event(EventType.CREATED), 1.0)
-    return table, table.establish(event(EventType.ESTABLISHED), 2.0)
+    table = SessionTable({})
+    table.create(event(EventType.CREATED), at(1.0))
+    return table, table.establish(event(EventType.ESTABLISHED), at(2.0))
 
 
 def test_events_make_a_session() -> None:
     """CREATED then ESTABLISHED: one session with its initial subflow."""
     _, session = established()
-    assert (session.state, session.created, session.established) == (SessionState.ESTABLISHED, 1.0, 2.0)
+    assert (session.state, session.created, session.established) == (
+        SessionState.ESTABLISHED,
+        at(1.0),
+        at(2.0),
+    )
     assert [s.origin for s in session.subflows] == [Origin.INITIAL]
     assert [e.event for e in session.history] == ["created", "established"]
 
 
 def test_established_alone_makes_a_session() -> None:
     """A lost CREATED does not lose the session."""
-    table = SessionTable()
-    assert table.establish(event(EventType.ESTABLISHED, server_side=True), 1.0).role is Role.SERVER
+    table = SessionTable({})
+    assert table.establish(event(EventType.ESTABLISHED, server_side=True), at(1.0)).role is Role.SERVER
 
 
 def test_join_completes_the_subflow_that_was_opening() -> None:
     """SUB_ESTABLISHED of a pair we asked for names its source port; any other is the peer's."""
     table, session = established()
-    table.subflow_opening(session, Open(PAIR_B, 2, False, "fullmesh"), Origin.POLICY, 3.0)
+    table.subflow_opening(session, Open(PAIR_B, 2, False, "fullmesh"), Origin.POLICY, at(3.0))
     ours = table.subflow_established(
-        session, event(EventType.SUB_ESTABLISHED, local=B, local_port=41000, local_id=2), 4.0
+        session, event(EventType.SUB_ESTABLISHED, local=B, local_port=41000, local_id=2), at(4.0)
     )
     theirs = table.subflow_established(
-        session, event(EventType.SUB_ESTABLISHED, remote_port=6000, local_port=80), 4.0
+        session, event(EventType.SUB_ESTABLISHED, remote_port=6000, local_port=80), at(4.0)
     )
     assert (ours.origin, ours.local_port, ours.state) == (Origin.POLICY, 41000, SubflowState.ESTABLISHED)
     assert theirs.origin is Origin.PEER
@@ -59,9 +65,9 @@ def test_failed_join_is_remembered_with_its_reason() -> None:
     table, session = established()
     delays = []
     for _ in range(12):
-        table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
+        table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, at(3.0))
         table.subflow_closed(
-            session, event(EventType.SUB_CLOSED, local=B, error=errno.ECONNREFUSED), 4.0, 100.0
+            session, event(EventType.SUB_CLOSED, local=B, error=errno.ECONNREFUSED), at(100.0)
         )
         assert session.retries
         delays.append(session.retries[PAIR_B].not_before - 100.0)
@@ -69,42 +75,46 @@ def test_failed_join_is_remembered_with_its_reason() -> None:
     assert delays[-1] == RETRY_CAP_S
     assert session.retries
     assert "ECONNREFUSED" in session.retries[PAIR_B].reason
-    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-    table.subflow_established(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), 5.0)
-    assert session.retries == {}
+    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, at(103.0))
+    table.subflow_established(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), at(105.0))
+    assert session.retries  # a SYN/ACK proves nothing
+    table.forget_what_works(session, 105.0 + PROVEN_S - 0.1)
+    assert session.retries
+    table.forget_what_works(session, 105.0 + PROVEN_S)
+    assert session.retries is None
 
 
 def test_close_of_an_unknown_subflow_says_nothing() -> None:
     """The event of a subflow that we closed ourselves finds it forgotten."""
     table, session = established()
-    assert table.subflow_closed(session, event(EventType.SUB_CLOSED, local_port=9), 3.0, 3.0) is None
+    assert table.subflow_closed(session, event(EventType.SUB_CLOSED, local_port=9), at(3.0)) is None
     assert len(session.subflows) == 1
 
 
 def test_remote_addresses() -> None:
     """ADD_ADDR twice is one address; the same id with another address replaces it; RM_ADDR removes."""
     table, session = established()
-    assert table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
-    assert not table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), 3.0)
-    assert table.remote_announced(session, RemoteAddress("10.0.9.3", 0, 1), 3.0)
+    assert table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), at(3.0))
+    assert not table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), at(3.0))
+    assert table.remote_announced(session, RemoteAddress("10.0.9.3", 0, 1), at(3.0))
     assert session.remotes == (RemoteAddress("10.0.9.3", 0, 1),)
-    assert table.remote_removed(session, 1, 4.0)
-    assert not table.remote_removed(session, 1, 4.0)
+    assert table.remote_removed(session, 1, at(4.0))
+    assert not table.remote_removed(session, 1, at(4.0))
+
+
+def merge(table: SessionTable, *records: SubflowRecord, now: float = 5.0) -> tuple[Session, bool]:
+    return merge_session(table, records, 1, at(now))
 
 
 def test_merge_adopts_older_sessions() -> None:
     """A dump shows a session with a join of ours: role, ids and origins come from its flags."""
-    table = SessionTable()
-    merged = merge_dump(
-        table,
-        [
-            record(is_initial=False, local=B, local_port=41000, local_id=2),
-            record(),
-            record(is_initial=False, opened_here=False, remote_port=6000, local_port=7000),
-        ],
-        5.0,
+    session, changed = merge(
+        SessionTable({}),
+        record(is_initial=False, local=B, local_port=41000, local_id=2),
+        record(),
+        record(is_initial=False, opened_here=False, remote_port=6000, local_port=7000),
     )
-    (session,) = merged.changed
+    assert changed
     assert (session.role, session.state, session.local, session.cgroup_id) == (
         Role.CLIENT,
         SessionState.ESTABLISHED,
@@ -113,69 +123,66 @@ def test_merge_adopts_older_sessions() -> None:
     )
     assert [s.origin for s in session.subflows] == [Origin.POLICY, Origin.INITIAL, Origin.PEER]
     assert session.local_ids == {B: 2}
+    assert [e.event for e in session.history][:2] == ["found", "established"]
 
 
 def test_merge_learns_what_the_peer_announced() -> None:
     """An older session's joins tell the addresses that were announced, with a port where it is another."""
-    table = SessionTable()
     join = partial(record, is_initial=False, local_port=41000)
-    merged = merge_dump(
-        table,
-        [
-            record(),
-            join(remote="10.0.2.2", remote_id=1),
-            join(remote="10.0.2.2", remote_id=1, local=B, local_id=2),
-            join(remote="10.0.3.2", remote_id=3, remote_port=5055),
-            join(remote="10.0.4.2", remote_id=4, opened_here=False),
-        ],
-        5.0,
+    session, _ = merge(
+        SessionTable({}),
+        record(),
+        join(remote="10.0.2.2", remote_id=1),
+        join(remote="10.0.2.2", remote_id=1, local=B, local_id=2),
+        join(remote="10.0.3.2", remote_id=3, remote_port=5055),
+        join(remote="10.0.4.2", remote_id=4, opened_here=False),
     )
-    (session,) = merged.changed
     assert session.remotes == (RemoteAddress("10.0.2.2", 0, 1), RemoteAddress("10.0.3.2", 5055, 3))
 
 
-def test_merge_does_not_find_what_was_closed() -> None:
-    """A subflow closed on command stays in dumps until the peer has its FIN: it is not there any more."""
-    table, session = established()
-    table.remove_subflow(session, session.subflows[0])
-    merge_dump(table, [record(is_closing=True)], 5.0)
-    assert session.subflows == []
-    again = table.subflow_opening(
-        session, Open(Pair(A, REMOTE, REMOTE_PORT), 0, False, ""), Origin.POLICY, 6.0
-    )
-    merge_dump(table, [record(is_closing=True)], 7.0)
-    assert (session.subflows, again.state, again.local_port) == ([again], SubflowState.OPENING, 0)
-
-
 def test_merge_repairs_after_lost_events() -> None:
-    """The dump completes what was opening, adds what was missed, and reports what it did not see."""
+    """What the kernel shows completes what was opening and adds what was missed."""
     table, session = established()
-    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, 3.0)
-    table.create(event(EventType.CREATED, token=2), 3.0)
-    merged = merge_dump(
-        table, [record(), record(is_initial=False, local=B, local_port=41000, local_id=2)], 5.0
-    )
-    assert [s.token for s in merged.sessions_missing] == [2]
-    assert len(merged.subflows_missing) == 1
-    assert [(s.local, s.local_port, s.state) for s in session.subflows][:2] == [
+    table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, at(3.0))
+    join = record(is_initial=False, local=B, local_port=41000, local_id=2)
+    assert merge(table, record(), join) == (session, True)
+    assert [(s.local, s.local_port, s.state) for s in session.subflows] == [
         (A, 40000, SubflowState.ESTABLISHED),
         (B, 41000, SubflowState.ESTABLISHED),
     ]
+    assert merge(table, record(), join) == (session, False)
 
 
-def test_merge_changes_nothing_when_all_agrees() -> None:
-    """A dump that agrees with the table is silent."""
-    table, session = established()
-    merged = merge_dump(table, [record()], 5.0)
-    assert merged == ([], [], [])
-    assert len(session.subflows) == 1
+@pytest.mark.parametrize(
+    ("found", "same"),
+    [
+        (record(), True),
+        (record(local_port=1), False),
+        (record(backup=True), False),
+        (record(peer_backup=True), False),
+        (record(local_id=3), False),
+        (record(is_established=False), False),
+    ],
+)
+def test_what_agrees_is_known(found: SubflowRecord, same: bool) -> None:
+    """Whatever differs is looked at again; what is there is marked as seen either way."""
+    _, session = established()
+    assert (find_known(session, found, 7) is not None) == same
+    assert session.subflows[0].seen == (0 if found.local_port == 1 else 7)
+
+
+def test_a_session_not_yet_established_is_not_known() -> None:
+    """Its ESTABLISHED was lost: the comparison has to find that out."""
+    table = SessionTable({})
+    session = table.create(event(EventType.CREATED), at(1.0))
+    assert find_known(session, record(), 1) is None
+    assert find_known(session, record(is_fully_established=False), 1)
 
 
 def test_history_is_bounded() -> None:
     """The last 32 entries are kept."""
     table, session = established()
     for i in range(40):
-        table.remote_removed(session, i, float(i))
+        table.remote_announced(session, RemoteAddress("10.0.9.2", i, 1), at(float(i)))
     assert len(session.history) == 32
-    assert session.history[-1].detail == "id 39"
+    assert "39" in str(session.history[-1].detail)

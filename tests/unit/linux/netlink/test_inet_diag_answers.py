@@ -56,7 +56,7 @@ def test_a_subflow_of_a_dump_is_read() -> None:
     records: list[SubflowRecord] = []
     assert read_part(data, records, parse_subflow) == (False, False)
     assert records == [
-        (0xA, 0xB, "192.0.2.1", 40000, "192.0.2.1", 443, 4, 1, joined, 4, 5, 99, 77, 3),
+        SubflowRecord(0xA, 0xB, "192.0.2.1", 40000, "192.0.2.1", 443, 4, 1, joined, 4, 5, 99, 77, 3),
     ]
     (record,) = records
     assert (record.is_initial, record.opened_here, record.is_established) == (False, True, True)

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads the kernel's events from the event loop, and survives an overrun of their socket.
+
+The kernel delivers nothing more to an overrun socket until it is empty, and libuv takes a descriptor
+with EPOLLERR out of its poll set for good. So the socket is emptied at once, what was in it is dealt
+with in slices, and only then the descriptor is watched again and the sessions compared with the kernel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from pm.clock import EventLoop, Timer
+from pm.kernel import Commands, EventsLost, RawEvent
+from pm.log import get_logger
+from pm.sessions.timers import BATCH
+
+log = get_logger()
+
+
+class EventReader:
+    def __init__(
+        self,
+        *,
+        commands: Commands,
+        apply: Callable[[RawEvent], None],
+        on_lost: Callable[[], None],
+        counters: Counter[str],
+        scheduler: EventLoop,
+    ) -> None:
+        """``on_lost`` is called when events were lost and those before them have been applied."""
+        self._commands = commands
+        self._apply = apply
+        self._on_lost = on_lost
+        self._counters = counters
+        self._scheduler = scheduler
+        self._draining: Timer | None = None
+
+    def start(self) -> None:
+        self._scheduler.add_reader(self._commands.fileno(), self.read)
+
+    def stop(self) -> None:
+        self._scheduler.remove_reader(self._commands.fileno())
+        if self._draining:
+            self._draining.cancel()
+
+    def read(self) -> None:
+        """What the kernel has sent by now, at most a batch."""
+        try:
+            for message in self._commands.read_events(BATCH):
+                self._apply(message)
+        except EventsLost:
+            self._counters["events_lost"] += 1
+            log.warning(
+                "events_lost",
+                waiting=self._commands.backlog(),
+                remedy="none needed: the sessions are compared with the kernel now",
+            )
+            self.stop()
+            self._drain()
+
+    def _drain(self) -> None:
+        for message in self._commands.read_events(min(BATCH, self._commands.backlog())):
+            self._apply(message)
+        if self._commands.backlog():
+            self._draining = self._scheduler.call_soon(self._drain)
+            return
+        self._draining = None
+        self.start()
+        self._on_lost()
