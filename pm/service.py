@@ -36,6 +36,7 @@ from pm.linux.host.scheduling import prefer_latency
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.linux.netlink.route_lookup import is_local
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
@@ -201,6 +202,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
             scheduler=asyncio.get_running_loop(),
             programs=programs,
             address_ids=programs.known_ids() if programs else None,
+            is_local=is_local,
         )
         on_addresses(addresses.addresses)
         await selection.apply(compile_policies(config.policies))

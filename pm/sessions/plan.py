@@ -131,7 +131,7 @@ def _source(
             return address.ifindex if is_link_local(address.ip) else 0
     # The application chose its address itself, whatever the rules say.
     if pair.local == session.local and not session.local_lost:
-        return 0
+        return session.local_ifindex if is_link_local(pair.local) else 0
     return None
 
 

@@ -64,5 +64,5 @@ def parse_subflows(text: str) -> dict[int, list[Flow]]:
 def _endpoint(text: str) -> tuple[str, int]:
     """``10.0.0.1%eth0:80``, ``[fd00::1]:80``, ``[::ffff:10.0.0.1]:80`` to address and port."""
     host, _, port = text.rpartition(":")
-    host = host.strip("[]").partition("%")[0].removeprefix("::ffff:")
+    host = host.partition("%")[0].strip("[]").removeprefix("::ffff:")
     return host, int(port)
