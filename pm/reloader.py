@@ -25,6 +25,7 @@ from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerPrograms
 from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
 from pm.sessions.reconciler import Reconciler
+from pm.upkeep import Upkeep
 
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
 
@@ -53,6 +54,7 @@ class Reloader:
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
+        upkeep: Upkeep,
         seen: Signature,
     ) -> None:
         """``seen`` is the signature of the file from before it was loaded."""
@@ -63,6 +65,7 @@ class Reloader:
         self._options = options
         self._programs = programs
         self._broadcast = broadcast
+        self._upkeep = upkeep
         self._seen = seen
         self._reloading = asyncio.Lock()
 
@@ -104,6 +107,7 @@ class Reloader:
             await self._programs.activate(programs)
         await self._options.activate(options)
         await self._selection.apply(compile_policies(config.policies))
+        await self._upkeep.start_over()
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)
         self._reconciler.policies_changed()

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import uvloop
 
@@ -22,6 +21,7 @@ from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
 from pm.api.metrics import Histogram
 from pm.api.server import serve
+from pm.callbacks import failure_of_callbacks
 from pm.clock import moment
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
@@ -29,6 +29,7 @@ from pm.errors import PmError, SystemUnfit
 from pm.linux.host.cgroups import find_cgroup_root
 from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import only_instance
+from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.notify import notify
 from pm.linux.host.probe import SystemCheck, probe, require
@@ -43,10 +44,12 @@ from pm.path_managers.registry import registry
 from pm.policies.policy_table import compile_policies
 from pm.programs.attach import MatchedCgroup
 from pm.programs.classifiers import Selection
+from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.reloader import Reloader, check_programs
 from pm.sessions.assembly import Sessions, assemble
+from pm.upkeep import Kept, Upkeep
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
 
@@ -106,7 +109,7 @@ def _has(checks: Sequence[SystemCheck], name: str) -> bool:
 
 
 @asynccontextmanager
-async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterator[Service]:
+async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[Service]:
     """Everything up, classifiers attached, API listening; all undone at exit.
 
     Raises ConfigError, SystemUnfit, PmError.
@@ -153,6 +156,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
+        kept: list[Kept] = [LiveChecks(checks)]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(PathManagerSysctl(STATE_DIRECTORY).restore_left)
@@ -166,7 +170,9 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
             )
         else:
             await asyncio.to_thread(remove_left_programs, bpffs)
-            await _enter_in_thread(stack, PathManagerSysctl(STATE_DIRECTORY))
+            sysctl = PathManagerSysctl(STATE_DIRECTORY)
+            await _enter_in_thread(stack, sysctl)
+            kept.append(sysctl)
         options = await stack.enter_async_context(
             TcpOptionPrograms.open(
                 config.policies,
@@ -206,8 +212,11 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
         )
         on_addresses(addresses.addresses)
         await selection.apply(compile_policies(config.policies))
+        kept.append(KeptPrograms(selection.steady, [selection, options, programs]))
+        upkeep = Upkeep(kept, counters=state.counters, monotonic=time.monotonic)
         reloader = Reloader(
             state=state,
+            upkeep=upkeep,
             addresses=addresses,
             reconciler=sessions.reconciler,
             selection=selection,
@@ -218,6 +227,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
         )
         control = ServiceControlPlane(
             state=state,
+            upkeep=upkeep,
             sessions=sessions,
             addresses=addresses,
             diagnosis=diagnosis,
@@ -228,7 +238,7 @@ async def open_service(path: Path, checks: Sequence[SystemCheck]) -> AsyncIterat
             reload=reloader.reload,
         )
         await stack.enter_async_context(serve(control, config.api, join_delay))
-        yield Service(state=state, sessions=sessions, selection=selection, reloader=reloader)
+        yield Service(state=state, sessions=sessions, selection=selection, reloader=reloader, upkeep=upkeep)
 
 
 async def _enter_in_thread(stack: AsyncExitStack, manager: AbstractContextManager[object]) -> None:
@@ -241,12 +251,19 @@ class Service:
     """Runs the parts; made by ``open_service``."""
 
     def __init__(
-        self, *, state: ServiceState, sessions: Sessions, selection: Selection, reloader: Reloader
+        self,
+        *,
+        state: ServiceState,
+        sessions: Sessions,
+        selection: Selection,
+        reloader: Reloader,
+        upkeep: Upkeep,
     ) -> None:
         self._state = state
         self._sessions = sessions
         self._selection = selection
         self._reloader = reloader
+        self._upkeep = upkeep
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until ``stopping`` is set. A part that fails ends the service with its error."""
@@ -257,11 +274,12 @@ class Service:
             tasks = [
                 group.create_task(part)
                 for part in (
-                    _failure_of_callbacks(loop),
+                    failure_of_callbacks(loop),
                     self._sessions.reconciler.run(self._sessions.events),
                     self._selection.run(),
                     self._reloader.on_hangup(hangup),
                     self._reloader.on_change(),
+                    self._upkeep.run(),
                 )
             ]
             await self._sessions.resync.compared.wait()
@@ -279,22 +297,3 @@ class Service:
             _log.info("stopping")
             for task in tasks:
                 task.cancel()
-
-
-async def _failure_of_callbacks(loop: asyncio.AbstractEventLoop) -> None:
-    """Raise the error of a callback that failed (netlink reader, timer): never half-alive.
-
-    asyncio names the callback's ``handle`` for these; other contexts (a task that nobody awaited,
-    a transport) are logged as usual.
-    """
-    failure: asyncio.Future[None] = loop.create_future()
-
-    def on_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if "handle" in context and error and not failure.done():
-            failure.set_exception(error)
-        else:
-            loop.default_exception_handler(context)
-
-    loop.set_exception_handler(on_error)
-    await failure

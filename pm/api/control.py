@@ -59,6 +59,8 @@ class LastReload:
 class Status:
     """State of the service as a whole. ``ready``: attached to its cgroups and the sessions dumped.
 
+    ``reasons`` say why it is not ready any more: what others changed, and is left so (``pm.upkeep``).
+
     ``config_digest`` names the configuration in force,
     also while the file holds a newer, bad one.
     """
@@ -67,6 +69,7 @@ class Status:
     pid: int
     started_at: Moment
     ready: bool
+    reasons: tuple[str, ...]
     datapath: str
     kernel_release: str
     checks: Sequence[SystemCheck]

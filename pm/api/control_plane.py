@@ -22,6 +22,7 @@ from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.sessions.assembly import Sessions
 from pm.sessions.session import Session
+from pm.upkeep import Upkeep
 
 
 class ServiceControlPlane:
@@ -31,6 +32,7 @@ class ServiceControlPlane:
         self,
         *,
         state: ServiceState,
+        upkeep: Upkeep,
         sessions: Sessions,
         addresses: AddressMonitor,
         diagnosis: SockDiag,
@@ -41,6 +43,7 @@ class ServiceControlPlane:
         reload: Callable[[], Awaitable[None]],
     ) -> None:
         self._state = state
+        self._upkeep = upkeep
         self._sessions = sessions
         self._addresses = addresses
         self._diagnosis = diagnosis
@@ -56,7 +59,8 @@ class ServiceControlPlane:
             version=__version__,
             pid=os.getpid(),
             started_at=state.started_at,
-            ready=state.ready,
+            ready=state.ready and not self._upkeep.reasons,
+            reasons=tuple(self._upkeep.reasons.values()),
             datapath=state.datapath,
             kernel_release=platform.release(),
             checks=state.checks,

@@ -23,6 +23,7 @@ from pm.api.views import (
     encode,
     parse_token,
     policy_view,
+    readiness_view,
     session_detail_view,
     status_view,
     subflow_view,
@@ -120,9 +121,9 @@ async def get_health(request: web.Request) -> web.Response:
 
 
 async def get_readiness(request: web.Request) -> web.Response:
-    if request.app[CONTROL].status().ready:
-        return _json({"status": "ok"})
-    return _json({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
+    status = request.app[CONTROL].status()
+    view = readiness_view(status)
+    return _json(view, HTTPStatus.OK if status.ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
 
 async def get_metrics(request: web.Request) -> web.Response:

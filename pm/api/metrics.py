@@ -36,6 +36,8 @@ _TOTALS = {
         "claim_failures",
         "Sessions that they could not claim because their map was full.",
     ),
+    "changes_noticed": ("changes_noticed", "Programs, pins and sysctls that somebody else changed."),
+    "changes_set_back": ("changes_set_back", "Those that the service set back."),
     "repairs": ("repairs", "Actions that the service took because a program had not."),
     "failed": ("classification_failures", "Connections for which a classifier could not record the policy."),
 }
@@ -93,6 +95,7 @@ class SnapshotCollector(Collector):
         yield GaugeMetricFamily(
             "mptcp_pm_start_time_seconds", "Start of the service, Unix time.", value=status.started_at.time
         )
+        yield GaugeMetricFamily("mptcp_pm_ready", "1 while /readyz is 200.", value=status.ready)
         yield self._sessions()
         yield GaugeMetricFamily("mptcp_pm_subflows", "Live subflows.", value=self._snapshot.subflows)
         yield GaugeMetricFamily(

@@ -211,6 +211,9 @@ class StatusShape(TypedDict):
     version: str
     pid: int
     ready: bool
+    reasons: Annotated[
+        list[str], Doc("Why it is not ready any more: what others changed. The service leaves it so.")
+    ]
     started_at: Time
     uptime_s: float
     datapath: str
@@ -235,7 +238,12 @@ class EventShape(TypedDict):
 
 
 class HealthShape(TypedDict):
-    status: Literal["ok", "starting"]
+    status: Literal["ok"]
+
+
+class ReadinessShape(TypedDict):
+    status: Literal["ok", "starting", "changed"]
+    reasons: Annotated[list[str], Doc("What others changed, as in `/v1/status`.")]
 
 
 class ParameterProblemShape(TypedDict):

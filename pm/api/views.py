@@ -7,7 +7,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from pm.api.control import Status, SubflowFigures
 from pm.api.events import ServiceEvent
@@ -16,6 +16,7 @@ from pm.api.shapes import (
     ConfigProblemShape,
     EventShape,
     PolicyShape,
+    ReadinessShape,
     RemoteAddressShape,
     RetryShape,
     SessionDetailShape,
@@ -226,6 +227,7 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: M
         "version": status.version,
         "pid": status.pid,
         "ready": status.ready,
+        "reasons": list(status.reasons),
         "started_at": rfc3339(status.started_at.time),
         "uptime_s": round(now.monotonic - status.started_at.monotonic, 3),
         "datapath": status.datapath,
@@ -255,6 +257,11 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: M
         "counters": dict(status.counters),
         "options": {plugin: dict(events) for plugin, events in options.items()},
     }
+
+
+def readiness_view(status: Status) -> ReadinessShape:
+    state: Literal["changed", "starting"] = "changed" if status.reasons else "starting"
+    return {"status": "ok" if status.ready else state, "reasons": list(status.reasons)}
 
 
 def event_view(event: ServiceEvent) -> EventShape:

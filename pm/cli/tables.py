@@ -188,7 +188,7 @@ def status_report(status: Json) -> RenderableType:
     facts = _facts(
         ("version", status["version"]),
         ("pid", str(status["pid"])),
-        ("state", "ready" if status["ready"] else "starting"),
+        ("state", _state(status)),
         ("uptime", duration_text(status["uptime_s"])),
         ("datapath", status["datapath"]),
         ("kernel", status["kernel"]["release"]),
@@ -203,6 +203,7 @@ def status_report(status: Json) -> RenderableType:
     problems = [str(Problem(**problem)) for problem in last["problems"]]
     bad = [check for check in status["kernel"]["checks"] if not check["ok"]]
     parts: list[RenderableType] = [facts]
+    parts += [Text(reason, "red") for reason in status["reasons"]]
     if problems:
         parts += ["", *(Text(problem, "red") for problem in problems)]
     if bad:
@@ -244,6 +245,12 @@ def _managed(session: Json) -> str:
         return "no: the kernel's own path manager manages it"
     program = session["program"]
     return f"yes, claimed by the program {program}" if program else "yes"
+
+
+def _state(status: Json) -> str:
+    if status["ready"]:
+        return "ready"
+    return "not ready: others changed what the service set" if status["reasons"] else "starting"
 
 
 def _number(value: int | None) -> str:

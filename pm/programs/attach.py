@@ -7,15 +7,12 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pm.errors import KernelRefused
-
-if TYPE_CHECKING:
-    from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.attachments import Attachments, CgroupGone
 
 Key = TypeVar("Key")
 
@@ -94,7 +91,7 @@ async def attach(
     if not actions:
         return []
     outcomes = await asyncio.to_thread(_perform, attachments, actions, directories)
-    return [o for o in outcomes if o.refused is None or o.refused.errno != errno.ENOENT]
+    return [o for o in outcomes if not isinstance(o.refused, CgroupGone)]
 
 
 def _perform(

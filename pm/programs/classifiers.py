@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pm.errors import KernelRefused
+from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, directory_of
@@ -130,7 +131,18 @@ class Selection:
             await self._attach({*before, *self._wanted})
             self._classifier.unload_unused()
 
+    @asynccontextmanager
+    async def steady(self) -> AsyncIterator[dict[int, MatchedCgroup]]:
+        """All cgroups, by id, that a policy's glob matches; nothing is attached or detached meanwhile."""
+        async with self._lock:
+            yield self._matched()
+
     # Queries
+
+    @property
+    def attachments(self) -> Attachments[str]:
+        """The classifiers themselves."""
+        return self._classifier
 
     def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
         """The policy whose classifier saw this initial subflow come up; the answer is given only once.
@@ -179,13 +191,14 @@ class Selection:
             self._report(outcome)
         for gone in cgroup_ids - self._wanted.keys() - self._classifier.attached.keys():
             self._paths.pop(gone, None)
-        await self._on_cgroups(
-            {
-                cgroup_id: MatchedCgroup(path, directory_of(self._root, path), policy)
-                for cgroup_id, policy in self._wanted.items()
-                if (path := self._paths.get(cgroup_id))
-            }
-        )
+        await self._on_cgroups(self._matched())
+
+    def _matched(self) -> dict[int, MatchedCgroup]:
+        return {
+            cgroup_id: MatchedCgroup(path, directory_of(self._root, path), policy)
+            for cgroup_id, policy in self._wanted.items()
+            if (path := self._paths.get(cgroup_id))
+        }
 
     def _report(self, outcome: Outcome) -> None:
         action, refused = outcome

@@ -124,6 +124,11 @@ class PathManagerPrograms:
 
     # Queries
 
+    @property
+    def attachments(self) -> PathManagerAttachments:
+        """The programs themselves."""
+        return self._attachments
+
     def program_of(self, token: int, policy: Policy) -> str | None:
         """The program that opens a session's subflows; None where the service has to open them.
 

@@ -151,6 +151,11 @@ class TcpOptionPrograms:
 
     # Queries
 
+    @property
+    def attachments(self) -> TcpOptionAttachments | None:
+        """The programs themselves; None while no policy has options."""
+        return self._programs.attachments
+
     def counters(self) -> dict[str, dict[str, int]]:
         """Plugin -> event -> how often, since the maps were made; empty while no policy has options."""
         attachments = self._programs.attachments

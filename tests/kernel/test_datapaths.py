@@ -19,7 +19,10 @@ from tests.lab.patched_kernel import kernel_run
 
 DATAPATHS = ("netlink", "bpf")
 SCENARIOS = [
-    *(f"tests/net/test_{name}.py" for name in ("policies", "path_changes", "rules", "lifecycle", "start")),
+    *(
+        f"tests/net/test_{name}.py"
+        for name in ("policies", "path_changes", "rules", "lifecycle", "start", "upkeep")
+    ),
     "tests/net/test_third_party.py",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.
     "tests/net/test_tcp_option_service.py::test_every_subflow_is_changed",

@@ -293,6 +293,10 @@ class Lab:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
 
+    def in_mounts(self, *command: str) -> str:
+        """Output of a command among the mounts of the lab's services."""
+        return run("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *command)
+
     def pins(self) -> list[Path]:
         """Files in the lab's bpffs: what services left pinned."""
         mounted = Path(f"/proc/{self._holder.pid}/root/sys/fs/bpf")

@@ -2,7 +2,8 @@
 """Sock_ops programs in the kernel: one link per cgroup, the programs' maps, and their pins.
 
 Links and maps are pinned where a bpffs is mounted, in ``BPFFS/mptcp-pm/<netns cookie>/``: what a
-killed service leaves goes on working, and the next one takes it over. Cookies of network namespaces
+killed service leaves goes on working, and the next one takes it over. A pin that cannot be made, or
+that somebody removes, costs that alone: ``missing_pins`` has it. Cookies of network namespaces
 and ids of cgroups are not reused until reboot, and a policy's id is computed from its name: nothing
 that is found there can be misunderstood. Pins do not tell which program a link has; a service replaces
 the programs of all links that it takes over.
@@ -16,6 +17,7 @@ import socket
 import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Generic, Self, TypeVar
 
@@ -23,13 +25,18 @@ from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
-from pm.log import get_logger
+from pm.linux.bpf.pins import Pins, pin_directory
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
-log = get_logger()
-
 Key = TypeVar("Key", bound=Hashable)
+
+
+class CgroupGone(KernelRefused):
+    """A cgroup does not exist any more, or another one has its name by now."""
+
+    def __init__(self, cgroup: Path) -> None:
+        super().__init__(f"attach to {cgroup}", errno.ENOENT)
 
 
 class Attachments(Generic[Key]):
@@ -43,8 +50,8 @@ class Attachments(Generic[Key]):
     entry: ClassVar[str]
     """The function in the BPF C file, or what the names of several begin with (``entry_of``)."""
 
-    def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
-        """``pins`` is the directory of our pins, None to do without."""
+    def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Pins | None, log_file: Path) -> None:
+        """Without ``pins`` everything ends with the process."""
         self._program = program
         self._netns_cookie = netns_cookie
         self._pins = pins
@@ -52,6 +59,7 @@ class Attachments(Generic[Key]):
         self._maps: dict[str, int] = {}
         self._programs: dict[Key, int] = {}
         self._links: dict[int, int] = {}
+        self._program_ids: dict[int, int] = {}
         self.attached: dict[int, Key | None] = {}
         """Cgroup id -> program; None for a link that was found pinned and has another service's program."""
 
@@ -62,13 +70,7 @@ class Attachments(Generic[Key]):
         Raises SystemUnfit without the privileges, or on a kernel without network namespace cookies.
         """
         cookie = netns_cookie()
-        pins = pin_directory(bpffs, cookie) if bpffs else None
-        try:
-            if pins:
-                pins.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as e:
-            log.warning("pins_impossible", directory=str(pins), error=e.strerror)
-            pins = None
+        pins = Pins.open(pin_directory(bpffs, cookie)) if bpffs else None
         self = cls(program, netns_cookie=cookie, pins=pins, log_file=log_file)
         try:
             self._open_maps()
@@ -89,40 +91,62 @@ class Attachments(Generic[Key]):
     # Attachments
 
     def attach(self, cgroup: Path, cgroup_id: int, key: Key) -> None:
-        """Attach a program to a cgroup. Raises KernelRefused; ENOENT where the cgroup is gone."""
-        program = self._load(key)
-        try:
-            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as e:
-            raise KernelRefused(f"attach to {cgroup}", e.errno or errno.ENOENT) from e
-        try:
-            if os.fstat(directory).st_ino != cgroup_id:  # another cgroup has its name by now
-                raise KernelRefused(f"attach to {cgroup}", errno.ENOENT)
-            link = libbpf.link_cgroup(program, directory)
-        except KernelRefused as e:
-            raise KernelRefused(f"attach to {cgroup}", e.errno, _refusal(e)) from e
-        finally:
-            os.close(directory)
-        if self._pins:
-            try:
-                libbpf.pin(link, self._pin(self._pins, cgroup_id))
-            except KernelRefused:
-                os.close(link)
-                raise
-        self._links[cgroup_id] = link
+        """Attach a program to a cgroup. Raises CgroupGone, KernelRefused."""
+        self._hold(cgroup_id, self._link(cgroup, cgroup_id, self._load(key)))
         self.attached[cgroup_id] = key
 
     def replace(self, cgroup_id: int, key: Key) -> None:
         """Let another program take over on a cgroup, in one step. Raises KernelRefused."""
-        libbpf.update_link(self._links[cgroup_id], self._load(key))
+        link = self._links[cgroup_id]
+        libbpf.update_link(link, self._load(key))
+        self._program_ids[cgroup_id] = libbpf.link_info(link).program_id
         self.attached[cgroup_id] = key
 
     def detach(self, cgroup_id: int) -> None:
         """Take our program off a cgroup; also for one that is gone."""
         if self._pins:
-            self._pin(self._pins, cgroup_id).unlink(missing_ok=True)
+            self._pins.unpin(self._link_name(cgroup_id))
         os.close(self._links.pop(cgroup_id))
+        self._program_ids.pop(cgroup_id, None)
         del self.attached[cgroup_id]
+
+    # What others may have changed
+
+    def lost(self) -> dict[int, str]:
+        """Cgroup id -> what became of the program there; also for cgroups that are gone."""
+        found = {}
+        for cgroup_id, program_id in self._program_ids.items():
+            info = libbpf.link_info(self._links[cgroup_id])
+            if info.cgroup_id != cgroup_id:
+                found[cgroup_id] = "was detached"
+            elif info.program_id != program_id:
+                found[cgroup_id] = f"was replaced by the program {info.program_id}"
+        return found
+
+    def reattach(self, cgroup: Path, cgroup_id: int) -> None:
+        """Attach the program of a cgroup that is ``lost`` again. Raises CgroupGone, KernelRefused."""
+        key = self.attached[cgroup_id]
+        if key is None:
+            return
+        if libbpf.link_info(self._links[cgroup_id]).cgroup_id == cgroup_id:
+            self.replace(cgroup_id, key)
+            return
+        link = self._link(cgroup, cgroup_id, self._load(key))
+        os.close(self._links[cgroup_id])
+        if self._pins:
+            self._pins.unpin(self._link_name(cgroup_id))
+        self._hold(cgroup_id, link)
+
+    def missing_pins(self) -> set[str]:
+        """Names of our pins that are not there."""
+        return self._pins.missing(self._pinned()) if self._pins else set()
+
+    def restore_pins(self) -> None:
+        """Make ``missing_pins`` again. Raises KernelRefused."""
+        if self._pins:
+            self._pins.restore(self._pinned())
+
+    # Maps and programs
 
     def fill(self, name: str, wanted: Sequence[Mapping[bytes, bytes]]) -> None:
         """Make a map hold all these entries and no others. Raises KernelRefused."""
@@ -168,18 +192,11 @@ class Attachments(Generic[Key]):
         Without pins nothing can stay.
         """
         if self._pins and not keep:
-            for cgroup_id in self._links:
-                self._pin(self._pins, cgroup_id).unlink(missing_ok=True)
-            for name in self._maps:
-                (self._pins / name).unlink(missing_ok=True)
-            for directory in (self._pins, self._pins.parent):
-                try:
-                    directory.rmdir()
-                except OSError:
-                    break  # other programs or another network namespace have pins
+            self._pins.remove(self._pinned())
         for fd in (*self._links.values(), *self._programs.values(), *self._maps.values()):
             os.close(fd)
         self._links.clear()
+        self._program_ids.clear()
         self._programs.clear()
         self._maps.clear()
         self.attached.clear()
@@ -190,31 +207,57 @@ class Attachments(Generic[Key]):
             self._maps[name] = self._adopt_map(name, spec) or self._create_map(name, spec)
 
     def _adopt_map(self, name: str, spec: libbpf.MapSpec) -> int | None:
-        if not self._pins or not (self._pins / name).exists():
-            return None
-        fd = libbpf.open_pin(self._pins / name)
-        if libbpf.map_spec(fd) == spec:
+        fd = self._pins.adopt(name) if self._pins else None
+        if self._pins is None or fd is None or libbpf.map_spec(fd) == spec:
             return fd
         os.close(fd)
-        (self._pins / name).unlink()
+        self._pins.unpin(name)
         return None
 
     def _create_map(self, name: str, spec: libbpf.MapSpec) -> int:
         fd = libbpf.create_map(name, spec)
         if self._pins:
-            libbpf.pin(fd, self._pins / name)
+            self._pins.pin(fd, name)
         return fd
 
     def _open_links(self) -> None:
-        for path in self._pins.glob(f"{self.link_prefix}*") if self._pins else ():
-            link = libbpf.open_pin(path)
+        if self._pins is None:
+            return
+        for name in self._pins.find(self.link_prefix):
+            link = libbpf.open_pin(self._pins.directory / name)
             cgroup_id = libbpf.link_info(link).cgroup_id
             if cgroup_id:
                 self._links[cgroup_id] = link
                 self.attached[cgroup_id] = None
             else:
-                path.unlink()
+                self._pins.unpin(name)
                 os.close(link)
+
+    def _link(self, cgroup: Path, cgroup_id: int, program: int) -> int:
+        """A new link. Raises CgroupGone, KernelRefused."""
+        try:
+            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as e:
+            raise CgroupGone(cgroup) from e
+        except OSError as e:
+            raise KernelRefused(f"attach to {cgroup}", e.errno or 0) from e
+        try:
+            if os.fstat(directory).st_ino != cgroup_id:
+                raise CgroupGone(cgroup)
+            return libbpf.link_cgroup(program, directory)
+        except KernelRefused as e:
+            if e.errno == errno.ENOENT:  # removed since it was opened
+                raise CgroupGone(cgroup) from e
+            raise KernelRefused(f"attach to {cgroup}", e.errno, _refusal(e)) from e
+        finally:
+            os.close(directory)
+
+    def _hold(self, cgroup_id: int, link: int) -> None:
+        self._links[cgroup_id] = link
+        self._program_ids[cgroup_id] = libbpf.link_info(link).program_id
+        if self._pins:
+            with suppress(KernelRefused):  # `missing_pins` has it then
+                self._pins.pin(link, self._link_name(cgroup_id))
 
     def _load(self, key: Key) -> int:
         if key not in self._programs:
@@ -224,13 +267,12 @@ class Attachments(Generic[Key]):
             )
         return self._programs[key]
 
-    def _pin(self, pins: Path, cgroup_id: int) -> Path:
-        return pins / f"{self.link_prefix}{cgroup_id}"
+    def _pinned(self) -> dict[str, int]:
+        """Name -> descriptor of all that is pinned."""
+        return self._maps | {self._link_name(cgroup_id): fd for cgroup_id, fd in self._links.items()}
 
-
-def pin_directory(bpffs: Path, cookie: int) -> Path:
-    """The directory with the pins of a network namespace."""
-    return bpffs / "mptcp-pm" / str(cookie)
+    def _link_name(self, cgroup_id: int) -> str:
+        return f"{self.link_prefix}{cgroup_id}"
 
 
 def netns_cookie() -> int:

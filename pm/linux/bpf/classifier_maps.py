@@ -12,6 +12,7 @@ from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
 from pm.linux.bpf.objects import BpfObject
+from pm.linux.bpf.pins import Pins
 from pm.linux.ip import packed_ip
 
 
@@ -21,7 +22,7 @@ class Classifier(Attachments[str]):
     link_prefix = "link-"
     entry = "classify"
 
-    def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Path | None, log_file: Path) -> None:
+    def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Pins | None, log_file: Path) -> None:
         super().__init__(program, netns_cookie=netns_cookie, pins=pins, log_file=log_file)
         self._names: dict[int, str] = {}
         self._key = SessionKey()

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pm.linux.bpf import libbpf, third_party
-from pm.linux.bpf.attachments import Attachments, netns_cookie, pin_directory
+from pm.linux.bpf.attachments import Attachments, netns_cookie
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER
 from pm.linux.bpf.objects import SOURCES
+from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.tcp_option_layouts import (
     BUILT_IN,
     EVENTS_PER_SLOT,

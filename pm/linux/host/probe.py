@@ -70,6 +70,11 @@ def probe(find_family: FindFamily = find_family) -> list[SystemCheck]:
     ]
 
 
+def probe_sysctls() -> list[SystemCheck]:
+    """The checks that a sysctl can change at any time."""
+    return [_mptcp(), _path_manager_sysctl(), _join_initial_address()]
+
+
 def require(checks: Iterable[SystemCheck]) -> None:
     """Raises SystemUnfit for the first required check that failed."""
     for check in checks:

@@ -7,6 +7,7 @@ the network namespace of its reader, which is the one that the service runs in.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import ExitStack
@@ -15,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pm.errors import SystemUnfit
+from pm.errors import PmError, SystemUnfit
+from pm.upkeep import Change
 
 SYSCTLS = Path("/proc/sys/net/mptcp")
 
@@ -71,6 +73,21 @@ class PathManagerSysctl:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._undo.close()
+
+    async def look(self) -> dict[str, Change]:
+        """A change if the sysctl is not as it was when the context was entered (``pm.upkeep.Kept``)."""
+        sysctl = await asyncio.to_thread(_locate, self._state_directory, self._sysctls)
+        value = await asyncio.to_thread(sysctl.value)
+        if value == sysctl.spelling.userspace:
+            return {}
+
+        async def restore() -> None:
+            try:
+                await asyncio.to_thread(sysctl.file.write_text, sysctl.spelling.userspace)
+            except OSError as e:
+                raise PmError(f"it cannot be set ({e.strerror})", f"run `{sysctl.spelling.command}`") from e
+
+        return {f"net.mptcp.{sysctl.spelling.name}": Change(f"is {value!r}", restore)}
 
     def restore_left(self) -> None:
         """Undo the change of a service that was killed, if there is one; do not enter the context.

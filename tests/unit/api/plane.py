@@ -89,6 +89,7 @@ class Plane:
     bad_config: tuple[Problem, ...] = ()
     refusal: KernelRefused | None = None
     ready: bool = True
+    reasons: tuple[str, ...] = ()
     gone: bool = False
     stats_calls: int = 0
     events: Broadcast = field(default_factory=Broadcast)
@@ -104,6 +105,7 @@ class Plane:
             pid=4711,
             started_at=at(1.7e9),
             ready=self.ready,
+            reasons=self.reasons,
             datapath="netlink",
             kernel_release="6.18.0",
             checks=self.checks,

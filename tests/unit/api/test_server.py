@@ -106,10 +106,15 @@ async def test_subflow_is_changed_and_closed_by_its_id(client: ClientSession, pl
 
 
 async def test_readiness_follows_the_service(client: ClientSession, plane: Plane) -> None:
-    """503 until the service is ready."""
-    assert await document(await client.get("/readyz")) == {"status": "ok"}
+    """503 until the service is ready, and while others changed what it set."""
+    assert await document(await client.get("/readyz")) == {"status": "ok", "reasons": []}
     plane.ready = False
-    assert await document(await client.get("/readyz"), 503) == {"status": "starting"}
+    assert await document(await client.get("/readyz"), 503) == {"status": "starting", "reasons": []}
+    plane.reasons = ("it was detached",)
+    shown = {"status": "changed", "reasons": ["it was detached"]}
+    assert await document(await client.get("/readyz"), 503) == shown
+    status = await document(await client.get("/v1/status"))
+    assert (status["ready"], status["reasons"]) == (False, ["it was detached"])
 
 
 async def test_metrics_are_text(client: ClientSession) -> None:

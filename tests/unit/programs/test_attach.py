@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from pm.errors import KernelRefused
-from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.attachments import Attachments, CgroupGone
 from pm.programs.attach import Attach, Detach, Replace, attach
 
 DIRECTORIES = {i: Path(f"/{i}") for i in range(1, 5)}
@@ -22,6 +22,8 @@ class FakeAttachments:
         self.refusals = refusals
 
     def attach(self, cgroup: Path, cgroup_id: int, key: str) -> None:
+        if self.refusals.get(cgroup) == errno.ENOENT:
+            raise CgroupGone(cgroup)
         if cgroup in self.refusals:
             raise KernelRefused(f"attach to {cgroup}", self.refusals[cgroup])
         self.attached[cgroup_id] = key
