@@ -32,6 +32,11 @@ def readiness(service: Service) -> tuple[int, list[str]]:
     return status, document["reasons"]
 
 
+def logged(service: Service) -> set[str]:
+    """The names of the events in its log."""
+    return {line.get("event", "") for line in service.log_lines()}
+
+
 def wait_set_back(service: Service, times: int) -> None:
     wait_equal(lambda: counters(service).get("changes_set_back", 0), times)
 
@@ -109,8 +114,7 @@ def test_detached_program_is_attached_again_once(lab: Lab) -> None:
     service.reload()
     assert [len(programs_of(lab, kind)) for kind in kinds] == [1] * len(kinds)
     assert readiness(service) == (200, [])
-    log = {line.get("event") for line in service.log_lines()}
-    assert {"changed_by_others", "set_back", "left_as_it_is", "as_wanted_again"} <= log
+    assert {"changed_by_others", "set_back", "left_as_it_is"} <= logged(service)
 
 
 def test_replaced_program_is_ours_again(lab: Lab) -> None:
@@ -198,7 +202,7 @@ def test_cgroup_that_goes_is_no_change(lab: Lab) -> None:
 
 
 def test_sysctl_is_set_back_once(lab: Lab) -> None:
-    """Another change stays, is shown, and makes the service unready. On bpf it is not the service's to set."""
+    """Another change stays, is shown, and makes the service unready. On bpf it is not ours to set."""
     service = serve(lab)
     if service.datapath() == "bpf":
         check_sysctl_of_programs(lab, service)
@@ -220,6 +224,7 @@ def check_sysctl_of_namespace(lab: Lab, service: Service) -> None:
     lab.sysctl("client", net__mptcp__pm_type=1)
     wait_equal(lambda: readiness(service), (200, []))
     assert "mptcp_pm_ready 1.0" in service.get("/metrics")
+    assert "as_wanted_again" in logged(service)
     lab.sysctl("client", net__mptcp__pm_type=0)
     wait_reason(service, "it changed again")
     service.reload()
