@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
+import socket
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pm.linux.netlink.addresses import AddressMonitor
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
 from tests.lab.commands import run
-from tests.lab.netns import inside, namespace
+from tests.lab.netns import inside, namespace, write_sysctls
 
 DEADLINE_S = 10.0  # the kernel takes up to a second to tell of a carrier
 
@@ -169,6 +171,50 @@ def test_an_ipv6_address_is_tentative_first(netns: str) -> None:
         followed.ip("addr change 2001:db8::1/64 dev eth0 preferred_lft 0 valid_lft 100")
         await followed.until(lambda why: why["2001:db8::1"] == "deprecated: preferred lifetime is over")
 
+    follow(netns, scenario)
+
+
+@pytest.mark.parametrize("use_optimistic", [0, 1])
+def test_an_optimistic_address_is_up_while_it_is_tentative(netns: str, use_optimistic: int) -> None:
+    """RFC 4429: an application may be bound to it already, so it is not "lost"; a dump shows it in any case.
+
+    The kernel tells of it by an event only with ``use_optimistic``; without, after the detection.
+    """
+    conf = "net.ipv6.conf.eth0."
+    write_sysctls(
+        netns,
+        {
+            conf + "accept_dad": 1,
+            conf + "optimistic_dad": 1,
+            conf + "use_optimistic": use_optimistic,
+            conf + "dad_transmits": 60,  # seconds: it stays tentative throughout the test
+        },
+    )
+
+    def flags() -> list[str]:
+        shown = json.loads(run("ip", "-n", netns, "-j", "addr", "show", "dev", "eth0"))[0]["addr_info"]
+        return [
+            key
+            for a in shown
+            if a["local"] == "2001:db8::1"
+            for key in ("optimistic", "tentative")
+            if key in a
+        ]
+
+    async def add(followed: Followed) -> None:
+        followed.ip("addr add 2001:db8::1/64 dev eth0 optimistic", "addr add 2001:db8::2/64 dev eth0")
+        await followed.until(lambda why: "2001:db8::2" in why)
+        assert followed.why().get("2001:db8::1") == ("usable" if use_optimistic else None)
+
+    async def scenario(followed: Followed) -> None:
+        found = {a.ip: a for a in followed.monitor.addresses}
+        assert (found["2001:db8::1"].usable, found["2001:db8::1"].up) == (True, True)
+        assert found["2001:db8::2"].why == "tentative: duplicate address detection is running"
+        with inside(netns, lambda: socket.socket(socket.AF_INET6)) as bound:
+            bound.bind(("2001:db8::1", 0))
+        assert flags() == ["optimistic", "tentative"]
+
+    follow(netns, add)
     follow(netns, scenario)
 
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import pytest
 
-from pm.linux.netlink import addresses as a
-from pm.linux.netlink.addresses import AddressKey, Link, judge
+from pm.linux.netlink import rtnetlink as a
+from pm.linux.netlink.address_rules import judge
+from pm.linux.netlink.rtnetlink import AddressKey, Link
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
 
@@ -35,12 +36,21 @@ def test_an_address_on_a_running_interface_is_usable(ip: str) -> None:
         (PERMANENT, Link("eth0", a.IFF_UP | a.IFF_LOWER_UP), "interface has no carrier"),
         (a.IFA_F_TENTATIVE, ETH0, "tentative: duplicate address detection is running"),
         (a.IFA_F_TENTATIVE | a.IFA_F_DADFAILED, ETH0, "duplicate address detected"),
+        (a.IFA_F_TENTATIVE | a.IFA_F_OPTIMISTIC | a.IFA_F_DADFAILED, ETH0, "duplicate address detected"),
+        (a.IFA_F_TENTATIVE | a.IFA_F_OPTIMISTIC, Link("eth0", a.IFF_UP), "interface has no carrier"),
     ],
 )
 def test_what_cannot_carry_packets_is_not_up(flags: int, link: Link, why: str) -> None:
     """On a link that is down or without carrier, or unverified, an address is neither usable nor up."""
     address = judged("2001:db8::1", flags, link)
     assert (address.usable, address.up, address.why) == (False, False, why)
+
+
+@pytest.mark.parametrize("kind", [PERMANENT, 0, a.IFA_F_TEMPORARY])
+def test_an_optimistic_address_is_usable_while_it_is_tentative(kind: int) -> None:
+    """RFC 4429: the kernel lets applications use it during duplicate address detection."""
+    address = judged("2001:db8::1", a.IFA_F_OPTIMISTIC | a.IFA_F_TENTATIVE | kind)
+    assert (address.usable, address.up, address.why) == (True, True, "usable")
 
 
 @pytest.mark.parametrize(

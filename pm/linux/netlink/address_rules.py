@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which local addresses path managers may use, and why not. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from pm.linux.netlink.rtnetlink import (
+    IFA_F_DADFAILED,
+    IFA_F_DEPRECATED,
+    IFA_F_OPTIMISTIC,
+    IFA_F_TEMPORARY,
+    IFA_F_TENTATIVE,
+    IFF_LOOPBACK,
+    IFF_LOWER_UP,
+    IFF_RUNNING,
+    IFF_UP,
+    AddressKey,
+    Link,
+)
+from pm.model import LocalAddress
+from pm.policies.model import Addresses
+
+
+def judge(key: AddressKey, flags: int, link: Link, rules: Addresses) -> LocalAddress:
+    """What path managers may do with an address. ``flags`` are IFA_F_*."""
+    down = _cannot_carry(flags, link)
+    excluded = down or _not_wanted(key.ip, flags, link, rules)
+    return LocalAddress(
+        ip=key.ip,
+        prefix_len=key.prefix_len,
+        ifindex=key.ifindex,
+        ifname=link.name,
+        usable=not excluded,
+        backup=_matches(link.name, rules.backup),
+        why=excluded or "usable",
+        up=not down,
+    )
+
+
+def _cannot_carry(flags: int, link: Link) -> str:
+    if not link.flags & IFF_UP:
+        return "interface is down"
+    if not link.flags & IFF_RUNNING or not link.flags & IFF_LOWER_UP:
+        return "interface has no carrier"
+    if flags & IFA_F_DADFAILED:
+        return "duplicate address detected"
+    # RFC 4429: applications use an optimistic address while the detection runs, so it carries packets.
+    if flags & IFA_F_TENTATIVE and not flags & IFA_F_OPTIMISTIC:
+        return "tentative: duplicate address detection is running"
+    return ""
+
+
+def _not_wanted(ip: str, flags: int, link: Link, rules: Addresses) -> str:
+    address = ipaddress.ip_address(ip)
+    if link.flags & IFF_LOOPBACK:
+        return "loopback interface"
+    if address.is_loopback:
+        return "loopback address"
+    if address.is_multicast:
+        return "multicast address"
+    if address.is_unspecified:
+        return "unspecified address"
+    if flags & IFA_F_DEPRECATED:
+        temporary = address.version == 6 and flags & IFA_F_TEMPORARY
+        return "temporary address that expired" if temporary else "deprecated: preferred lifetime is over"
+    if address.is_link_local and not rules.link_local:
+        return "link-local, and addresses.link_local is false"
+    if _matches(link.name, rules.exclude):
+        return "interface matches addresses.exclude"
+    if not _matches(link.name, rules.include):
+        return "interface does not match addresses.include"
+    return ""
+
+
+def _matches(name: str, globs: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, glob) for glob in globs)
