@@ -38,6 +38,24 @@ In a cgroup glob, `*` and `?` stay within one level, `[abc]`, `[a-z]` and `[!abc
 character, and `**` as a whole level stands for any number of levels, including none. `/` is the cgroup2
 root. A backslash is an ordinary character: copy names such as `system-foo\\x2dbar.slice` as they are.
 `[*]` is a literal `*`.
+
+## Which local addresses are used
+
+Path managers use and announce an address only if it is *usable*. `mptcp-pm addresses` and
+`GET /v1/addresses` list all local addresses, and say of each in `why` what is against it. These are used only
+if an entry of `addresses.include` other than `*` matches their interface, such as `include: ['*', wg0]`:
+
+- Addresses of tunnels: tun, tap, WireGuard, IPsec, ipip, sit, gre, vxlan, geneve and the like. Their packets
+  travel over another interface, and a VPN over MPTCP would put a subflow into itself.
+- Addresses of bridges without an uplink, such as `docker0` or `virbr0`: only containers and virtual machines
+  of this host are behind them. An uplink is a port that is hardware, or a link over hardware such as a VLAN
+  or a bond; a port that is veth, tap, a tunnel or a dummy is none.
+- Addresses of dummy, ifb and VRF interfaces: no packet leaves over them.
+- Addresses of a VLAN, macvlan, ipvlan or MACsec interface over one of these.
+
+All other interfaces are used by default. veth is among them because a container's own `eth0` is one, ppp
+because it can be a DSL line or a modem, and Open vSwitch because the ports of its bridges are not known here.
+Put those of them that lead nowhere into `exclude`.
 """
 
 

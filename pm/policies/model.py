@@ -47,9 +47,13 @@ InterfaceGlob = Annotated[str, INTERFACE_GLOB]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    include: Annotated[tuple[InterfaceGlob, ...], Doc("Interfaces (globs) whose addresses may be used.")] = (
-        "*",
-    )
+    include: Annotated[
+        tuple[InterfaceGlob, ...],
+        Doc(
+            "Interfaces (globs) whose addresses may be used. Tunnels, bridges without an uplink, and dummy, "
+            "ifb and VRF interfaces are used only if an entry other than `*` matches them."
+        ),
+    ] = ("*",)
     exclude: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) that are never used; this wins over `include`.")
     ] = ()

@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import ipaddress
 import json
+import os
 import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +243,116 @@ def test_a_bridge_port_keeps_its_addresses(netns: str) -> None:
         followed.ip("link set eth0 nomaster", "addr add 192.0.2.9/24 dev eth0")
         await followed.until(lambda why: "192.0.2.9" in why)
         assert followed.why()["192.0.2.1"] == "usable"
+
+    follow(netns, scenario)
+
+
+NO_UPLINK = "bridge without an uplink, and no entry of addresses.include but * matches"
+
+
+def test_a_bridge_is_used_while_it_has_an_uplink(netns: str) -> None:
+    """docker0 and virbr0 lead to this host only; a bridge gains and loses its uplink with its ports.
+
+    The uplink is a macvlan whose lower interface is in another namespace: a container's own interface.
+    """
+    with namespace() as outside:
+        run("ip", "-n", outside, "link", "add", "nic", "type", "veth", "peer", "name", "wire")
+        run("ip", "-n", outside, "link", "set", "nic", "up")
+        run("ip", "-n", outside, "link", "set", "wire", "up")
+        run(
+            "ip",
+            "-n",
+            outside,
+            "link",
+            "add",
+            "link",
+            "nic",
+            "name",
+            "up0",
+            "netns",
+            netns,
+            "type",
+            "macvlan",
+        )
+
+        async def scenario(followed: Followed) -> None:
+            followed.ip(
+                "link add br0 type bridge", "link set br0 up", "link set up0 up",
+                "addr add 172.17.0.1/16 dev br0", "addr add fd00:17::1/64 dev br0 nodad",
+            )  # fmt: skip
+            for ip in ("172.17.0.1", "fd00:17::1"):
+                await followed.until(lambda why, ip=ip: why.get(ip) == NO_UPLINK)  # type: ignore[misc]
+            assert all(a.up for a in followed.monitor.addresses if a.ip == "172.17.0.1")
+            followed.ip("link set peer0 master br0", "addr add 192.0.2.1/24 dev eth0")
+            await followed.until(lambda why: why.get("192.0.2.1") == "usable")
+            assert followed.why()["172.17.0.1"] == NO_UPLINK
+            followed.ip("link set up0 master br0")
+            await followed.until(lambda why: why["172.17.0.1"] == why["fd00:17::1"] == "usable")
+            followed.ip("link set up0 nomaster")
+            await followed.until(lambda why: why["172.17.0.1"] == why["fd00:17::1"] == NO_UPLINK)
+            followed.monitor.set_rules(Addresses(include=("*", "br0")))
+            assert followed.why()["172.17.0.1"] == "usable"
+
+        follow(netns, scenario)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        ("tuntap add x0 mode tun", "tunnel (tun)"),
+        ("tuntap add x0 mode tap", "tunnel (tun)"),
+        ("link add x0 type vxlan id 5 dstport 4789", "tunnel (vxlan)"),
+        ("link add x0 type ifb", "ifb interface: no packet leaves over it"),
+        ("link add link x1 name x0 type macvlan", "macvlan over x1: tunnel (vxlan)"),
+    ],
+)
+def test_tunnels_are_used_only_by_name(netns: str, make: str, why: str) -> None:
+    """The kinds that this kernel has; the others are forged in tests/unit. veth, macvlan over it: usable."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("link add x1 type vxlan id 6 dstport 4790", "link set x1 up", make)
+        with carrier(netns, make):
+            followed.ip("link set x0 up", "addr add 10.6.0.2/24 dev x0", "addr add fd00:6::2/64 dev x0 nodad")
+            wanted = f"{why}, and no entry of addresses.include but * matches"
+            await followed.until(lambda why: why.get("10.6.0.2") == why.get("fd00:6::2") == wanted)
+            assert {a.up for a in followed.monitor.addresses if a.ifname == "x0" and a.why == wanted} == {
+                True
+            }
+            followed.monitor.set_rules(Addresses(include=("*", "x?")))
+            assert followed.why()["10.6.0.2"] == followed.why()["fd00:6::2"] == "usable"
+
+    follow(netns, scenario)
+
+
+@contextmanager
+def carrier(netns: str, make: str) -> Iterator[None]:
+    """A tun or tap interface has carrier while a program holds it open."""
+    if not make.startswith("tuntap"):
+        yield
+        return
+    flags = 0x1002 if "tap" in make.split() else 0x1001  # IFF_TAP, IFF_TUN, with IFF_NO_PI
+
+    def attach() -> int:
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"x0", flags))  # TUNSETIFF
+        return fd
+
+    fd = inside(netns, attach)
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
+def test_links_over_a_veth_are_used(netns: str) -> None:
+    """A container's own eth0 is a veth, and a macvlan is as good as the interface below."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip(
+            "link add link eth0 name mac0 type macvlan", "link set mac0 up",
+            "addr add 192.0.2.1/24 dev eth0", "addr add 198.51.100.1/24 dev mac0",
+        )  # fmt: skip
+        await followed.until(lambda why: why.get("192.0.2.1") == why.get("198.51.100.1") == "usable")
 
     follow(netns, scenario)
 

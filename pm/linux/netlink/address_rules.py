@@ -24,10 +24,13 @@ from pm.model import LocalAddress
 from pm.policies.model import Addresses
 
 
-def judge(key: AddressKey, flags: int, link: Link, rules: Addresses) -> LocalAddress:
-    """What path managers may do with an address. ``flags`` are IFA_F_*."""
+def judge(key: AddressKey, flags: int, link: Link, rules: Addresses, dead_end: str = "") -> LocalAddress:
+    """What path managers may do with an address. ``flags`` are IFA_F_*.
+
+    ``dead_end`` says why the interface is no path of its own (``link_kinds``); "" where it is one.
+    """
     down = _cannot_carry(flags, link)
-    excluded = down or _not_wanted(key.ip, flags, link, rules)
+    excluded = down or _not_wanted(key.ip, flags, link, rules) or _leads_nowhere(link.name, dead_end, rules)
     return LocalAddress(
         ip=key.ip,
         prefix_len=key.prefix_len,
@@ -73,6 +76,13 @@ def _not_wanted(ip: str, flags: int, link: Link, rules: Addresses) -> str:
     if not _matches(link.name, rules.include):
         return "interface does not match addresses.include"
     return ""
+
+
+def _leads_nowhere(name: str, dead_end: str, rules: Addresses) -> str:
+    """``*`` names no interface: whoever wants a tunnel says so."""
+    if not dead_end or _matches(name, (glob for glob in rules.include if glob.strip("*"))):
+        return ""
+    return f"{dead_end}, and no entry of addresses.include but * matches"
 
 
 def _matches(name: str, globs: Iterable[str]) -> bool:

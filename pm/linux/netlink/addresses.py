@@ -17,6 +17,7 @@ from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_rules import judge
+from pm.linux.netlink.link_kinds import dead_ends
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
     IFADDRMSG,
@@ -134,10 +135,12 @@ class AddressMonitor:
 
     def _judge_all(self) -> tuple[LocalAddress, ...]:
         judged: dict[tuple[int, str], LocalAddress] = {}
+        reasons = dead_ends(self._links)
         for key, flags in sorted(self._flags.items(), key=_order):
             link = self._links.get(key.ifindex)
             if link is not None:
-                judged.setdefault((key.ifindex, key.ip), judge(key, flags, link, self._rules))
+                address = judge(key, flags, link, self._rules, reasons.get(key.ifindex, ""))
+                judged.setdefault((key.ifindex, key.ip), address)
         return tuple(judged.values())
 
     def _follow(self) -> None:
@@ -191,15 +194,14 @@ class AddressMonitor:
                 self._apply_address(data, message)
 
     def _apply_link(self, data: bytes, message: framing.NetlinkMessage) -> None:
-        found = read_link(data, message)
-        if found is None:
+        link = read_link(data, message)
+        if link is None:
             return
-        ifindex, link = found
         if message.type == RTM_NEWLINK:
-            self._links[ifindex] = link
+            self._links[link.ifindex] = link
             return
-        self._links.pop(ifindex, None)
-        for key in [key for key in self._flags if key.ifindex == ifindex]:
+        self._links.pop(link.ifindex, None)
+        for key in [key for key in self._flags if key.ifindex == link.ifindex]:
             del self._flags[key]
 
     def _apply_address(self, data: bytes, message: framing.NetlinkMessage) -> None:

@@ -16,7 +16,8 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 # include/uapi/linux/if.h
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
-IFLA_IFNAME = 3
+IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_LINK_NETNSID = 3, 5, 10, 18, 37
+IFLA_INFO_KIND = 1
 
 # include/uapi/linux/if_addr.h
 IFA_ADDRESS, IFA_LOCAL, IFA_FLAGS = 1, 2, 8
@@ -29,10 +30,18 @@ _U32 = struct.Struct("=I")
 
 
 class Link(NamedTuple):
-    """An interface: its name and IFF_* flags."""
+    """An interface: its name and IFF_* flags.
+
+    ``kind`` is IFLA_INFO_KIND, "" for hardware; ``master`` the index of the bridge, bond or VRF that it is
+    a port of, ``lower`` of the interface below it in this namespace; 0 where there is none.
+    """
 
     name: str
     flags: int
+    ifindex: int = 0
+    kind: str = ""
+    master: int = 0
+    lower: int = 0
 
 
 class AddressKey(NamedTuple):
@@ -44,16 +53,37 @@ class AddressKey(NamedTuple):
     peer: str
 
 
-def read_link(data: bytes, message: framing.NetlinkMessage) -> tuple[int, Link] | None:
-    """The index of an interface and what it is; None where the message is not about the interface itself."""
+def read_link(data: bytes, message: framing.NetlinkMessage) -> Link | None:
+    """An interface; None where the message is not about the interface itself."""
     family, _, ifindex, flags, _ = IFINFOMSG.unpack_from(data, message.start)
     if family != socket.AF_UNSPEC:
         return None  # AF_BRIDGE: a port joins or leaves its bridge, the link itself lives on
-    name = ""
+    name = kind = ""
+    master = lower = 0
+    elsewhere = False
     for type_, start, end in framing.attributes(data, message.start + IFINFOMSG.size, message.end):
         if type_ == IFLA_IFNAME:
-            name = data[start : end - 1].decode(errors="surrogateescape")
-    return ifindex, Link(name, flags)
+            name = _text(data, start, end)
+        elif type_ == IFLA_LINKINFO:
+            kind = _kind(data, start, end)
+        elif type_ == IFLA_MASTER:
+            (master,) = _U32.unpack_from(data, start)
+        elif type_ == IFLA_LINK:
+            (lower,) = _U32.unpack_from(data, start)
+        elif type_ == IFLA_LINK_NETNSID:
+            elsewhere = True  # the index counts in another namespace
+    return Link(name, flags, ifindex, kind, master, 0 if elsewhere else lower)
+
+
+def _kind(data: bytes, start: int, end: int) -> str:
+    kinds = (
+        _text(data, at, stop) for t, at, stop in framing.attributes(data, start, end) if t == IFLA_INFO_KIND
+    )
+    return next(kinds, "")
+
+
+def _text(data: bytes, start: int, end: int) -> str:
+    return data[start:end].rstrip(b"\0").decode(errors="surrogateescape")
 
 
 def read_address(data: bytes, message: framing.NetlinkMessage) -> tuple[AddressKey, int]:
