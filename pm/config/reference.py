@@ -56,6 +56,13 @@ if an entry of `addresses.include` other than `*` matches their interface, such 
 All other interfaces are used by default. veth is among them because a container's own `eth0` is one, ppp
 because it can be a DSL line or a modem, and Open vSwitch because the ports of its bridges are not known here.
 Put those of them that lead nowhere into `exclude`.
+
+Of the addresses that an interface has of one network prefix, only one is used: a second one is no further
+path, and it would show the stable IPv6 address that temporary ones hide (`net.ipv6.conf.*.use_tempaddr`). It
+is the one that the kernel takes as source of a new connection over this interface. A /32 or /128 address
+belongs to the prefix around it that the interface has. `addresses.all: true` uses them all. An address that
+several interfaces have is used on the first of them. The kernel does not tell when `use_tempaddr` changes:
+the next change of an address, link or route shows it, or a reload.
 """
 
 

@@ -57,6 +57,13 @@ class Addresses:
     exclude: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) that are never used; this wins over `include`.")
     ] = ()
+    all: Annotated[
+        bool,
+        Doc(
+            "Use all addresses of an interface. Otherwise it is one per network prefix: the one that the "
+            "kernel itself takes for a new connection, so that `use_tempaddr` holds."
+        ),
+    ] = False
     link_local: Annotated[bool, Doc("Also use link-local addresses (169.254.0.0/16, fe80::/10).")] = False
     backup: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) whose subflows get the backup flag.")

@@ -14,6 +14,8 @@ from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
 
 LINKS = {"addresses": {"include": ["eth*"]}}
+# Also the second address of a subnet, which is not used by default.
+ALL_ADDRESSES = {"addresses": {"include": ["eth*"], "all": True}}
 
 
 def config(*policies: dict[str, Any], **top: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_a_session_over_an_optimistic_address_is_left_alone(lab: Lab) -> None:
     lab.ip("client", "addr", "add", f"{ip}/64", "dev", "eth0", "optimistic")
     lab.server("--address", server)
     service = lab.service(config(policy(lab, "a"), **DEFAULTS))
-    assert addresses(service)[ip]["why"] == "usable"
+    assert addresses(service)[ip]["up"]
     client = lab.client(server, "--bind", ip, cgroup="a")
     client.open()
     wait_for(lambda: [pairs for pairs in pairs_of(lab) if (ip, server) in pairs], "a session from it")
@@ -80,3 +81,44 @@ def test_a_session_over_an_optimistic_address_is_left_alone(lab: Lab) -> None:
     client.send(bytes=100_000)
     assert "tentative" in lab.ip("client", "addr", "show", "dev", "eth0", "to", ip)
     assert any((ip, server) in pairs for pairs in pairs_of(lab))
+
+
+def temporary_address(lab: Lab) -> str:
+    """The client's temporary address on the first link, once the kernel has made one."""
+
+    def temporary() -> list[str]:
+        shown = json.loads(lab.ip("client", "-j", "addr", "show", "dev", "eth0"))[0]["addr_info"]
+        return [a["local"] for a in shown if a.get("temporary") and not a.get("tentative")]
+
+    lab.sysctl("client", net__ipv6__conf__eth0__use_tempaddr=2, net__ipv6__conf__eth0__accept_dad=0)
+    lab.ip("client", "addr", "add", "fd00:77:1::aa/64", "dev", "eth0", "mngtmpaddr", "nodad")
+    return wait_for(temporary, "a temporary address")[0]
+
+
+def test_fullmesh_does_not_show_the_address_that_a_temporary_one_hides(lab: Lab) -> None:
+    """Privacy extensions: each link one subflow, and the first from the address that the kernel took."""
+    hidden, server = temporary_address(lab), lab.address("server", 1, 6)
+    wanted = [(hidden, server), (lab.address("client", 2, 6), server)]
+    lab.server("--address", server)
+    service = lab.service(config(policy(lab, "a"), **DEFAULTS))
+    lab.client(server, cgroup="a").open()
+    wait_pairs(lab, wanted)
+    why = addresses(service)["fd00:77:1::aa"]["why"]
+    assert why == f"{hidden} is used of fd00:77:1::/64, and addresses.all is false"
+    service.configure(config(policy(lab, "a"), addresses={"all": True}))
+    service.reload()
+    wait_pairs(lab, [*wanted, ("fd00:77:1::aa", server), (lab.address("client", 1, 6), server)])
+
+
+def test_a_second_address_of_a_subnet_is_announced_only_on_request(lab: Lab) -> None:
+    """One address per interface and prefix, at a server too."""
+    lab.add_address("server", 2, "10.77.2.77")
+    lab.server(cgroup="srv")
+    announced = policy(lab, "srv", "none", announce=True)
+    server = lab.service(config(announced, **DEFAULTS), ns="server")
+    lab.service(config(policy(lab, "a"), **DEFAULTS))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab, 4, 2))
+    server.configure(config(announced, addresses={"all": True}))
+    server.reload()
+    wait_pairs(lab, [*mesh(lab, 4, 2), *((ip, "10.77.2.77") for ip in lab.addresses("client"))])

@@ -207,7 +207,8 @@ def test_an_optimistic_address_is_up_while_it_is_tentative(netns: str, use_optim
 
     async def add(followed: Followed) -> None:
         followed.ip("addr add 2001:db8::1/64 dev eth0 optimistic", "addr add 2001:db8::2/64 dev eth0")
-        await followed.until(lambda why: "2001:db8::2" in why)
+        told = {"2001:db8::2", "2001:db8::1"} if use_optimistic else {"2001:db8::2"}
+        await followed.until(lambda why: told <= set(why))
         assert followed.why().get("2001:db8::1") == ("usable" if use_optimistic else None)
 
     async def scenario(followed: Followed) -> None:
@@ -353,6 +354,109 @@ def test_links_over_a_veth_are_used(netns: str) -> None:
             "addr add 192.0.2.1/24 dev eth0", "addr add 198.51.100.1/24 dev mac0",
         )  # fmt: skip
         await followed.until(lambda why: why.get("192.0.2.1") == why.get("198.51.100.1") == "usable")
+
+    follow(netns, scenario)
+
+
+def eth0(followed: Followed) -> list[str]:
+    """The usable addresses of eth0."""
+    return [address.ip for address in followed.monitor.usable if address.ifname == "eth0"]
+
+
+def temporary(netns: str) -> list[str]:
+    shown = json.loads(run("ip", "-n", netns, "-j", "addr", "show", "dev", "eth0"))[0]["addr_info"]
+    return [a["local"] for a in shown if a.get("temporary")]
+
+
+@pytest.mark.parametrize("extra", [[], ["addr add 2001:db8::d/128 dev eth0 nodad"]])
+def test_the_temporary_address_is_used_as_use_tempaddr_says(netns: str, extra: list[str]) -> None:
+    """2: it hides the stable address and DHCPv6's; 1: the kernel makes one, but takes a stable one."""
+    write_sysctls(netns, {"net.ipv6.conf.eth0.use_tempaddr": 2, "net.ipv6.conf.eth0.accept_dad": 0})
+    stable = {"2001:db8::1", "2001:db8::d"} if extra else {"2001:db8::1"}
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip("addr add 2001:db8::1/64 dev eth0 mngtmpaddr nodad", *extra)
+        await followed.until(lambda why: any(ip in why for ip in temporary(netns)) and stable <= set(why))
+        (hidden,) = temporary(netns)
+        assert eth0(followed) == [hidden]
+        for ip in stable:
+            assert followed.why()[ip] == f"{hidden} is used of 2001:db8::/64, and addresses.all is false"
+        assert {a.up for a in followed.monitor.addresses if a.ip in (hidden, *stable)} == {True}
+        followed.monitor.set_rules(Addresses(all=True))
+        assert set(eth0(followed)) == {*stable, hidden}
+        await asyncio.to_thread(write_sysctls, netns, {"net.ipv6.conf.eth0.use_tempaddr": 1})
+        followed.monitor.set_rules(Addresses())
+        (used,) = eth0(followed)
+        assert used in stable
+
+    follow(netns, scenario)
+
+
+def test_each_prefix_has_an_address_also_those_that_the_kernel_does_not_take(netns: str) -> None:
+    """With ``use_tempaddr`` the kernel takes another prefix's temporary address even towards a neighbour."""
+    write_sysctls(netns, {"net.ipv6.conf.eth0.use_tempaddr": 2, "net.ipv6.conf.eth0.accept_dad": 0})
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip(
+            "addr add 2001:db8:1::1/64 dev eth0 mngtmpaddr nodad",
+            "addr add 2001:db8:2::1/64 dev eth0 nodad", "addr add 2001:db8:2::2/64 dev eth0 nodad",
+            *(f"addr add fd00:9::{i}/64 dev eth0 nodad noprefixroute" for i in (1, 2)),
+        )  # fmt: skip
+        await followed.until(lambda why: any(ip in why for ip in temporary(netns)) and "fd00:9::2" in why)
+        prefixes = sorted(str(ipaddress.ip_network((ip, 64), strict=False)) for ip in eth0(followed))
+        assert prefixes == ["2001:db8:1::/64", "2001:db8:2::/64", "fd00:9::/64"]
+
+    follow(netns, scenario)
+
+
+def test_of_an_ipv4_subnet_the_source_of_the_route_is_used(netns: str) -> None:
+    """The primary address, until a route names another one: the default route, or that of the subnet."""
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip(
+            *(f"addr add 192.0.2.{i}/24 dev eth0" for i in (1, 2, 3)), "addr add 192.0.2.9/32 dev eth0"
+        )
+        await followed.until(lambda why: "192.0.2.9" in why)
+        assert eth0(followed) == ["192.0.2.1"]
+        followed.ip("route change 192.0.2.0/24 dev eth0 src 192.0.2.2")
+        followed.monitor.judge_again()
+        assert eth0(followed) == ["192.0.2.2"]
+        followed.ip("route add default via 192.0.2.99 dev eth0 src 192.0.2.9")
+        followed.monitor.judge_again()
+        assert eth0(followed) == ["192.0.2.9"]
+        followed.ip("addr add 198.51.100.1/24 dev eth0")
+        await followed.until(lambda why: why.get("198.51.100.1") == "usable")
+        assert eth0(followed) == ["192.0.2.9", "198.51.100.1"]
+        followed.ip("addr del 192.0.2.9/32 dev eth0")
+        await followed.until(lambda why: "192.0.2.9" not in why)
+        assert set(eth0(followed)) == {"192.0.2.2", "198.51.100.1"}
+
+    follow(netns, scenario)
+
+
+@pytest.mark.parametrize("prefix", ["192.0.2.1/24", "2001:db8::1/64"])
+def test_an_address_on_two_interfaces_is_one(netns: str, prefix: str) -> None:
+    """It is usable on one of them, and moves to the other when that one loses its carrier."""
+    ip = prefix.split("/")[0]
+
+    def usable_on(followed: Followed) -> list[str]:
+        return [address.ifname for address in followed.monitor.usable if address.ip == ip]
+
+    async def scenario(followed: Followed) -> None:
+        followed.ip(
+            "link add eth1 type veth peer name peer1", "link set eth1 up", "link set peer1 up",
+            *(f"addr add {prefix} dev {link} {'nodad' if ':' in ip else ''}" for link in ("eth0", "eth1")),
+        )  # fmt: skip
+        await followed.until(
+            lambda why: len([a for a in followed.monitor.addresses if a.ip == ip and a.up]) == 2
+        )
+        (first,) = usable_on(followed)
+        other = {"eth0": "eth1", "eth1": "eth0"}[first]
+        index = {a.ifname: a.ifindex for a in followed.monitor.addresses}
+        assert followed.monitor.interface_of(ip) == index[first]
+        followed.ip(f"link set {first.replace('eth', 'peer')} down")
+        await followed.until(lambda why: usable_on(followed) == [other])
+        assert followed.monitor.interface_of(ip) == index[other]
 
     follow(netns, scenario)
 

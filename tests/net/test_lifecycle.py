@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import ALL_ADDRESSES, config, count_programs, mesh, policy, wait_pairs, wait_reported
 from tests.lab.service import ApiError
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -43,7 +43,7 @@ def test_killed_and_restarted_with_sessions_open(lab: Lab) -> None:
     """After SIGKILL the next start finds the sessions, keeps their subflows and goes on managing them."""
     before = lab.read_sysctl("client", "net.mptcp.pm_type")
     lab.server()
-    service = lab.service(config(policy(lab, "a")))
+    service = lab.service(config(policy(lab, "a"), **ALL_ADDRESSES))
     client = lab.client(cgroup="a")
     client.open(3)
     wait_pairs(lab, mesh(lab), sessions=3)

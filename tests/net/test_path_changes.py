@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs
+from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, pairs_of, policy, wait_pairs
 from tests.lab.traffic import assert_same_bytes
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -14,7 +14,7 @@ from tests.lab.waiting import wait_equal, wait_for
 def test_new_address_means_new_subflows(lab: Lab) -> None:
     """An address added under a living session gets its subflow at once."""
     lab.server()
-    lab.service(config(policy(lab, "a")))
+    lab.service(config(policy(lab, "a"), **ALL_ADDRESSES))
     lab.client(cgroup="a").open()
     wait_pairs(lab, mesh(lab))
     lab.add_address("client", 2, "10.77.2.77")

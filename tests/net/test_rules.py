@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, mesh, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, policy, wait_pairs, wait_reported
 from tests.lab.service import ApiError
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -81,7 +81,7 @@ def test_subflows_by_hand(lab: Lab) -> None:
 def test_delete_holds_against_the_path_manager(lab: Lab) -> None:
     """A subflow closed by hand is not opened again until a reload."""
     lab.server()
-    service = lab.service(config(policy(lab, "a")))
+    service = lab.service(config(policy(lab, "a"), **ALL_ADDRESSES))
     lab.client(cgroup="a").open()
     wait_pairs(lab, mesh(lab))
     (session,) = wait_reported(service, 2)

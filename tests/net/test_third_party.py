@@ -11,7 +11,7 @@ import pytest
 
 from tests.lab.commands import run
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, policy, wait_pairs
+from tests.lab.scenarios import ALL_ADDRESSES, config, policy, wait_pairs
 from tests.lab.service import ROOT, ApiError
 
 
@@ -30,7 +30,7 @@ def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> Non
     lab.add_address("client", 2, "10.77.2.77")
     lab.server()
     lab.service(
-        config(policy(lab, "a", {"per_interface": {"max_interfaces": 2}})),
+        config(policy(lab, "a", {"per_interface": {"max_interfaces": 2}}), **ALL_ADDRESSES),
         env={"PYTHONPATH": str(target)},
     )
     lab.client(cgroup="a").open()

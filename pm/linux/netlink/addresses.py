@@ -16,6 +16,7 @@ from typing import Self
 from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
+from pm.linux.netlink.address_choice import Judged, SourceOf, interfaces, one_interface_each, one_per_prefix
 from pm.linux.netlink.address_rules import judge
 from pm.linux.netlink.link_kinds import dead_ends
 from pm.linux.netlink.rtnetlink import (
@@ -36,6 +37,7 @@ from pm.linux.netlink.rtnetlink import (
     read_address,
     read_link,
 )
+from pm.linux.netlink.source_lookup import SourceLookup
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
 
@@ -63,12 +65,14 @@ class AddressMonitor:
         on_change: Callable[[tuple[LocalAddress, ...]], None],
         sock: socket.socket,
         receive_buffer_bytes: int,
+        source_of: SourceOf,
     ) -> None:
         self.addresses: tuple[LocalAddress, ...] = ()
         self._rules = rules
         self._on_change = on_change
         self._socket = sock
         self._receive_buffer_bytes = receive_buffer_bytes
+        self._source_of = source_of
         self._links: dict[int, Link] = {}
         self._flags: dict[AddressKey, int] = {}
         self._interfaces: dict[str, int] = {}
@@ -86,13 +90,15 @@ class AddressMonitor:
 
         ``on_change`` gets all addresses whenever any of them or its verdict has changed since.
         """
-        monitor = cls(rules, on_change, _subscribe(receive_buffer_bytes), receive_buffer_bytes)
-        monitor._follow()
-        monitor._update()
-        try:
-            yield monitor
-        finally:
-            monitor._close()
+        with SourceLookup.open() as lookup:
+            subscribed = _subscribe(receive_buffer_bytes)
+            monitor = cls(rules, on_change, subscribed, receive_buffer_bytes, lookup.source_of)
+            monitor._follow()
+            monitor._update()
+            try:
+                yield monitor
+            finally:
+                monitor._close()
 
     @property
     def usable(self) -> tuple[LocalAddress, ...]:
@@ -105,6 +111,10 @@ class AddressMonitor:
     def set_rules(self, rules: Addresses) -> None:
         """Judge all addresses by other rules (reload)."""
         self._rules = rules
+        self._publish()
+
+    def judge_again(self) -> None:
+        """Ask once more which address of a prefix the kernel prefers: routes may have changed that."""
         self._publish()
 
     def _on_readable(self) -> None:
@@ -130,18 +140,21 @@ class AddressMonitor:
         changed = addresses != self.addresses
         if changed:
             self.addresses = addresses
-            self._interfaces = {address.ip: address.ifindex for address in addresses}
+            self._interfaces = interfaces(addresses)
         return changed
 
     def _judge_all(self) -> tuple[LocalAddress, ...]:
-        judged: dict[tuple[int, str], LocalAddress] = {}
+        judged: dict[tuple[int, str], Judged] = {}
         reasons = dead_ends(self._links)
         for key, flags in sorted(self._flags.items(), key=_order):
             link = self._links.get(key.ifindex)
             if link is not None:
                 address = judge(key, flags, link, self._rules, reasons.get(key.ifindex, ""))
-                judged.setdefault((key.ifindex, key.ip), address)
-        return tuple(judged.values())
+                judged.setdefault((key.ifindex, key.ip), Judged(key, flags, address))
+        found = tuple(judged.values())
+        if self._rules.all:
+            return one_interface_each(entry.address for entry in found)
+        return one_interface_each(one_per_prefix(found, self._source_of))
 
     def _follow(self) -> None:
         """Dump, then follow. On a new socket each time: one that lost messages can hold half a dump."""

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which source address the kernel takes for a destination, where nobody chose one."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from pm.linux.ip import ip_bytes, ip_text
+from pm.linux.netlink import framing
+
+RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
+
+RT_TABLE_UNSPEC = 0
+RTM_F_LOOKUP_TABLE = 0x1000  # without it IPv4 says "main" always
+
+_RTMSG = struct.Struct("=8BI")  # struct rtmsg
+_TABLE_OFFSET = 4  # of rtm_table in it
+_U32 = struct.Struct("=I")
+
+
+class SourceLookup:
+    """Asks the kernel; made by ``open``. A question takes some microseconds."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sequence = 0
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Self]:
+        """Ask in this network namespace. Raises OSError."""
+        with framing.open_socket(socket.NETLINK_ROUTE) as sock:
+            yield cls(sock)
+
+    def source_of(self, ifindex: int, destination: str) -> str:
+        """The source address over an interface, "" where the kernel has no route or takes none.
+
+        Without RTA_SRC the kernel chooses as for an unbound socket: RFC 6724 with ``use_tempaddr``, or the
+        route's ``src``.
+        """
+        self._sequence += 1
+        packed = ip_bytes(destination)
+        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        request = framing.pack(
+            RTM_GETROUTE,
+            framing.NLM_F_REQUEST,
+            self._sequence,
+            _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
+            + framing.pack_attribute(RTA_DST, packed)
+            + framing.pack_attribute(RTA_OIF, _U32.pack(ifindex)),
+        )
+        try:
+            self._socket.send(request)
+            return self._answer()
+        except OSError:
+            return ""  # out of memory, say: the caller has a rule of its own
+
+    def _answer(self) -> str:
+        """The kernel has answered inside send(), with one message: a route or an error."""
+        while True:
+            data = self._socket.recv(65536)
+            message = framing.message_at(data, 0)
+            if message and message.sequence == self._sequence:
+                return _source(data, message) if message.type == RTM_NEWROUTE else ""
+
+
+def _source(data: bytes, message: framing.NetlinkMessage) -> str:
+    # Of IPv4, with RTA_OIF, there is an answer in any case: without a route it has no table.
+    if data[message.start + _TABLE_OFFSET] == RT_TABLE_UNSPEC:
+        return ""
+    for type_, start, end in framing.attributes(data, message.start + _RTMSG.size, message.end):
+        if type_ == RTA_PREFSRC:
+            return ip_text(data[start:end])
+    return ""
