@@ -30,6 +30,7 @@ enum { /* mptcp_flags */
        BPF_MPTCP_F_CLAIMED = 1 << 5,
        BPF_MPTCP_F_BACKUP = 1 << 6,
        BPF_MPTCP_F_DENY_JOIN_ID0 = 1 << 7, /* the peer's C flag */
+       BPF_MPTCP_F_REFUSED = 1 << 8, /* a program refused the join */
 };
 
 enum { /* args[3] of SUBFLOW_ESTABLISHED, SUBFLOW_CLOSED, JOIN_REQUEST */

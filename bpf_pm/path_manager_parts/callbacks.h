@@ -7,12 +7,16 @@
 #include "policy_rules.h"
 #include "subflows.h"
 
-/* NEW_SESSION: programs of inner cgroups run first; one of them may have claimed it. */
+/*
+ * NEW_SESSION: programs of inner cgroups run first; one of them may have claimed it. Otherwise this
+ * claim is the first, and stands: what is entered here has its CLOSE_SESSION.
+ */
 static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 {
 	struct claim *claim;
 
-	if (FIELD(skops, reply) == BPF_MPTCP_CLAIM || bpf_get_netns_cookie(skops) != NETNS_COOKIE)
+	if (MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_CLAIMED ||
+	    bpf_get_netns_cookie(skops) != NETNS_COOKIE)
 		return;
 	claim = add_claim(token);
 	if (!claim) {
@@ -84,7 +88,8 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 		count_subflow(skops, claim);
 		break;
 	case BPF_SOCK_OPS_MPTCP_JOIN_REQUEST:
-		if (p && !accepts(skops, claim, p)) {
+		if (p && !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_REFUSED) &&
+		    !accepts(skops, claim, p)) {
 			count(CLAIM_COUNTER_JOINS_REFUSED);
 			skops->reply = BPF_MPTCP_REFUSE;
 		}

@@ -37,6 +37,7 @@ class Flag(IntEnum):
     CLAIMED = 32
     BACKUP = 64
     DENY_JOIN_ID0 = 128
+    REFUSED = 256
 
 
 class Event(NamedTuple):
