@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -25,12 +25,15 @@ from pm.callbacks import failure_of_callbacks
 from pm.clock import moment
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit
-from pm.errors import PmError, SystemUnfit
-from pm.linux.host.cgroups import find_cgroup_root
+from pm.datapath import choose_datapath, has
+from pm.errors import PmError
+from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
-from pm.linux.host.instance import only_instance
+from pm.linux.host.instance import namespace_file, only_instance
 from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
+from pm.linux.host.notes import Notes
 from pm.linux.host.notify import notify
 from pm.linux.host.probe import SystemCheck, probe, require
 from pm.linux.host.scheduling import prefer_latency
@@ -94,20 +97,6 @@ async def _main(config_path: str) -> None:
         notify("STOPPING=1")
 
 
-def choose_datapath(wanted: Datapath, checks: Sequence[SystemCheck]) -> Datapath:
-    """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel does not have it."""
-    available = _has(checks, "bpf_datapath")
-    if wanted is Datapath.BPF and not available:
-        raise SystemUnfit(
-            "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
-        )
-    return Datapath.BPF if available and wanted is not Datapath.NETLINK else Datapath.NETLINK
-
-
-def _has(checks: Sequence[SystemCheck], name: str) -> bool:
-    return any(check.name == name and check.ok for check in checks)
-
-
 @asynccontextmanager
 async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[Service]:
     """Everything up, classifiers attached, API listening; all undone at exit.
@@ -153,6 +142,10 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
         await _enter_in_thread(stack, only_instance(STATE_DIRECTORY))
+        notes_file = await asyncio.to_thread(namespace_file, STATE_DIRECTORY, "notes")
+        notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=netns_cookie()))
+        ids = CgroupIds(cgroup_root, noted=notes.found("cgroups"), on_new=notes.touch)
+        notes.keep("cgroups", ids.notes)
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
@@ -180,7 +173,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
                 log_file=STATE_DIRECTORY / "bpf-options.log",
                 keep=keep,
                 bpffs=bpffs,
-                counts_segments=_has(checks, "delack_segments"),
+                counts_segments=has(checks, "delack_segments"),
             )
         )
         selection = await stack.enter_async_context(
@@ -190,6 +183,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
                 on_change=on_attachment,
                 on_cgroups=on_cgroups,
                 cgroup_root=cgroup_root,
+                ids=ids,
                 bpffs=bpffs,
             )
         )
@@ -212,7 +206,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
         )
         on_addresses(addresses.addresses)
         await selection.apply(compile_policies(config.policies))
-        kept.append(KeptPrograms(selection.steady, [selection, options, programs]))
+        kept.append(KeptPrograms(selection, [selection, options, programs]))
         upkeep = Upkeep(kept, counters=state.counters, monotonic=time.monotonic)
         reloader = Reloader(
             state=state,
@@ -238,7 +232,9 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             reload=reloader.reload,
         )
         await stack.enter_async_context(serve(control, config.api, join_delay))
-        yield Service(state=state, sessions=sessions, selection=selection, reloader=reloader, upkeep=upkeep)
+        yield Service(
+            state=state, sessions=sessions, selection=selection, reloader=reloader, upkeep=upkeep, notes=notes
+        )
 
 
 async def _enter_in_thread(stack: AsyncExitStack, manager: AbstractContextManager[object]) -> None:
@@ -258,12 +254,14 @@ class Service:
         selection: Selection,
         reloader: Reloader,
         upkeep: Upkeep,
+        notes: Notes,
     ) -> None:
         self._state = state
         self._sessions = sessions
         self._selection = selection
         self._reloader = reloader
         self._upkeep = upkeep
+        self._notes = notes
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until ``stopping`` is set. A part that fails ends the service with its error."""
@@ -280,6 +278,7 @@ class Service:
                     self._reloader.on_hangup(hangup),
                     self._reloader.on_change(),
                     self._upkeep.run(),
+                    self._notes.run(),
                 )
             ]
             await self._sessions.resync.compared.wait()

@@ -28,11 +28,24 @@ reports every problem as `file:line: path: what is wrong and what would be right
 
 ## Which policy owns a connection
 
-A connection belongs to the cgroup of the process that opened it. That cgroup is tried first, then its
-ancestors, up to the nearest one that the `cgroup` of any policy matches. If several policies match the
-same cgroup, the most specific one wins: the one with more levels without wildcards, then with more levels
-that are not `**`, more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`.
-The order of policies never matters. Connections that no policy owns are left alone.
+A connection belongs to the cgroup of its socket. That cgroup is tried first, then its ancestors, up to the
+nearest one that the `cgroup` of any policy matches. If several policies match the same cgroup, the most
+specific one wins: the one with more levels without wildcards, then with more levels that are not `**`,
+more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`. The order of policies never matters. Connections that no policy owns are left alone.
+
+The cgroup of a socket is the one in which the socket was made, by `socket()`, and that never changes. An
+accepted connection has the cgroup of its listener. So:
+
+- Where systemd listens for a service (socket activation), connections do not belong to the service, but to
+  the cgroup of the `.socket` unit, or of systemd itself: write a policy for `ssh.socket`, not for
+  `ssh.service`. `mptcp-pm sessions` and `GET /v1/sessions` show the cgroup of each session.
+- A socket that is passed to another process (SCM_RIGHTS), inherited, or kept by a process that moves to
+  another cgroup stays with its first cgroup.
+- A socket outlives its cgroup. Sessions and listeners of a removed cgroup keep its policy, also after a
+  reload, and after a restart: the service remembers the paths of the last 4096 cgroups that had sessions or
+  programs, in `/run/mptcp-pm`. After a restart with `on_exit: detach` no program runs for a removed cgroup:
+  on the netlink datapath its listener's new sessions get their policy 50 ms later, on the bpf datapath they
+  stay with the kernel's path manager. A cgroup that was removed before any service saw it is not known.
 
 In a cgroup glob, `*` and `?` stay within one level, `[abc]`, `[a-z]` and `[!abc]` stand for one
 character, and `**` as a whole level stands for any number of levels, including none. `/` is the cgroup2

@@ -8,7 +8,7 @@ a reload, otherwise for those that came and went.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -51,6 +51,7 @@ class Selection:
         classifier: Classifier,
         on_change: OnChange,
         on_cgroups: OnCgroups,
+        ids: CgroupIds,
     ) -> None:
         """See ``open``."""
         self._root = root
@@ -60,7 +61,9 @@ class Selection:
         self._on_cgroups = on_cgroups
         self._table: Table = PolicyTable(())
         self._lock = asyncio.Lock()
-        self._ids = CgroupIds(root)
+        self._ids = ids
+        self._removed: dict[int, str] = {}
+        """Id -> path of removed cgroups that keep their programs: sockets of theirs may live."""
         self._wanted: dict[int, str] = {}
         self._paths: dict[int, str] = {}
         self._policies: dict[str, Policy] = {}
@@ -77,6 +80,7 @@ class Selection:
         on_change: OnChange,
         on_cgroups: OnCgroups,
         cgroup_root: Path,
+        ids: CgroupIds,
         bpffs: Path | None,
     ) -> AsyncIterator[Self]:
         """Compile, and take over what an earlier service left; ``apply`` attaches.
@@ -84,7 +88,8 @@ class Selection:
         ``log_file`` gets the compiler's or verifier's log when they refuse the program. ``keep`` is
         asked at the end whether the classifiers stay for the next start. ``on_change`` hears of each
         cgroup path and the policy attached to it from now on (None: no longer), ``on_cgroups`` of all
-        cgroups, by id, that a policy's glob matches. Without a ``bpffs`` nothing is pinned.
+        cgroups, by id, that a policy's glob matches. ``ids`` may know removed cgroups. Without a
+        ``bpffs`` nothing is pinned.
 
         Raises SystemUnfit, PmError.
         """
@@ -100,6 +105,7 @@ class Selection:
                     classifier=classifier,
                     on_change=on_change,
                     on_cgroups=on_cgroups,
+                    ids=ids,
                 )
             finally:
                 await asyncio.to_thread(classifier.close, keep=keep())
@@ -126,7 +132,9 @@ class Selection:
             before = {*self._wanted, *self._classifier.attached}
             self._wanted, self._policies = {}, {}
             self.failures.clear()
-            for path, cgroup_id in tuple(self._watcher.cgroups.items()):
+            present = {cgroup_id: path for path, cgroup_id in self._watcher.cgroups.items()}
+            self._removed = self._find_removed(present)
+            for cgroup_id, path in (present | self._removed).items():
                 self._want(path, cgroup_id)
             await self._attach({*before, *self._wanted})
             self._classifier.unload_unused()
@@ -136,6 +144,19 @@ class Selection:
         """All cgroups, by id, that a policy's glob matches; nothing is attached or detached meanwhile."""
         async with self._lock:
             yield self._matched()
+
+    async def sweep(self) -> None:
+        """Take the programs off removed cgroups whose last socket is gone."""
+        async with self._lock:
+            if self._removed:
+                lost = await asyncio.to_thread(self._classifier.lost)
+                gone = lost.keys() & self._removed.keys()
+                for cgroup_id in gone:
+                    del self._wanted[cgroup_id]
+                    self._ids.forget(cgroup_id)
+                await self._attach(gone)
+                for cgroup_id in gone:
+                    del self._removed[cgroup_id]
 
     # Queries
 
@@ -158,7 +179,7 @@ class Selection:
         return self._table.match(path) if path else None
 
     def cgroup_path(self, cgroup_id: int) -> str | None:
-        """None for a cgroup that is gone, or outside the cgroup2 mount."""
+        """None for a cgroup outside the cgroup2 mount, or gone before anybody asked."""
         return self._ids.path_of(cgroup_id)
 
     def attached(self) -> dict[str, str]:
@@ -166,7 +187,7 @@ class Selection:
         return {
             self._paths[cgroup_id]: policy
             for cgroup_id, policy in self._classifier.attached.items()
-            if policy and cgroup_id in self._paths
+            if policy and cgroup_id in self._paths and cgroup_id not in self._removed
         }
 
     def counters(self) -> dict[str, int]:
@@ -180,10 +201,22 @@ class Selection:
             self._wanted[cgroup_id] = policy.name
             self._paths[cgroup_id] = path
             self._policies[policy.name] = policy
+            self._ids.remember(cgroup_id, path)
 
     def _forget(self, path: str, cgroup_id: int) -> None:
-        self._wanted.pop(cgroup_id, None)
         self.failures.pop(path, None)
+        if cgroup_id in self._wanted and cgroup_id in self._classifier.attached:
+            # The kernel runs it for the sockets that are left, and for what they accept.
+            self._removed[cgroup_id] = path
+            self._tell(path, None)
+        else:
+            self._wanted.pop(cgroup_id, None)
+
+    def _find_removed(self, present: Collection[int]) -> dict[int, str]:
+        """Removed cgroups that still have a program, of this service or an earlier one, and a policy."""
+        left = self._classifier.attached.keys() - present
+        paths = {cgroup_id: self.cgroup_path(cgroup_id) for cgroup_id in left}
+        return {cgroup_id: path for cgroup_id, path in paths.items() if path and self._table.direct(path)}
 
     async def _attach(self, cgroup_ids: set[int]) -> None:
         directories = {c: directory_of(self._root, self._paths[c]) for c in cgroup_ids if c in self._paths}
@@ -202,11 +235,16 @@ class Selection:
 
     def _report(self, outcome: Outcome) -> None:
         action, refused = outcome
+        if action.cgroup_id in self._removed:
+            return  # told when it was removed
         path = self._paths.get(action.cgroup_id, "")
         policy = None if isinstance(action, Detach) else action.program
         if refused:
             self.failures[path] = refused
             log.warning("classifier_not_attached", cgroup=path, policy=policy, error=str(refused))
         elif path:
-            log.info("classifier_attached" if policy else "classifier_detached", cgroup=path, policy=policy)
-            self._on_change(path, policy)
+            self._tell(path, policy)
+
+    def _tell(self, path: str, policy: str | None) -> None:
+        log.info("classifier_attached" if policy else "classifier_detached", cgroup=path, policy=policy)
+        self._on_change(path, policy)

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from pm.linux.bpf.attachments import Attachments, CgroupGone
 from pm.programs.attach import MatchedCgroup
+from pm.programs.classifiers import Selection
 from pm.upkeep import Change
 
 
@@ -23,20 +23,18 @@ class Programs(Protocol):
     def attachments(self) -> Attachments[Any] | None: ...
 
 
-Steady = Callable[[], AbstractAsyncContextManager[Mapping[int, MatchedCgroup]]]
-
-
 class KeptPrograms:
     """Programs of all kinds, as a ``pm.upkeep.Kept``."""
 
-    def __init__(self, steady: Steady, kinds: Sequence[Programs | None]) -> None:
-        """``steady`` is ``Selection.steady``; ``kinds`` are asked for theirs
-        at each look."""
-        self._steady = steady
+    def __init__(self, selection: Selection, kinds: Sequence[Programs | None]) -> None:
+        """``kinds`` are asked for their programs at each look."""
+        self._sweep = selection.sweep
+        self._steady = selection.steady
         self._kinds = kinds
 
     async def look(self) -> dict[str, Change]:
         """A program per cgroup, and the pins of each kind."""
+        await self._sweep()
         async with self._steady() as cgroups:
             return await asyncio.to_thread(self._look, cgroups)
 

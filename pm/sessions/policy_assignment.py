@@ -80,11 +80,12 @@ class PolicyAssignment:
         if not session.cgroup_id:
             (figures,) = self._diagnosis.session_infos((session.token,))
             session.cgroup_id = figures.cgroup_id if figures else 0
-        unclassified = session.policy is None and session.cgroup_id
-        if unclassified:
-            policy = self._selector.policy_of_cgroup(session.cgroup_id)
-            if self.assign(session, policy, moment(self._clock)):
-                self._reconcile(session)
+        if not session.cgroup_id:
+            return
+        # Asked also where it is known: the selector remembers the cgroup, which may be removed.
+        policy = self._selector.policy_of_cgroup(session.cgroup_id)
+        if session.policy is None and self.assign(session, policy, moment(self._clock)):
+            self._reconcile(session)
 
     def cancel(self) -> None:
         """Look for no cgroups any more."""

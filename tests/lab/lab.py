@@ -29,10 +29,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from pm.linux.host.instance import namespace_file
 from pm.model import family_of
 from tests.lab import evidence
 from tests.lab.commands import run
-from tests.lab.netns import NAME, read_sysctl, run_inside, write_sysctls
+from tests.lab.netns import NAME, inside, read_sysctl, run_inside, write_sysctls
 from tests.lab.oracle import Flow, read_subflows
 from tests.lab.service import ROOT, Config, Service, command
 from tests.lab.traffic import Traffic
@@ -43,6 +44,8 @@ HOST = {"client": 1, "server": 2}
 GATEWAY = 254
 _serial = itertools.count(1)
 
+# Where services keep what the next one must know.
+STATE_DIRECTORY = Path("/run/mptcp-pm")
 SYSCTLS = {
     "net.mptcp.enabled": 1,
     "net.ipv4.conf.all.rp_filter": 0,
@@ -253,6 +256,13 @@ class Lab:
             # A killed process leaves its cgroup a moment later.
             wait_for(partial(_rmdir, directory), f"{directory} is removed")
 
+    def abandon_cgroup(self, path: str) -> None:
+        """Move what runs in the cgroup ``path`` to the cgroup ``elsewhere`` and remove it: sockets stay."""
+        self.cgroup("elsewhere")
+        for pid in (self._cgroup_dir(path) / "cgroup.procs").read_text().split():
+            (self._cgroup_dir("elsewhere") / "cgroup.procs").write_text(pid)
+        wait_for(partial(_rmdir, str(self._cgroup_dir(path))), f"{path} is removed")
+
     def _cgroup_dir(self, path: str = "") -> Path:
         return self.cgroup_root / self.name / path
 
@@ -356,6 +366,9 @@ class Lab:
                         pipe.close()
 
     def _remove_netns(self, ns: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            notes = inside(self.netns(ns), lambda: namespace_file(STATE_DIRECTORY, "notes"))
+            notes.unlink(missing_ok=True)
         for pid in run("ip", "netns", "pids", self.netns(ns)).split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

@@ -26,7 +26,7 @@ from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.layouts import SessionKey
 from pm.linux.bpf.objects import SOURCES, compile_object
-from pm.linux.host.cgroups import directory_of, find_cgroup_root
+from pm.linux.host.cgroups import CgroupIds, directory_of, find_cgroup_root
 from pm.linux.host.mounts import find_mount
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
@@ -99,6 +99,7 @@ async def selection(
         on_change=on_change,
         on_cgroups=ignore_cgroups,
         cgroup_root=find_cgroup_root(),
+        ids=CgroupIds(find_cgroup_root()),
         bpffs=bpffs or find_mount("bpf"),
     ) as chosen:
         await chosen.apply(table)
@@ -320,7 +321,7 @@ def test_exclusive_program_is_reported(bare: Lab) -> None:
 SERVICE = """
 import asyncio, sys
 from pathlib import Path
-from pm.linux.host.cgroups import find_cgroup_root
+from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.policy_table import PolicyTable
@@ -334,7 +335,7 @@ async def main(glob, bpffs):
     log_file = Path(bpffs).parent / "libbpf.log"
     async with Selection.open(
         log_file=log_file, keep=bool, on_change=print, on_cgroups=ignore,
-        cgroup_root=find_cgroup_root(), bpffs=Path(bpffs),
+        cgroup_root=find_cgroup_root(), ids=CgroupIds(find_cgroup_root()), bpffs=Path(bpffs),
     ) as selection:
         await selection.apply(PolicyTable([policy]))
         print("ready", flush=True)

@@ -25,7 +25,8 @@ from pm.linux.host.mounts import find_mount
 
 _FOLLOWED = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ONLYDIR
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h
-_KNOWN_MAX = 16384
+KNOWN_MAX = 4096
+_OTHERS_MAX = 16384
 
 
 def find_cgroup_root() -> Path:
@@ -44,30 +45,57 @@ def directory_of(root: Path, path: str) -> Path:
 
 
 class CgroupIds:
-    """From a cgroup's id to its path, also for cgroups that no policy is about.
+    """From a cgroup's id to its path, also for cgroups that no policy is about, and for removed ones.
 
-    A question about an id that was not asked before takes a few system calls; without
-    CAP_DAC_READ_SEARCH it looks through the whole tree, one stat(2) per cgroup, and remembers all of it.
+    A cgroup's sockets outlive it. Paths that were once found or told are known for ever, the last 4096.
+    A question about another id takes a few system calls; without CAP_DAC_READ_SEARCH it looks through
+    the whole tree, one stat(2) per cgroup, and remembers all of it.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, noted: object = None, on_new: Callable[[], object] = bool) -> None:
+        """``noted`` is what ``notes`` gave to the service before. ``on_new``: ``notes`` has changed."""
         self._root = root
-        self._paths: dict[int, str | None] = {}
+        self._on_new = on_new
+        self._paths = _paths_of(noted)
+        self._others: dict[int, str | None] = {}
+        """The rest of the tree, where all of it was looked through; None for ids without a cgroup."""
 
     def path_of(self, cgroup_id: int) -> str | None:
-        """The cgroup's path, None for one that is gone or outside the mount. Asks the kernel once per id."""
-        if cgroup_id not in self._paths:
-            if len(self._paths) >= _KNOWN_MAX:
-                self._paths.clear()
-            self._paths[cgroup_id] = self._find(cgroup_id)
-        return self._paths[cgroup_id]
+        """The cgroup's path; None for one outside the mount, or removed before anybody asked."""
+        if path := self._paths.pop(cgroup_id, None):
+            self._paths[cgroup_id] = path  # the last one now
+            return path
+        if cgroup_id not in self._others:
+            if len(self._others) >= _OTHERS_MAX:
+                self._others.clear()
+            self._others[cgroup_id] = self._find(cgroup_id)
+        if path := self._others[cgroup_id]:
+            self.remember(cgroup_id, path)
+        return path
+
+    def remember(self, cgroup_id: int, path: str) -> None:
+        """This is, or was, a cgroup's path."""
+        if self._paths.pop(cgroup_id, None) is None:
+            self._on_new()
+        self._paths[cgroup_id] = path
+        if len(self._paths) > KNOWN_MAX:
+            del self._paths[next(iter(self._paths))]
+
+    def forget(self, cgroup_id: int) -> None:
+        """A cgroup is gone, and so are all its sockets."""
+        if self._paths.pop(cgroup_id, None) is not None:
+            self._on_new()
+
+    def notes(self) -> dict[str, str]:
+        """What the next service must know (``pm.linux.host.notes``)."""
+        return {str(cgroup_id): path for cgroup_id, path in self._paths.items()}
 
     def _find(self, cgroup_id: int) -> str | None:
         try:
             return _open_by_id(self._root, cgroup_id)
         except PermissionError:  # no CAP_DAC_READ_SEARCH
-            self._paths |= _walk(self._root)
-            return self._paths.get(cgroup_id)
+            self._others |= _walk(self._root)
+            return self._others.get(cgroup_id)
 
 
 class Changes(NamedTuple):
@@ -185,6 +213,13 @@ class CgroupWatcher:
 
     def _path_of(self, directory: Path) -> str:
         return "/" + str(directory)[len(str(self._root)) :].lstrip("/")
+
+
+def _paths_of(noted: object) -> dict[int, str]:
+    """The notes of another service, which may be of another version."""
+    if not isinstance(noted, dict):
+        return {}
+    return {int(i): path for i, path in noted.items() if i.isdecimal() and isinstance(path, str)}
 
 
 def _nowhere(path: str) -> bool:

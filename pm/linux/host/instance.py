@@ -12,6 +12,11 @@ from pathlib import Path
 from pm.errors import PmError, SystemUnfit
 
 
+def namespace_file(state_directory: Path, name: str) -> Path:
+    """A file about this network namespace; another one may have had it before, and its inode number."""
+    return state_directory / f"{name}-{os.stat('/proc/thread-self/ns/net').st_ino}.json"
+
+
 @contextmanager
 def only_instance(state_directory: Path) -> Iterator[None]:
     """Hold this namespace's lock. The kernel releases it when the process ends, however it ends.

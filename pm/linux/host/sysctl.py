@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from pm.errors import PmError, SystemUnfit
+from pm.linux.host.instance import namespace_file
 from pm.upkeep import Change
 
 SYSCTLS = Path("/proc/sys/net/mptcp")
@@ -154,6 +154,4 @@ def _locate(state_directory: Path, sysctls: Path) -> _Sysctl:
             "the kernel does not support MPTCP path managers in user space",
             "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
         )
-    # The inode number names the network namespace as long as that exists.
-    inode = os.stat("/proc/thread-self/ns/net").st_ino
-    return _Sysctl(spelling, sysctls / spelling.name, state_directory / f"path-manager-{inode}.json")
+    return _Sysctl(spelling, sysctls / spelling.name, namespace_file(state_directory, "path-manager"))
