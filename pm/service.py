@@ -52,6 +52,7 @@ from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_p
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.reloader import Reloader, check_programs
 from pm.sessions.assembly import Sessions, assemble
+from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
 from pm.upkeep import Kept, Upkeep
 
 STATE_DIRECTORY = Path("/run/mptcp-pm")
@@ -201,9 +202,16 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             clock=time,
             scheduler=asyncio.get_running_loop(),
             programs=programs,
-            address_ids=programs.known_ids() if programs else None,
+            address_ids=read_address_ids(notes.found("address_ids"))
+            | (programs.known_ids() if programs else {}),
+            seen_up=read_addresses(notes.found("seen_up")),
+            denied=read_denied(notes.found("denied")),
+            note=notes.touch,
             is_local=is_local,
         )
+        notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
+        notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
+        notes.keep("denied", lambda: denied_sessions(sessions.table))
         on_addresses(addresses.addresses)
         await selection.apply(compile_policies(config.policies))
         kept.append(KeptPrograms(selection, [selection, options, programs]))

@@ -31,7 +31,8 @@ reports every problem as `file:line: path: what is wrong and what would be right
 A connection belongs to the cgroup of its socket. That cgroup is tried first, then its ancestors, up to the
 nearest one that the `cgroup` of any policy matches. If several policies match the same cgroup, the most
 specific one wins: the one with more levels without wildcards, then with more levels that are not `**`,
-more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`. The order of policies never matters. Connections that no policy owns are left alone.
+more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`. The order of
+policies never matters. Connections that no policy owns are left alone.
 
 The cgroup of a socket is the one in which the socket was made, by `socket()`, and that never changes. An
 accepted connection has the cgroup of its listener. So:

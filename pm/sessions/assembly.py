@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
@@ -21,6 +21,7 @@ from pm.sessions.preopened import FirstSubflows
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session
+from pm.sessions.session_notes import SessionName
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import TimerQueue
 from pm.sessions.watch import Watch
@@ -53,12 +54,15 @@ def assemble(
     programs: Programs | None = None,
     address_ids: Mapping[str, int] | None = None,
     seen_up: Sequence[str] = (),
+    denied: Collection[SessionName] = (),
+    note: Callable[[], None] = lambda: None,
     is_local: Callable[[str], bool] = lambda ip: True,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
-    ``seen_up`` are local addresses that an earlier run saw up; ``is_local`` asks the kernel whether it
-    routes an address as local.
+    ``seen_up`` are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses
+    joins to its initial address; ``note`` is called when what is to be noted of these has changed.
+    ``is_local`` asks the kernel whether it routes an address as local.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -73,9 +77,13 @@ def assemble(
         behind.compared(number)
         reconciler.compared(number)
 
+    def on_denied(session: Session) -> None:
+        if session.deny_join_id0:
+            note()
+
     ids = AddressIds(address_ids or {})
     table = SessionTable(ids.by_ip)
-    addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up)
+    addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note)
     timers = TimerQueue(due, clock=clock, scheduler=scheduler)
     executor = Executor(
         table=table,
@@ -126,6 +134,8 @@ def assemble(
         assignment=assignment,
         behind=behind,
         watch=watch,
+        denied=denied,
+        on_denied=on_denied,
         reconcile=reconcile,
         on_compared=compared,
         publish=publish,
@@ -145,6 +155,7 @@ def assemble(
         watch=watch,
         addresses=addresses,
         path_managers=path_managers,
+        on_denied=on_denied,
         publish=publish,
         counters=counters,
         observe_join=observe_join,

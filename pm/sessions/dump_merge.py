@@ -118,8 +118,11 @@ def may_deny_joins(session: Session) -> bool:
     """Whether the server may refuse joins to its initial address, as far as the subflows tell.
 
     sock_diag does not show the C flag (RFC 8684, section 3.1); a server that sets it announces another
-    address instead.
+    address instead. A join to the initial address proves that it did not.
     """
-    return session.role is Role.CLIENT and any(
-        s.remote_id and s.origin is not Origin.PEER for s in session.subflows
+    ours = [s for s in session.subflows if s.origin is Origin.POLICY]
+    return (
+        session.role is Role.CLIENT
+        and any(s.remote_id for s in ours)
+        and not any(s.remote == session.remote for s in ours)
     )

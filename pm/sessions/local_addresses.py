@@ -81,14 +81,21 @@ class Changes:
 class AddressBook:
     """The addresses of now. Ids stay: an address that comes back has the id that it had.
 
-    ``seen_up`` are addresses that this or an earlier run of the service saw up.
+    ``seen_up`` are addresses that this or an earlier run of the service saw up. ``on_change`` is called
+    when they, or the ids, may have changed.
     """
 
     def __init__(
-        self, ids: AddressIds, *, is_local: Callable[[str], bool], seen_up: Sequence[str] = ()
+        self,
+        ids: AddressIds,
+        *,
+        is_local: Callable[[str], bool],
+        seen_up: Sequence[str] = (),
+        on_change: Callable[[], None],
     ) -> None:
         self._ids = ids
         self._is_local = is_local
+        self._on_change = on_change
         self.seen_up = dict.fromkeys(seen_up)
         self.current = LocalAddresses((), frozenset(), ids.by_ip)
 
@@ -102,6 +109,7 @@ class AddressBook:
         self._note_seen(up)
         lost = Lost(self.seen_up, up, interfaces, self._is_local)
         self.current = LocalAddresses(usable, up, self._ids.by_ip, lost, interfaces)
+        self._on_change()
         return Changes(before - up, up - before)
 
     def ask_again(self) -> None:

@@ -54,6 +54,7 @@ class Reconciler:
         watch: Watch,
         addresses: AddressBook,
         path_managers: Mapping[str, type[PathManager]],
+        on_denied: Callable[[Session], None],
         publish: Publish,
         counters: Counter[str],
         observe_join: Callable[[float], None],
@@ -71,6 +72,7 @@ class Reconciler:
         self._watch = watch
         self._addresses = addresses
         self._path_managers = path_managers
+        self._on_denied = on_denied
         self._publish = publish
         self._counters = counters
         self._observe_join = observe_join
@@ -133,6 +135,7 @@ class Reconciler:
     def admit(self, pending: PendingSession) -> None:
         """Take a session whose CREATED was received into the table."""
         session = self._table.create(pending.event, pending.since)
+        self._on_denied(session)
         self._assignment.assign(session, pending.policy, pending.since)
         self._publish(pending.since.time, "session", "created", session, {})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
@@ -23,6 +23,7 @@ from pm.sessions.executor import Publish
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
 from pm.sessions.session import Session
+from pm.sessions.session_notes import SessionName, name_of
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
 from pm.sessions.watch import Watch
@@ -45,6 +46,8 @@ class Resync:
         assignment: PolicyAssignment,
         behind: BehindPrograms | NoPrograms,
         watch: Watch,
+        denied: Collection[SessionName],
+        on_denied: Callable[[Session], None],
         reconcile: Callable[[Session], None],
         on_compared: Callable[[int], None],
         publish: Publish,
@@ -54,6 +57,8 @@ class Resync:
     ) -> None:
         """``reconcile`` plans a session that has changed.
 
+        ``denied`` are sessions whose peer refuses joins to its initial address, as an earlier run noted;
+        ``on_denied`` hears of each session that may be one when it comes and when it goes.
         ``on_compared`` gets the number of each comparison when it is over.
         """
         self._table = table
@@ -62,6 +67,8 @@ class Resync:
         self._assignment = assignment
         self._behind = behind
         self._watch = watch
+        self._denied = denied
+        self._on_denied = on_denied
         self._reconcile = reconcile
         self._on_compared = on_compared
         self._publish = publish
@@ -175,7 +182,8 @@ class Resync:
             adopted = token not in self._table.by_token
             session, changed = merge_session(self._table, there, self._number, now)
             if adopted:
-                session.deny_join_id0 = may_deny_joins(session)
+                session.deny_join_id0 = name_of(session) in self._denied or may_deny_joins(session)
+                self._on_denied(session)
             if changed:
                 self._first_subflows.forget(token)  # what is armed may be done already
                 self._assignment.find_cgroup(session)
@@ -231,6 +239,7 @@ class Resync:
         session = self._table.close(token)
         self._behind.forget(token)
         if session:
+            self._on_denied(session)
             age_s = round(now.monotonic - session.created.monotonic, 3)
             self._publish(now.time, "session", "closed", session, {"age_s": age_s})
 

@@ -87,3 +87,11 @@ def count_programs(lab: Lab, cgroup: str) -> tuple[int, int]:
     """(classifiers and options, path managers) on a cgroup of the lab."""
     others, path_managers = (attached_programs(lab, cgroup, path_managers=which) for which in (False, True))
     return len(others), len(path_managers)
+
+
+def counter(lab: Lab, ns: str, name: str) -> int:
+    """One of the kernel's MPTCP counters in a namespace (MPTcpExt...)."""
+    for line in lab.run(ns, "nstat", "-asz", name).splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise AssertionError(f"no counter {name}")

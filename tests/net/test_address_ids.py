@@ -6,16 +6,17 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs
+from tests.lab.scenarios import config, counter, mesh, pairs_of, policy, wait_pairs
 from tests.lab.service import ApiError, Service
 from tests.lab.waiting import wait_equal, wait_for
 
 
-def counter(lab: Lab, ns: str, name: str) -> int:
-    for line in lab.run(ns, "nstat", "-asz", name).splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise AssertionError(f"no counter {name}")
+def wait_usable(service: Service, ip: str, *, usable: bool) -> None:
+    wait_for(
+        lambda: {a["ip"]: a["usable"] for a in service.get("/v1/addresses")["addresses"]},
+        f"{ip}: usable {usable}",
+        until=lambda found: found[ip] == usable,
+    )
 
 
 def only(service: Service) -> str:
@@ -84,6 +85,28 @@ def test_a_lost_address_is_withdrawn_after_each_kind_of_close(lab: Lab, kind: st
     )
 
 
+def test_an_announced_address_is_withdrawn_after_accept_closed_a_join_to_it(lab: Lab) -> None:
+    """The peer has one subflow too many: closing it must not make us forget that we announced its address."""
+    lab.server(cgroup="srv")
+    rules = {"announce": True, "accept": {"max_subflows": 2}}
+    server = lab.service(config(policy(lab, "srv", "none", **rules)), ns="server")
+    service = lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    remote = lab.address("server", 2)
+    wait_for(
+        lambda: [r["ip"] for r in service.sessions()[0]["remote_addresses"]] if service.sessions() else [],
+        "the announced address",
+        until=lambda ips: remote in ips,
+    )
+    wait_for(lambda: server.get("/v1/status")["counters"].get("joins_refused", 0), "a refused join")
+    lab.set_link("server", 2, up=False)
+    wait_for(
+        lambda: [r["ip"] for r in service.sessions()[0]["remote_addresses"]],
+        "the address withdrawn",
+        until=lambda ips: remote not in ips,
+    )
+
+
 def test_a_refused_announcement_is_tried_again(lab: Lab) -> None:
     """What the kernel refused is not noted as done: it is done once the kernel takes it."""
     lab.server(cgroup="srv")
@@ -94,12 +117,7 @@ def test_a_refused_announcement_is_tried_again(lab: Lab) -> None:
     remote = lab.address("server", 2)
     for flap in range(6):
         lab.set_link("server", 2, up=bool(flap % 2))
-        usable = bool(flap % 2)
-        wait_for(
-            lambda: {a["ip"]: a["usable"] for a in server.get("/v1/addresses")["addresses"]},
-            "the server's address follows its link",
-            until=lambda found, usable=usable: found[remote] == usable,
-        )
+        wait_usable(server, remote, usable=bool(flap % 2))
     wait_pairs(lab, mesh(lab, 4, 2), sessions=3, deadline_s=60)
     for session in service.sessions():
         assert [r["ip"] for r in session["remote_addresses"]].count(remote) == 1

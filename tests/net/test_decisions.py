@@ -13,7 +13,7 @@ from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.lab import Lab
 from tests.lab.netns import inside
 from tests.lab.oracle import Flow
-from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import config, counter, mesh, pairs_of, policy, wait_pairs, wait_reported
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -28,14 +28,6 @@ def failed(service: Service) -> list[dict[str, Any]]:
     """Pairs of the only session that could not be opened."""
     (session,) = wait_for(service.sessions, "a session")
     return list(session["failed"])
-
-
-def mib(lab: Lab, ns: str, name: str) -> int:
-    """One of the kernel's MPTCP counters in a namespace (MPTcpExt…)."""
-    for line in lab.run(ns, "nstat", "-asz", name).splitlines():
-        if line.startswith(name):
-            return int(line.split()[1])
-    raise AssertionError(f"no counter {name}")
 
 
 def blackhole(lab: Lab, *selector: str, family: int = 4) -> None:
@@ -76,7 +68,7 @@ def test_a_peer_at_its_limit_is_asked_more_and_more_rarely(make_lab: Callable[..
         return found
 
     wait_for(refused, "two pairs refused twice", until=lambda found: len(found) == 2)
-    joins = mib(lab, "server", "MPTcpExtMPJoinSynRx")
+    joins = counter(lab, "server", "MPTcpExtMPJoinSynRx")
     assert joins <= 1 + 2 * 3
     wait_equal(lambda: len(flows(lab)), 2)
 
@@ -166,7 +158,7 @@ def test_a_server_does_not_dial_its_client(lab: Lab, path_manager: str, family: 
         "the new address",
         until=lambda ips: "10.77.1.77" in ips,
     )
-    assert mib(lab, "server", "MPTcpExtMPJoinSynTx") == 0
+    assert counter(lab, "server", "MPTcpExtMPJoinSynTx") == 0
     assert failed(service) == []
 
 
@@ -187,7 +179,7 @@ def test_a_denied_address_is_not_joined_after_the_initial_subflow_went(
     initial = next(f for f in flows(lab) if f.initial)
     (session,) = service.sessions()
     name = f"{initial.local}:{initial.local_port}-{initial.remote}:{initial.remote_port}"
-    refused = mib(lab, "server", "MPTcpExtMPJoinSynRx")
+    refused = counter(lab, "server", "MPTcpExtMPJoinSynRx")
     lab.set_link("client", 1, up=False)
     wait_for(
         lambda: [s["id"] for s in service.get(f"/v1/sessions/{session['token']}")["subflows"]],
@@ -202,7 +194,7 @@ def test_a_denied_address_is_not_joined_after_the_initial_subflow_went(
         until=lambda ips: {*lab.addresses("client")} <= {*ips},
     )
     assert lab.address("server", 1) not in {remote for _, remote in joined}
-    assert mib(lab, "server", "MPTcpExtMPJoinSynRx") - refused <= len(mesh(lab))
+    assert counter(lab, "server", "MPTcpExtMPJoinSynRx") - refused <= len(mesh(lab))
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import Callable
+from typing import Any
 
-from tests.lab.lab import Lab
-from tests.lab.scenarios import config, mesh, policy, wait_pairs, wait_reported
+import pytest
+
+from pm.linux.host.instance import namespace_file
+from tests.lab.lab import STATE_DIRECTORY, Lab
+from tests.lab.netns import inside
+from tests.lab.scenarios import config, counter, mesh, policy, wait_pairs, wait_reported
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -17,6 +23,21 @@ CONNECTIONS = 18_000
 
 def tokens(service: Service) -> list[int]:
     return sorted(int(s["token"], 16) for s in service.sessions(limit=1000))
+
+
+def noted(lab: Lab) -> dict[str, Any]:
+    """What the client's service noted for the next start."""
+    file = inside(lab.netns("client"), lambda: namespace_file(STATE_DIRECTORY, "notes"))
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found
+
+
+def wait_usable(service: Service, ip: str) -> None:
+    wait_for(
+        lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
+        ip,
+        until=lambda ips: ip in ips,
+    )
 
 
 def test_lost_events(make_lab: Callable[..., Lab]) -> None:
@@ -46,3 +67,58 @@ def test_lost_events(make_lab: Callable[..., Lab]) -> None:
     wait_equal(lambda: tokens(service), sorted(lab.subflows()))
     wait_reported(service, 2, 9)
     assert service.ready()
+
+
+@pytest.mark.parametrize("path_manager", ["fullmesh", "backup", {"ndiffports": {"subflows": 3}}])
+def test_a_forbidden_join_after_a_restart(make_lab: Callable[..., Lab], path_manager: Any) -> None:
+    """The server's C flag is noted: sock_diag does not tell it."""
+    lab = make_lab(client=2, server=1)
+    lab.sysctl("server", net__mptcp__allow_join_initial_addr_port=0)
+    lab.server()
+    service = lab.service(config(policy(lab, "a", path_manager)))
+    client = lab.client(cgroup="a")
+    client.open(3)
+    wait_reported(service, 1, 3)
+    wait_for(lambda: "denied" in noted(lab), "a note of the sessions")
+    service.kill()
+    service.start()
+    wait_reported(service, 1, 3)
+    client.send(bytes=1000)
+    lab.add_address("client", 2, "10.77.3.77")
+    wait_usable(service, "10.77.3.77")
+    assert lab.established() == [1, 1, 1]
+    assert counter(lab, "server", "MPTcpExtMPJoinSynRx") == 0
+
+
+def test_a_link_that_went_down_while_the_service_was_dead(lab: Lab) -> None:
+    """Its address was noted as seen up: its subflows are closed, as if the service had seen it go."""
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab))
+    wait_for(lambda: lab.address("client", 2) in noted(lab).get("seen_up", []), "a note of the address")
+    service.kill()
+    lab.set_link("client", 2, up=False)
+    service.start()
+    wait_pairs(lab, mesh(lab)[:1])
+
+
+def test_address_ids_outlive_the_service(make_lab: Callable[..., Lab]) -> None:
+    """An address keeps its id: the peer knows it by that."""
+    lab = make_lab(client=3, server=1)
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    lab.client(cgroup="a").open()
+    wait_pairs(lab, mesh(lab))
+
+    def ids() -> dict[str, int]:
+        return {f.local: f.local_id for fs in lab.subflows().values() for f in fs if not f.initial}
+
+    before = ids()
+    wait_for(lambda: len(noted(lab).get("address_ids", {})) >= 3, "a note of the ids")
+    service.kill()
+    lab.del_address("client", 1, lab.address("client", 1))
+    service.start()
+    lab.client(lab.address("server", 1), "--bind", lab.address("client", 2), cgroup="a").open()
+    wait_for(ids, "a join from the third link", until=lambda found: lab.address("client", 3) in found)
+    assert ids()[lab.address("client", 3)] == before[lab.address("client", 3)]
