@@ -41,6 +41,7 @@ from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.linux.netlink.route_lookup import is_local
+from pm.linux.netlink.route_monitor import RouteMonitor
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
@@ -131,6 +132,10 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             programs.write_locals(sessions.addresses.current)
         broadcast.tell("address", "changed", usable=[a.ip for a in found if a.usable])
 
+    def on_routes() -> None:
+        addresses.judge_again()
+        sessions.reconciler.routes_changed()
+
     def on_attachment(cgroup: str, policy: str | None) -> None:
         broadcast.tell("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
 
@@ -213,6 +218,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
         notes.keep("denied", lambda: denied_sessions(sessions.table))
         on_addresses(addresses.addresses)
+        await stack.enter_async_context(RouteMonitor.open(on_routes))
         await selection.apply(compile_policies(config.policies))
         kept.append(KeptPrograms(selection, [selection, options, programs]))
         upkeep = Upkeep(kept, counters=state.counters, monotonic=time.monotonic)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from tests.lab.lab import Lab
 from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, pairs_of, policy, wait_pairs
 from tests.lab.traffic import assert_same_bytes
@@ -46,6 +48,30 @@ def test_lost_carrier_of_the_initial_link(lab: Lab) -> None:
     wait_pairs(lab, mesh(lab)[1:])
     lab.set_link("client", 1, up=True)
     wait_pairs(lab, mesh(lab), deadline_s=30)
+
+
+@pytest.mark.parametrize(("family", "change"), [(4, "route"), (6, "rule")])
+def test_a_route_that_returns_ends_the_backoff(lab: Lab, family: int, change: str) -> None:
+    """A pair that failed five times would be tried after 16 s; a change of routes or rules tries it soon."""
+    local, server = lab.address("client", 2, family), lab.address("server", 1, family)
+    broken = {
+        "route": ["route", "{}", "unreachable", f"{server}/{32 if family == 4 else 128}", "table", "102"],
+        "rule": ["rule", "{}", "from", local, "to", server, "unreachable", "pref", "50"],
+    }[change]
+
+    def change_it(verb: str) -> None:
+        lab.ip("client", f"-{family}", *(word.format(verb) for word in broken))
+
+    def failures() -> int:
+        return max((f["failures"] for s in service.sessions() for f in s["failed"]), default=0)
+
+    change_it("add")
+    lab.server("--address", server)
+    service = lab.service(config(policy(lab, "a")))
+    lab.client(server, cgroup="a").open()
+    wait_for(failures, "five failures", until=lambda count: count >= 5, deadline_s=40)
+    change_it("del")
+    wait_pairs(lab, mesh(lab, family), deadline_s=10)
 
 
 def test_only_link_lost_keeps_the_session(make_lab: Callable[..., Lab]) -> None:

@@ -11,9 +11,10 @@ from typing import Self
 
 from pm.linux.ip import ip_bytes, ip_text
 from pm.linux.netlink import framing
+from pm.linux.netlink.route_lookup import RTA_DST, RTM_GETROUTE
 
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-RTA_DST, RTA_OIF, RTA_PREFSRC = 1, 4, 7
+RTM_NEWROUTE = 24
+RTA_OIF, RTA_PREFSRC = 4, 7
 
 RT_TABLE_UNSPEC = 0
 RTM_F_LOOKUP_TABLE = 0x1000  # without it IPv4 says "main" always
