@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from pm.clock import Clock, Moment, moment
@@ -153,7 +154,7 @@ class Executor:
         It forgets the id of an address when one of its subflows is closed on command, or cannot be
         opened (SUBFLOW_DESTROY, SUBFLOW_CREATE), and sends nothing for an address that has no subflow
         and is not announced. An announcement directly before helps in both cases; at another time it
-        would make the peer join.
+        would make the peer join. Another id that the kernel has given the address meanwhile must go first.
         """
         token, ip, local_id = session.token, action.ip, action.local_id
         if not action.announce_first:
@@ -164,6 +165,10 @@ class Executor:
                     raise
             else:
                 return
+        given = (session.local_ids or {}).get(ip, local_id)
+        if given != local_id:
+            with suppress(KernelRefused):
+                self._commands.withdraw(token, given)
         self._commands.announce(token, ip, local_id)
         self._commands.withdraw(token, local_id)
 

@@ -157,13 +157,13 @@ def _withdraw(
     Comes before the subflows are closed: SUBFLOW_DESTROY makes the kernel forget the address id.
     """
     usable_ips = {a.ip for a in usable}
-    known = dict.fromkeys(session.announced or ())
+    known = session.announced or {}
     gone = [ip for ip in known if ip not in usable_ips]
     if _alive(session.subflows, local_addresses):
         lost = (s.local for s in session.subflows if s.local in local_addresses.lost)
         gone += [ip for ip in dict.fromkeys(lost) if ip not in known]
     for ip in gone:
-        local_id = local_addresses.id_of(session, ip)
+        local_id = known.get(ip) or local_addresses.id_of(session, ip)
         if local_id is not None and _may_try(made, session, ip, now):
             made.actions.append(Withdraw(ip, local_id, "address lost"))
 
