@@ -6,20 +6,29 @@
  * that nobody takes goes with its socket, since its addresses and ports may be
  * used again in a cgroup without a policy.
  *
+ * It also gives the policy's keepalive to the subflows that this host opens.
+ *
  * Loaded once per policy, see loader_constants.h.
  */
 #include "context.h"
+#include "handshake.h"
+#include "keepalive.h"
 #include "loader_constants.h"
 #include "session.h"
 
-#define TCPOPT_MPTCP 30
-#define MP_CAPABLE 0
+#define NO_PREALLOC 1
 
 /* key: a subflow; value: its socket and policy. Written here; read and deleted by the service. */
 BPF_TABLE("lru_hash", struct session_key, struct session_value, sessions, 65536);
 
 /* key: enum counter; value: how often. Written here, read by the service. */
 BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
+
+/* key: policy; value: its keepalive, no entry for none. Written by the service, read here. */
+BPF_F_TABLE("hash", u64, struct keepalive, keepalives, 4096, NO_PREALLOC);
+
+/* key: a join that this host opened; value: 1 once a program has decided. Written and read here. */
+BPF_SK_STORAGE(joins, u32);
 
 /* BCC declares that it returns 32 bits. */
 static u64 (*get_socket_cookie)(void *ctx) = (void *)BPF_FUNC_get_socket_cookie;
@@ -43,31 +52,11 @@ static __always_inline void fill_key(struct bpf_sock_ops *skops, struct session_
 	key->remote_port = bpf_ntohl(FIELD(skops, remote_port));
 }
 
-/*
- * Whether the packet that completes the handshake carries MP_CAPABLE (RFC 8684,
- * section 3.1): the initial subflow of a session, neither a join nor a fallback.
- * Asking the socket (bpf_skc_to_mptcp_sock) would need BTF and CAP_PERFMON, and
- * cannot tell these apart.
- */
-static __always_inline bool starts_session(struct bpf_sock_ops *skops)
-{
-	u8 option[4] = { TCPOPT_MPTCP };
-	long length = bpf_load_hdr_opt(skops, option, sizeof(option), 0);
-
-	/* ENOSPC: the option is longer than the buffer, which has its first bytes then. */
-	if (length != sizeof(option) && length != -ENOSPC)
-		return false;
-	return option[2] >> 4 == MP_CAPABLE;
-}
-
 static __always_inline void record(struct bpf_sock_ops *skops)
 {
 	struct session_value value = { .policy = POLICY_ID };
 	struct session_key key = {};
 	struct session_value *known;
-
-	if (!starts_session(skops))
-		return;
 
 	value.cookie = get_socket_cookie(skops);
 	fill_key(skops, &key);
@@ -86,6 +75,44 @@ static __always_inline void record(struct bpf_sock_ops *skops)
 				  FIELD(skops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG);
 }
 
+static __always_inline void keep_alive(struct bpf_sock_ops *skops)
+{
+	struct bpf_sock *sk = skops->sk;
+	u64 policy = POLICY_ID;
+	struct keepalive *keepalive;
+	u32 *decided;
+
+	if (!sk)
+		return;
+
+	/* The innermost policy decides, also for none. */
+	decided = joins.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!decided || *decided)
+		return;
+	*decided = 1;
+
+	keepalive = keepalives.lookup(&policy);
+	if (keepalive)
+		set_keepalive(skops, keepalive);
+}
+
+static __always_inline void established(struct bpf_sock_ops *skops)
+{
+	int subtype;
+
+	if (bpf_get_netns_cookie(skops) != NETNS_COOKIE)
+		return;
+	subtype = subtype_of_handshake(skops);
+	if (subtype == MP_CAPABLE)
+		record(skops);
+	/*
+	 * Not the joins that the peer opened: when their application holds the session at this
+	 * moment, the kernel copies the session's options over ours later.
+	 */
+	if (subtype == MP_JOIN && FIELD(skops, op) == BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
+		keep_alive(skops);
+}
+
 static __always_inline void forget(struct bpf_sock_ops *skops)
 {
 	struct session_key key = {};
@@ -102,8 +129,7 @@ int classify(struct bpf_sock_ops *skops)
 	switch (FIELD(skops, op)) {
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		if (bpf_get_netns_cookie(skops) == NETNS_COOKIE)
-			record(skops);
+		established(skops);
 		break;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (FIELD(skops, args[1]) == BPF_TCP_CLOSE &&

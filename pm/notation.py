@@ -142,6 +142,24 @@ class Check:
         return core_schema.no_info_after_validator_function(check, handler(source))
 
 
+@dataclass(frozen=True, slots=True)
+class Off:
+    """Metadata of an optional mapping: YAML's ``off`` is None, and a key without a value is an error."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        def read(value: Any) -> Any:
+            if value is None:
+                raise ValueError("has no value: write `off`, or a mapping")
+            return None if value is False or value == "off" else value
+
+        return core_schema.no_info_before_validator_function(read, handler(source))
+
+
+OFF = Off()
+
+
 def check_path(text: str) -> None:
     """Raises ValueError unless the text is an absolute path without control characters."""
     if not text.startswith("/") or re.search(r"[\x00-\x1f\x7f]", text):

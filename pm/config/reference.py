@@ -31,8 +31,8 @@ reports every problem as `file:line: path: what is wrong and what would be right
 A connection belongs to the cgroup of its socket. That cgroup is tried first, then its ancestors, up to the
 nearest one that the `cgroup` of any policy matches. If several policies match the same cgroup, the most
 specific one wins: the one with more levels without wildcards, then with more levels that are not `**`,
-more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`. The order of
-policies never matters. Connections that no policy owns are left alone.
+more literal characters, more `[...]` sets, more single characters (`?`), and fewer `*`. The order
+of policies never matters. Connections that no policy owns are left alone.
 
 The cgroup of a socket is the one in which the socket was made, by `socket()`, and that never changes. An
 accepted connection has the cgroup of its listener. So:
@@ -77,6 +77,19 @@ is the one that the kernel takes as source of a new connection over this interfa
 belongs to the prefix around it that the interface has. `addresses.all: true` uses them all. An address that
 several interfaces have is used on the first of them. The kernel does not tell when `use_tempaddr` changes:
 the next change of an address, link or route shows it, or a reload.
+## Keepalive
+
+A second path can be idle for hours, and it can die without a word, as when a NAT forgets it. Nobody notices
+until data is lost there. So the subflows that this end opens get TCP's keepalive (`policies[].keepalive`). A
+subflow that answers no probe is closed, and opened again. A reload changes the times of the subflows that are
+opened from then on.
+
+- An application that sets SO_KEEPALIVE itself has its own values on all subflows, whether it does so before
+  they open or later.
+- The initial subflow is the application's, and what the peer opened is the peer's: the service sets nothing
+  there.
+- A BPF program sets the keepalive when the subflow is established. There is none where no program runs at
+  that moment, as on the cgroup of a session that was removed before a restart, and before Linux 6.1.
 """
 
 

@@ -10,11 +10,12 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.notation import Check, Duration, Network, Size
+from pm.notation import OFF, Check, Duration, Network, Size
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.globs import split_glob
 from pm.policies.tcp_options import Options
 
+KEEPALIVE_MAX_S = 32767  # MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, include/net/tcp.h
 _INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -98,6 +99,24 @@ class Accept:
     ] = None
 
 
+def check_keepalive(key: str, seconds: float) -> None:
+    if not 1 <= seconds <= KEEPALIVE_MAX_S or seconds != round(seconds):
+        raise ValueError(f"`{key}` must be whole seconds, from 1s to {KEEPALIVE_MAX_S}s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keepalive:
+    idle: Annotated[Duration, Doc("How long nothing came from the peer before the first probe.")] = 60.0
+    interval: Annotated[Duration, Doc("Time between probes.")] = 10.0
+    count: Annotated[
+        int, Ge(1), Le(127), Doc("After so many probes without an answer the subflow is closed.")
+    ] = 3
+
+    def __post_init__(self) -> None:
+        check_keepalive("idle", self.idle)
+        check_keepalive("interval", self.interval)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     name: Annotated[
@@ -123,6 +142,14 @@ class Policy:
         False
     )
     accept: Annotated[Accept, Doc("Which of the peer's MP_JOINs to accept.")] = field(default_factory=Accept)
+    keepalive: Annotated[
+        Keepalive | None,
+        OFF,
+        Doc(
+            "TCP keepalive of the subflows that this end opens, or `off`. It closes idle subflows whose path "
+            "is dead. An application that sets SO_KEEPALIVE itself keeps its own values."
+        ),
+    ] = field(default_factory=Keepalive)
     options: Annotated[
         Options,
         Doc("TCP options on every TCP connection and MPTCP subflow of the cgroups (`docs/options.md`)."),

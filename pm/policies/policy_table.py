@@ -24,6 +24,11 @@ class PolicyTable:
         above = [regex for p in ranked for regex in above_regexes(split_glob(p.cgroup))]
         self._above = re.compile("|".join(above) if above else NEVER)
 
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """All of them, the most specific first."""
+        return self._ranked
+
     def match(self, cgroup: str) -> Policy | None:
         """The policy that owns processes in this cgroup, or None.
 

@@ -8,7 +8,7 @@ a reload, otherwise for those that came and went.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -31,6 +31,8 @@ log = get_logger()
 class Table(Protocol):
     """What is asked of the policies (``pm.policies.policy_table.PolicyTable``)."""
 
+    @property
+    def policies(self) -> Sequence[Policy]: ...
     def match(self, cgroup: str, /) -> Policy | None: ...
     def direct(self, cgroup: str, /) -> Policy | None: ...
     def could_match_below(self, cgroup: str, /) -> bool: ...
@@ -136,6 +138,7 @@ class Selection:
             self._removed = self._find_removed(present)
             for cgroup_id, path in (present | self._removed).items():
                 self._want(path, cgroup_id)
+            await asyncio.to_thread(self._classifier.write, table.policies)
             await self._attach({*before, *self._wanted})
             self._classifier.unload_unused()
 

@@ -21,7 +21,16 @@ DATAPATHS = ("netlink", "bpf")
 SCENARIOS = [
     *(
         f"tests/net/test_{name}.py"
-        for name in ("policies", "path_changes", "rules", "lifecycle", "start", "upkeep", "removed_cgroups")
+        for name in (
+            "policies",
+            "path_changes",
+            "rules",
+            "lifecycle",
+            "start",
+            "upkeep",
+            "removed_cgroups",
+            "keepalive",
+        )
     ),
     "tests/net/test_third_party.py",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.

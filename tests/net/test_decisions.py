@@ -13,7 +13,7 @@ from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.lab import Lab
 from tests.lab.netns import inside
 from tests.lab.oracle import Flow
-from tests.lab.scenarios import config, counter, mesh, pairs_of, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import ALL_ADDRESSES, config, counter, mesh, pairs_of, policy, wait_pairs, wait_reported
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -287,7 +287,7 @@ def test_a_host_with_itself_wants_one_subflow(lab: Lab, host: str) -> None:
     """Loopback, and an own address: every path would be the same one."""
     target = lab.address("client", 1) if host == "own" else host
     lab.server(ns="client", cgroup="srv")
-    service = lab.service(config(policy(lab, "a"), policy(lab, "srv", announce=True)))
+    service = lab.service(config(policy(lab, "a"), policy(lab, "srv", announce=True), **ALL_ADDRESSES))
     lab.client(target, cgroup="a").open()
     wait_for(service.sessions, "both ends", until=lambda found: len(found) == 2)
     lab.add_address("client", 2, "10.77.2.77")

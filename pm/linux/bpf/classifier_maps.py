@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The classifiers in the kernel: one program per policy, and the map of sessions that they fill."""
+"""The classifiers in the kernel: one per policy, the map of sessions that they fill, keepalives."""
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
-from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
+from pm.linux.bpf.layouts import KEEPALIVE, POLICY, POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
 from pm.linux.bpf.objects import BpfObject
 from pm.linux.bpf.pins import Pins
 from pm.linux.ip import packed_ip
+from pm.policies.model import Policy
 
 
 class Classifier(Attachments[str]):
@@ -36,6 +37,10 @@ class Classifier(Attachments[str]):
         self._names[policy_id(key)] = key
         return {POLICY_ID_PLACEHOLDER: policy_id(key)}
 
+    def write(self, policies: Iterable[Policy]) -> None:
+        """The keepalives of these policies and no others. Raises KernelRefused."""
+        self.fill("keepalives", [keepalive_entry(policy) for policy in policies])
+
     def take(self, local: str, local_port: int, remote: str, remote_port: int) -> str | None:
         """The policy that classified an initial subflow, or None; the map's entry is deleted.
 
@@ -49,6 +54,15 @@ class Classifier(Attachments[str]):
     def counters(self) -> dict[str, int]:
         """How many sessions were ``classified``, and how many the map did not take (``failed``)."""
         return {c.name.lower(): libbpf.read_counter(self._maps["counters"], c) for c in Counter}
+
+
+def keepalive_entry(policy: Policy) -> dict[bytes, bytes]:
+    """What the map ``keepalives`` has for a policy. Pure."""
+    if policy.keepalive is None:
+        return {}
+    idle_s, interval_s = round(policy.keepalive.idle), round(policy.keepalive.interval)
+    value = KEEPALIVE.pack(idle_s, interval_s, policy.keepalive.count)
+    return {POLICY.pack(policy_id(policy.name)): value}
 
 
 def policy_id(name: str) -> int:

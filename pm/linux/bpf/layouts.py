@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the classifier and the service share; bpf_pm/include/session.h has the same (test_layouts.py)."""
+"""What the classifier and the service share; bpf_pm/include has the same (test_layouts.py)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from enum import IntEnum
 NETNS_COOKIE_PLACEHOLDER = 0x6D707463705F6E73
 POLICY_ID_PLACEHOLDER = 0x6D707463705F6964
 
+KEEPALIVE = struct.Struct("=III")
+"""``struct keepalive`` (bpf_pm/include/keepalive.h): idle and interval in seconds, count."""
+POLICY = struct.Struct("=Q")
+"""The id of a policy, as key of a map."""
 _KEY = struct.Struct("=16s16sHH")
 
 

@@ -31,7 +31,7 @@ from pm.path_managers.fullmesh import FullMesh
 from pm.path_managers.ndiffports import NDiffPorts
 from pm.path_managers.none import NonePathManager
 from pm.path_managers.registry import registry
-from pm.policies.model import Accept, Policy, Start
+from pm.policies.model import Accept, Keepalive, Policy, Start
 
 ROOT = Path(__file__).parents[3]
 BAD = ROOT / "tests/data/config/bad"
@@ -99,6 +99,22 @@ def test_defaults_are_those_of_the_model() -> None:
     """A file that says nothing configures what `Config()` is."""
     assert load_text("policies: []") == Config()
     assert load_text("{}") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "keepalive"),
+    [
+        ("off", None),
+        ("'off'", None),
+        ("false", None),
+        ("{}", Keepalive()),
+        ("{idle: 20s}", Keepalive(idle=20, interval=10, count=3)),
+    ],
+)
+def test_keepalive_may_be_off(text: str, keepalive: Keepalive | None) -> None:
+    """YAML has two words for it; what a mapping does not name has its default."""
+    text = f"policies: [{{name: a, cgroup: /a, path_manager: none, keepalive: {text}}}]"
+    assert load_text(text).policies[0].keepalive == keepalive
 
 
 def test_yaml_dates_are_text() -> None:

@@ -79,6 +79,8 @@ def classifier() -> Iterator[str]:
     yield '#include "loader_constants.h"'
     yield from structure("session_key", layouts.SessionKey)
     yield from structure("session_value", layouts.SessionValue)
+    yield '#include "keepalive.h"'
+    yield from packed("keepalive", layouts.KEEPALIVE, "idle_s", "interval_s", "count")
     yield from enum("counter", "COUNTER_", layouts.Counter, "COUNTERS")
     yield assertion(f"COUNTERS == {len(layouts.Counter)}")
     yield assertion(f"NETNS_COOKIE_PLACEHOLDER == {layouts.NETNS_COOKIE_PLACEHOLDER}")
