@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import struct
@@ -14,10 +15,12 @@ from typing import NamedTuple
 
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
+from pm.linux.host.privileges import Capability, effective_capabilities
 
 SOURCES = compiler.SOURCES
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
 
+_CREATE_MAP = b"could not open bpf map"  # BCC, where it cannot create one
 _LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two struct bpf_insn, each with half of the value
 _LOAD_IMM64 = struct.Struct("=BB2xI4xI")  # opcode, registers, low half, high half
 _PSEUDO_MAP_FD = 1
@@ -71,7 +74,8 @@ async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] 
         raise SystemUnfit("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
     if child.returncode != 0:
         await asyncio.to_thread(_write, log_file, errors.decode(errors="replace"))
-        if os.strerror(1).encode() in errors:  # EPERM
+        refused = os.strerror(errno.EPERM).encode() in errors
+        if refused or (_CREATE_MAP in errors and await asyncio.to_thread(_lacks_capabilities)):
             raise SystemUnfit("creating BPF maps is not permitted", PRIVILEGES)
         raise PmError(f"{source.name} does not compile", f"the compiler's output is in {log_file}")
     return parse_object(output)
@@ -104,6 +108,11 @@ def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Ma
         _LOAD_IMM64.pack_into(linked, offset, opcode, registers, value & 0xFFFFFFFF, value >> 32)
         offset += 16
     return bytes(linked)
+
+
+def _lacks_capabilities() -> bool:
+    """The reason of an EINVAL for a map that needs BTF, which only CAP_BPF may load."""
+    return not effective_capabilities() & {Capability.BPF, Capability.SYS_ADMIN}
 
 
 def _write(log_file: Path, text: str) -> None:
