@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pm.errors import KernelRefused
-from pm.linux.bpf.attachments import Attachments, CgroupGone
+from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.cgroup_links import CgroupGone
 
 Key = TypeVar("Key")
 

@@ -187,10 +187,11 @@ class Selection:
 
     def attached(self) -> dict[str, str]:
         """Cgroup path -> policy whose classifier is attached there."""
+        out = {*self._removed, *self._classifier.away}
         return {
             self._paths[cgroup_id]: policy
             for cgroup_id, policy in self._classifier.attached.items()
-            if policy and cgroup_id in self._paths and cgroup_id not in self._removed
+            if policy and cgroup_id in self._paths and cgroup_id not in out
         }
 
     def counters(self) -> dict[str, int]:

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from pm.linux.bpf.attachments import Attachments, CgroupGone
+from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.cgroup_links import CgroupGone
 from pm.programs.attach import MatchedCgroup
 from pm.programs.classifiers import Selection
 from pm.upkeep import Change

@@ -108,12 +108,14 @@ def test_detached_program_is_attached_again_once(lab: Lab) -> None:
         assert reason.startswith(
             f"the program {kind} on {lab.cgroup_path('a')} was detached; it changed again"
         )
+    assert service.get("/v1/policies/aany")["cgroups"] == []
     shutil.rmtree(pins(lab))  # set back at a later look
     wait_set_back(service, 2 * len(kinds))
     assert [programs_of(lab, kind) for kind in kinds] == [[]] * len(kinds)
     service.reload()
     assert [len(programs_of(lab, kind)) for kind in kinds] == [1] * len(kinds)
     assert readiness(service) == (200, [])
+    wait_equal(lambda: service.get("/v1/policies/aany")["cgroups"], [lab.cgroup_path("a")])
     assert {"changed_by_others", "set_back", "left_as_it_is"} <= logged(service)
 
 

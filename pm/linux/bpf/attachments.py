@@ -11,7 +11,6 @@ the programs of all links that it takes over.
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
@@ -23,6 +22,7 @@ from typing import ClassVar, Generic, Self, TypeVar
 
 from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf import libbpf
+from pm.linux.bpf.cgroup_links import link_to
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
 from pm.linux.bpf.pins import Pins, pin_directory
@@ -30,13 +30,6 @@ from pm.linux.bpf.pins import Pins, pin_directory
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 
 Key = TypeVar("Key", bound=Hashable)
-
-
-class CgroupGone(KernelRefused):
-    """A cgroup does not exist any more, or another one has its name by now."""
-
-    def __init__(self, cgroup: Path) -> None:
-        super().__init__(f"attach to {cgroup}", errno.ENOENT)
 
 
 class Attachments(Generic[Key]):
@@ -60,6 +53,8 @@ class Attachments(Generic[Key]):
         self._programs: dict[Key, int] = {}
         self._links: dict[int, int] = {}
         self._program_ids: dict[int, int] = {}
+        self.away: Collection[int] = ()
+        """Cgroups whose program was ``lost`` when it was last asked."""
         self.attached: dict[int, Key | None] = {}
         """Cgroup id -> program; None for a link that was found pinned and has another service's program."""
 
@@ -92,7 +87,7 @@ class Attachments(Generic[Key]):
 
     def attach(self, cgroup: Path, cgroup_id: int, key: Key) -> None:
         """Attach a program to a cgroup. Raises CgroupGone, KernelRefused."""
-        self._hold(cgroup_id, self._link(cgroup, cgroup_id, self._load(key)))
+        self._hold(cgroup_id, link_to(cgroup, cgroup_id, self._load(key)))
         self.attached[cgroup_id] = key
 
     def replace(self, cgroup_id: int, key: Key) -> None:
@@ -121,6 +116,7 @@ class Attachments(Generic[Key]):
                 found[cgroup_id] = "was detached"
             elif info.program_id != program_id:
                 found[cgroup_id] = f"was replaced by the program {info.program_id}"
+        self.away = found.keys()
         return found
 
     def reattach(self, cgroup: Path, cgroup_id: int) -> None:
@@ -131,7 +127,7 @@ class Attachments(Generic[Key]):
         if libbpf.link_info(self._links[cgroup_id]).cgroup_id == cgroup_id:
             self.replace(cgroup_id, key)
             return
-        link = self._link(cgroup, cgroup_id, self._load(key))
+        link = link_to(cgroup, cgroup_id, self._load(key))
         os.close(self._links[cgroup_id])
         if self._pins:
             self._pins.unpin(self._link_name(cgroup_id))
@@ -233,25 +229,6 @@ class Attachments(Generic[Key]):
                 self._pins.unpin(name)
                 os.close(link)
 
-    def _link(self, cgroup: Path, cgroup_id: int, program: int) -> int:
-        """A new link. Raises CgroupGone, KernelRefused."""
-        try:
-            directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError as e:
-            raise CgroupGone(cgroup) from e
-        except OSError as e:
-            raise KernelRefused(f"attach to {cgroup}", e.errno or 0) from e
-        try:
-            if os.fstat(directory).st_ino != cgroup_id:
-                raise CgroupGone(cgroup)
-            return libbpf.link_cgroup(program, directory)
-        except KernelRefused as e:
-            if e.errno == errno.ENOENT:  # removed since it was opened
-                raise CgroupGone(cgroup) from e
-            raise KernelRefused(f"attach to {cgroup}", e.errno, _refusal(e)) from e
-        finally:
-            os.close(directory)
-
     def _hold(self, cgroup_id: int, link: int) -> None:
         self._links[cgroup_id] = link
         self._program_ids[cgroup_id] = libbpf.link_info(link).program_id
@@ -287,12 +264,3 @@ def netns_cookie() -> int:
             raise SystemUnfit(
                 "this kernel has no network namespace cookies", "boot Linux 5.19 or newer"
             ) from e
-
-
-def _refusal(error: KernelRefused) -> str:
-    if error.errno == errno.EPERM:
-        return (
-            "a program on this cgroup or an ancestor was attached without BPF_F_ALLOW_MULTI and "
-            "excludes others: `bpftool cgroup tree` shows it"
-        )
-    return error.reason

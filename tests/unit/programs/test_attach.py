@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import cast
 
 from pm.errors import KernelRefused
-from pm.linux.bpf.attachments import Attachments, CgroupGone
+from pm.linux.bpf.attachments import Attachments
+from pm.linux.bpf.cgroup_links import CgroupGone
 from pm.programs.attach import Attach, Detach, Replace, attach
 
 DIRECTORIES = {i: Path(f"/{i}") for i in range(1, 5)}
