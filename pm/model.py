@@ -8,6 +8,7 @@ object per address), since a busy host holds thousands of references to the same
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -51,8 +52,10 @@ class LocalAddress:
     """A local address as rtnetlink reports it, and what path managers may do with it.
 
     ``why`` says in words why it is usable or not; ``usable`` already takes link state, address
-    flags and the configured include/exclude rules into account. ``up`` ignores the rules: the
-    address can carry packets (its link is up with carrier, it is not tentative or failed).
+    flags and the configured rules into account, and what of several addresses of a prefix, or of
+    several interfaces with one address, is chosen. ``up`` ignores the rules: the address can carry
+    packets (its link is up with carrier, it is not tentative unless optimistic, and did not fail).
+    An address is in a list once for each interface that has it.
     """
 
     ip: str
@@ -68,6 +71,16 @@ class LocalAddress:
     def family(self) -> int:
         """4 or 6."""
         return family_of(self.ip)
+
+
+def interfaces_of(addresses: Iterable[LocalAddress]) -> dict[str, int]:
+    """Interface index by address; of several the one where it is usable, else up, else the first."""
+    found: dict[str, LocalAddress] = {}
+    for address in addresses:
+        known = found.setdefault(address.ip, address)
+        if (address.usable, address.up) > (known.usable, known.up):
+            found[address.ip] = address
+    return {ip: address.ifindex for ip, address in found.items()}
 
 
 class RemoteAddress(NamedTuple):

@@ -77,6 +77,9 @@ is the one that the kernel takes as source of a new connection over this interfa
 belongs to the prefix around it that the interface has. `addresses.all: true` uses them all. An address that
 several interfaces have is used on the first of them. The kernel does not tell when `use_tempaddr` changes:
 the next change of an address, link or route shows it, or a reload.
+
+[Decision 40](decisions/0040-which-local-addresses-are-used.md) has the reasons.
+
 ## Keepalive
 
 A second path can be idle for hours, and it can die without a word, as when a NAT forgets it. Nobody notices

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pm.model import LocalAddress
+from pm.model import LocalAddress, interfaces_of
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.session import Session
 
@@ -102,7 +102,7 @@ class AddressBook:
     def update(self, addresses: Sequence[LocalAddress]) -> Changes:
         """Replace all of them."""
         usable = tuple(a for a in addresses if a.usable)
-        interfaces = {a.ip: a.ifindex for a in reversed(addresses)}  # the first of several counts
+        interfaces = interfaces_of(addresses)
         for address in usable:
             self._ids.allocate(address.ip, interfaces)
         before, up = self.current.up, frozenset(a.ip for a in addresses if a.up)

@@ -76,12 +76,6 @@ def one_interface_each(addresses: Iterable[LocalAddress]) -> tuple[LocalAddress,
     return tuple(told)
 
 
-def interfaces(addresses: Iterable[LocalAddress]) -> dict[str, int]:
-    """Interface index by address: where it is usable, else where it is up, else any."""
-    ranked = sorted(addresses, key=lambda address: (address.usable, address.up))
-    return {address.ip: address.ifindex for address in ranked}
-
-
 def _groups(judged: Sequence[Judged]) -> dict[tuple[int, Network], list[Candidate]]:
     usable = [(at, entry) for at, entry in enumerate(judged) if entry.address.usable]
     networks = [_network(entry.key.peer or entry.key.ip, entry.key.prefix_len) for _, entry in usable]

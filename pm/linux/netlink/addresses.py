@@ -16,7 +16,7 @@ from typing import Self
 from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
-from pm.linux.netlink.address_choice import Judged, SourceOf, interfaces, one_interface_each, one_per_prefix
+from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
 from pm.linux.netlink.address_rules import judge
 from pm.linux.netlink.link_kinds import dead_ends
 from pm.linux.netlink.rtnetlink import (
@@ -38,7 +38,7 @@ from pm.linux.netlink.rtnetlink import (
     read_link,
 )
 from pm.linux.netlink.source_lookup import SourceLookup
-from pm.model import LocalAddress
+from pm.model import LocalAddress, interfaces_of
 from pm.policies.model import Addresses
 
 RECEIVE_BUFFER_BYTES = 4 << 20
@@ -140,7 +140,7 @@ class AddressMonitor:
         changed = addresses != self.addresses
         if changed:
             self.addresses = addresses
-            self._interfaces = interfaces(addresses)
+            self._interfaces = interfaces_of(addresses)
         return changed
 
     def _judge_all(self) -> tuple[LocalAddress, ...]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.linux.netlink.address_choice import Judged, interfaces, one_interface_each, one_per_prefix
+from pm.linux.netlink.address_choice import Judged, one_interface_each, one_per_prefix
 from pm.linux.netlink.rtnetlink import IFA_F_TEMPORARY, AddressKey
-from pm.model import LocalAddress
+from pm.model import LocalAddress, interfaces_of
 
 STABLE, TEMPORARY = "2001:db8::1", "2001:db8::7ac1"
 
@@ -98,15 +98,17 @@ def test_an_address_of_two_interfaces_is_one() -> None:
     found = one_interface_each(entry.address for entry in entries)
     assert [address.usable for address in found] == [False, True, False, True, True, True, False]
     assert (found[2].up, found[2].why) == (True, "the same address is used on eth3")
-    assert interfaces(found)["192.0.2.1"] == 3
+    assert interfaces_of(found)["192.0.2.1"] == 3
 
 
 def test_the_interface_of_an_address_is_where_it_can_be_used() -> None:
-    """Else where it is up, else any that has it."""
+    """Else where it is up, else the first that has it."""
     down, up = judged("192.0.2.1/24", 2, usable=False, up=False), judged("192.0.2.1/24", 3, usable=False)
-    assert interfaces(entry.address for entry in (down, up)) == {"192.0.2.1": 3}
-    assert interfaces(entry.address for entry in (up, down)) == {"192.0.2.1": 3}
-    assert interfaces([down.address]) == {"192.0.2.1": 2}
+    assert interfaces_of(entry.address for entry in (down, up)) == {"192.0.2.1": 3}
+    assert interfaces_of(entry.address for entry in (up, down)) == {"192.0.2.1": 3}
+    assert interfaces_of([down.address]) == {"192.0.2.1": 2}
+    also_up = judged("192.0.2.1/24", 4, usable=False)
+    assert interfaces_of(entry.address for entry in (down, up, also_up)) == {"192.0.2.1": 3}
 
 
 PREFIXES = st.builds(
