@@ -78,6 +78,24 @@ belongs to the prefix around it that the interface has. `addresses.all: true` us
 several interfaces have is used on the first of them. The kernel does not tell when `use_tempaddr` changes:
 the next change of an address, link or route shows it, or a reload.
 
+What else `why` can say:
+
+| `why` | meaning |
+|---|---|
+| interface is down | `ip link set DEVICE up` |
+| interface has no carrier | no cable, no radio link, or the other end is down |
+| tentative: duplicate address detection is running | wait; an optimistic one (RFC 4429) is used |
+| duplicate address detected | another host has it |
+| deprecated: preferred lifetime is over | it may be kept by old connections only |
+| temporary address that expired | as deprecated; privacy extensions have made a newer one |
+| link-local, and addresses.link_local is false | it is valid on one link only |
+| interface matches addresses.exclude | `exclude` wins over `include` |
+| interface does not match addresses.include | add its name to `include` |
+| the same address is used on DEVICE | two interfaces have it, and it is used on the first |
+| loopback interface, loopback address, multicast address, unspecified address | never used |
+
+An address that is not usable can be up: sessions that the application opened over it go on.
+
 [Decision 40](decisions/0040-which-local-addresses-are-used.md) has the reasons.
 
 ## Keepalive

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import NamedTuple
 
 from pm.linux.netlink.rtnetlink import IFA_F_TEMPORARY, AddressKey
-from pm.model import LocalAddress
+from pm.model import LocalAddress, is_link_local
 
 Network = IPv4Network | IPv6Network
 # (interface index, destination) -> the source address that the kernel takes, "" where it takes none.
@@ -68,7 +68,7 @@ def one_interface_each(addresses: Iterable[LocalAddress]) -> tuple[LocalAddress,
     first: dict[str, LocalAddress] = {}
     told = []
     for address in addresses:
-        if address.usable and not _is_scoped(address.ip):
+        if address.usable and not is_link_local(address.ip):
             other = first.setdefault(address.ip, address)
             if other is not address:
                 address = replace(address, usable=False, why=f"the same address is used on {other.ifname}")
@@ -79,27 +79,25 @@ def one_interface_each(addresses: Iterable[LocalAddress]) -> tuple[LocalAddress,
 def _groups(judged: Sequence[Judged]) -> dict[tuple[int, Network], list[Candidate]]:
     usable = [(at, entry) for at, entry in enumerate(judged) if entry.address.usable]
     networks = [_network(entry.key.peer or entry.key.ip, entry.key.prefix_len) for _, entry in usable]
-    wide = {
-        (entry.key.ifindex, net)
-        for (_, entry), net in zip(usable, networks, strict=True)
-        if not _is_host(net)
-    }
+    wide: dict[int, set[Network]] = {}
+    for (_, entry), network in zip(usable, networks, strict=True):
+        if not _is_host(network):
+            wide.setdefault(entry.key.ifindex, set()).add(network)
     groups: dict[tuple[int, Network], list[Candidate]] = {}
     for (at, entry), network in zip(usable, networks, strict=True):
         ifindex = entry.key.ifindex
         if _is_host(network):
-            network = _enclosing(ifindex, network, wide)
+            network = _enclosing(network, wide.get(ifindex, ()))
         temporary = network.version == 6 and bool(entry.flags & IFA_F_TEMPORARY)
         candidate = Candidate(at, entry.key.ip, network, temporary)
         groups.setdefault((ifindex, network), []).append(candidate)
     return groups
 
 
-def _enclosing(ifindex: int, host: Network, wide: Iterable[tuple[int, Network]]) -> Network:
+def _enclosing(host: Network, wide: Iterable[Network]) -> Network:
     """DHCPv6 gives /128: such an address has the prefix that the interface's other addresses tell of."""
-    address = host.network_address
-    around = [net for index, net in wide if index == ifindex and _contains(net, address)]
-    return min(around, key=lambda net: net.prefixlen, default=host)
+    around = [network for network in wide if _contains(network, host.network_address)]
+    return min(around, key=lambda network: network.prefixlen, default=host)
 
 
 def _preferred(
@@ -135,8 +133,3 @@ def _is_host(network: Network) -> bool:
 
 def _contains(network: Network, address: IPv4Address | IPv6Address) -> bool:
     return network.version == address.version and address in network
-
-
-def _is_scoped(ip: str) -> bool:
-    address = ip_address(ip)
-    return address.version == 6 and address.is_link_local

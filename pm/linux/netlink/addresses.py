@@ -73,6 +73,7 @@ class AddressMonitor:
         self._socket = sock
         self._receive_buffer_bytes = receive_buffer_bytes
         self._source_of = source_of
+        self._asked = False
         self._links: dict[int, Link] = {}
         self._flags: dict[AddressKey, int] = {}
         self._interfaces: dict[str, int] = {}
@@ -115,7 +116,8 @@ class AddressMonitor:
 
     def judge_again(self) -> None:
         """Ask once more which address of a prefix the kernel prefers: routes may have changed that."""
-        self._publish()
+        if self._asked:
+            self._publish()
 
     def _on_readable(self) -> None:
         try:
@@ -146,6 +148,7 @@ class AddressMonitor:
     def _judge_all(self) -> tuple[LocalAddress, ...]:
         judged: dict[tuple[int, str], Judged] = {}
         reasons = dead_ends(self._links)
+        self._asked = False
         for key, flags in sorted(self._flags.items(), key=_order):
             link = self._links.get(key.ifindex)
             if link is not None:
@@ -154,7 +157,11 @@ class AddressMonitor:
         found = tuple(judged.values())
         if self._rules.all:
             return one_interface_each(entry.address for entry in found)
-        return one_interface_each(one_per_prefix(found, self._source_of))
+        return one_interface_each(one_per_prefix(found, self._ask))
+
+    def _ask(self, ifindex: int, destination: str) -> str:
+        self._asked = True
+        return self._source_of(ifindex, destination)
 
     def _follow(self) -> None:
         """Dump, then follow. On a new socket each time: one that lost messages can hold half a dump."""

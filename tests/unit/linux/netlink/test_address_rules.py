@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+import ast
+import inspect
+
 import pytest
 
+from pm.config.reference import reference_markdown
 from pm.linux.netlink import rtnetlink as a
-from pm.linux.netlink.address_rules import judge
+from pm.linux.netlink.address_rules import _cannot_carry, _not_wanted, judge
 from pm.linux.netlink.rtnetlink import AddressKey, Link
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
@@ -91,6 +95,16 @@ def test_what_is_not_wanted_is_up_and_says_why(
     """Loopback, odd, aged and excluded addresses can carry packets, but path managers must not use them."""
     address = judged(ip, flags, link, Addresses(**rules))  # type: ignore[arg-type]
     assert (address.usable, address.up, address.why) == (False, True, why)
+
+
+def test_the_reference_explains_every_reason() -> None:
+    """Whoever reads a ``why`` finds it in docs/configuration.md."""
+    source = "".join(inspect.getsource(function) for function in (_cannot_carry, _not_wanted))
+    literals = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
+    reasons = [text for text in literals if isinstance(text, str) and " " in text]
+    assert len(reasons) == 13
+    reference = reference_markdown()
+    assert [reason for reason in reasons if reason not in reference] == []
 
 
 @pytest.mark.parametrize(
