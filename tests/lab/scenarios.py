@@ -7,8 +7,10 @@ import json
 from collections import Counter
 from typing import Any
 
+from pm.linux.host.instance import namespace_file
 from tests.lab.commands import run
-from tests.lab.lab import Lab, cgroup2_root
+from tests.lab.lab import STATE_DIRECTORY, Lab, cgroup2_root
+from tests.lab.netns import inside
 from tests.lab.service import Service
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
@@ -95,3 +97,10 @@ def counter(lab: Lab, ns: str, name: str) -> int:
         if line.startswith(name):
             return int(line.split()[1])
     raise AssertionError(f"no counter {name}")
+
+
+def noted(lab: Lab, ns: str = "client") -> dict[str, Any]:
+    """What the service in a namespace noted for the next start."""
+    file = inside(lab.netns(ns), lambda: namespace_file(STATE_DIRECTORY, "notes"))
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return found

@@ -13,7 +13,16 @@ from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.lab import Lab
 from tests.lab.netns import inside
 from tests.lab.oracle import Flow
-from tests.lab.scenarios import ALL_ADDRESSES, config, counter, mesh, pairs_of, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import (
+    ALL_ADDRESSES,
+    config,
+    counter,
+    mesh,
+    pairs_of,
+    policy,
+    wait_pairs,
+    wait_reported,
+)
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -264,12 +273,12 @@ def test_a_session_between_link_local_addresses(make_lab: Callable[..., Lab], li
 def test_fullmesh_of_a_link_local_session(make_lab: Callable[..., Lab]) -> None:
     """`link_local: true`: the same interface's other link-local address makes a pair, bound to it."""
     lab = make_lab(client=2, server=1)
-    server_ll, other = _link_local(lab, "server"), "fe80::77"
+    server_ll, client_ll, other = _link_local(lab, "server"), _link_local(lab, "client"), "fe80::77"
     lab.ip("client", "addr", "add", f"{other}/64", "dev", "eth0", "nodad")
     lab.server(cgroup="srv")
     service = lab.service({"addresses": {"link_local": True, "all": True}, "policies": [policy(lab, "a")]})
     lab.client(f"{server_ll}%eth0", cgroup="a").open()
-    wait_pairs(lab, [(_link_local(lab, "client"), server_ll), (other, server_ll)])
+    wait_pairs(lab, [(client_ll, server_ll), (other, server_ll)])
     assert failed(service) == []
 
 

@@ -6,19 +6,22 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs
+from tests.lab.scenarios import config, count_programs, mesh, noted, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
 HOWS = ("reload", "restart", "kill")
 
 
-def renew(service: Service, how: str) -> None:
+def renew(lab: Lab, service: Service, how: str, cgroup: str, ns: str = "client") -> None:
     """Load the configuration again: in the running service, or in the next one."""
     if how == "reload":
         service.reload()
         return
     if how == "kill":
+        # It is killed, so it may lose the last second.
+        path = lab.cgroup_path(cgroup)
+        wait_for(lambda: path in str(noted(lab, ns).get("cgroups")), f"a note of {path}")
         service.kill()
     else:
         service.terminate()
@@ -39,7 +42,7 @@ def test_session_keeps_its_policy(lab: Lab, how: str, family: int) -> None:
     client.open(2)
     wait_pairs(lab, mesh(lab, family), sessions=2)
     lab.abandon_cgroup("a")
-    renew(service, how)
+    renew(lab, service, how, "a")
     wait_equal(lambda: policies_of(service), ["a", "a"])
     lab.set_link("client", 2, up=False)
     wait_pairs(lab, mesh(lab, family)[:1], sessions=2)
@@ -58,7 +61,7 @@ def test_cgroup_below_that_of_the_policy(lab: Lab, how: str) -> None:
     wait_pairs(lab, mesh(lab))
     wait_for(lambda: service.sessions()[0]["cgroup"], "the session's cgroup is known")
     lab.abandon_cgroup("a/deep")
-    renew(service, how)
+    renew(lab, service, how, "a/deep")
     wait_equal(lambda: policies_of(service), ["a"])
     client.send(bytes=10_000)
 
@@ -72,7 +75,7 @@ def test_listener_keeps_its_rules(lab: Lab, how: str) -> None:
     lab.service(config(policy(lab, "a", {"ndiffports": {"subflows": 4}})))
     lab.abandon_cgroup("srv")
     if how != "nothing":
-        renew(service, how)
+        renew(lab, service, how, "srv", "server")
     lab.client(cgroup="a").open()
     wait_for(lambda: service.get("/v1/status")["counters"].get("joins_refused", 0) >= 2, "two refused joins")
     wait_equal(lambda: lab.established("server"), [2])

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from pm.linux.host.instance import namespace_file
-from tests.lab.lab import STATE_DIRECTORY, Lab
-from tests.lab.netns import inside
-from tests.lab.scenarios import config, counter, mesh, policy, wait_pairs, wait_reported
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, counter, mesh, noted, policy, wait_pairs, wait_reported
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -23,13 +20,6 @@ CONNECTIONS = 18_000
 
 def tokens(service: Service) -> list[int]:
     return sorted(int(s["token"], 16) for s in service.sessions(limit=1000))
-
-
-def noted(lab: Lab) -> dict[str, Any]:
-    """What the client's service noted for the next start."""
-    file = inside(lab.netns("client"), lambda: namespace_file(STATE_DIRECTORY, "notes"))
-    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    return found
 
 
 def wait_usable(service: Service, ip: str) -> None:
