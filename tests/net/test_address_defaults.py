@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, mesh, pairs_of, policy, wait_pairs
+from tests.lab.scenarios import config, mesh, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.waiting import wait_for
 
@@ -65,22 +65,36 @@ def test_a_bridge_of_containers_is_not_announced(lab: Lab) -> None:
     assert DOCKER[4] not in {remote["ip"] for remote in session["remote_addresses"]}
 
 
-def test_a_session_over_an_optimistic_address_is_left_alone(lab: Lab) -> None:
-    """RFC 4429: the application connects while duplicate address detection runs; nothing resets it."""
+@pytest.mark.parametrize("use_optimistic", [0, 1])
+@pytest.mark.parametrize("found", ["by the dump", "later"])
+def test_a_session_over_an_optimistic_address_is_left_alone(
+    lab: Lab, use_optimistic: int, found: str
+) -> None:
+    """RFC 4429: the application connects while duplicate address detection runs; nothing resets it.
+
+    With ``use_optimistic: 0`` the kernel tells of a new one only after the detection.
+    """
     ip, server = "fd00:77:1::77", lab.address("server", 1, 6)
-    conf = {f"net__ipv6__conf__eth0__{key}": 1 for key in ("accept_dad", "optimistic_dad", "use_optimistic")}
-    lab.sysctl("client", **conf, net__ipv6__conf__eth0__dad_transmits=60)
-    lab.ip("client", "addr", "add", f"{ip}/64", "dev", "eth0", "optimistic")
+    conf = {"accept_dad": 1, "optimistic_dad": 1, "use_optimistic": use_optimistic, "dad_transmits": 60}
+    lab.sysctl("client", **{f"net__ipv6__conf__eth0__{key}": value for key, value in conf.items()})
     lab.server("--address", server)
-    service = lab.service(config(policy(lab, "a"), **DEFAULTS))
-    assert addresses(service)[ip]["up"]
+    if found == "by the dump":
+        lab.ip("client", "addr", "add", f"{ip}/64", "dev", "eth0", "optimistic")
+    service = lab.service(config(policy(lab, "a"), addresses={"all": True}))
+    if found == "later":
+        lab.ip("client", "addr", "add", f"{ip}/64", "dev", "eth0", "optimistic")
+    if use_optimistic or found == "by the dump":
+        wait_for(lambda: addresses(service).get(ip, {}).get("up"), "the address is up")
     client = lab.client(server, "--bind", ip, cgroup="a")
     client.open()
-    wait_for(lambda: [pairs for pairs in pairs_of(lab) if (ip, server) in pairs], "a session from it")
-    wait_for(lambda: ip in str(service.sessions()), "the service shows it")
+    wanted = [(own, server) for own in (*lab.addresses("client", 6), ip)]
+    wait_pairs(lab, wanted)
     client.send(bytes=100_000)
+    service.configure(config(policy(lab, "a"), addresses={"all": True, "link_local": True}))
+    service.reload()  # plans every session once more
+    client.send(bytes=100_000)
+    wait_pairs(lab, wanted)
     assert "tentative" in lab.ip("client", "addr", "show", "dev", "eth0", "to", ip)
-    assert any((ip, server) in pairs for pairs in pairs_of(lab))
 
 
 def temporary_address(lab: Lab) -> str:

@@ -16,7 +16,7 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100
 
 # include/uapi/linux/if.h
 IFF_UP, IFF_LOOPBACK, IFF_RUNNING, IFF_LOWER_UP = 0x1, 0x8, 0x40, 0x10000
-IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_LINKINFO, IFLA_LINK_NETNSID = 3, 5, 10, 18, 37
+IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, IFLA_WIRELESS, IFLA_LINKINFO, IFLA_LINK_NETNSID = 3, 5, 10, 11, 18, 37
 IFLA_INFO_KIND = 1
 
 # include/uapi/linux/if_addr.h
@@ -72,6 +72,8 @@ def read_link(data: bytes, message: framing.NetlinkMessage) -> Link | None:
             (lower,) = _U32.unpack_from(data, start)
         elif type_ == IFLA_LINK_NETNSID:
             elsewhere = True  # the index counts in another namespace
+        elif type_ == IFLA_WIRELESS:
+            return None  # an event of the radio (wireless_nlevent): it has no kind and no master
     return Link(name, flags, ifindex, kind, master, 0 if elsewhere else lower)
 
 

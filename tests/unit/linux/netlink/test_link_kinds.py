@@ -136,6 +136,16 @@ def test_a_bridge_with_an_uplink_is_a_path(kind: str) -> None:
     assert reasons(*links) == {}
 
 
+def test_an_event_of_the_radio_says_nothing_of_the_link() -> None:
+    """A scan's RTM_NEWLINK has the name only: a port of a bridge would seem to have left it."""
+    header = rtnetlink.IFINFOMSG.pack(socket.AF_UNSPEC, 1, 3, UP, 0)
+    name = framing.pack_attribute(rtnetlink.IFLA_IFNAME, b"wlan0\0")
+    radio = framing.pack_attribute(rtnetlink.IFLA_WIRELESS, bytes(8))
+    data = framing.pack(rtnetlink.RTM_NEWLINK, 0, 0, header + name + radio)
+    (message,) = framing.messages(data)
+    assert read_link(data, message) is None
+
+
 def test_a_ring_of_lower_interfaces_ends() -> None:
     """Messages that contradict each other, as during a renumbering, do not hang the service."""
     assert reasons(new_link(2, "a", "vlan", lower=3), new_link(3, "b", "vlan", lower=2)) == {}
