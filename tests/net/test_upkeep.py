@@ -198,6 +198,7 @@ def test_cgroup_that_goes_is_no_change(lab: Lab) -> None:
     lab.cgroup("a2")
     wait_equal(lambda: count_programs(lab, "a2"), count_programs(lab, "a"))
     lab.remove_cgroup("a2")
+    wait_for(lambda: links_of(lab, "classify"), "the link of a2 gone", until=lambda links: len(links) == 1)
     detach(lab, "classify")
     wait_set_back(service, 1)
     assert counters(service)["changes_noticed"] == 1
