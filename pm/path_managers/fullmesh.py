@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Pair, Want, Wanted
+from pm.model import LocalAddress, Origin, Pair, Want, Wanted
 from pm.path_managers.base import SessionView
 from pm.path_managers.remotes import candidates, reachable
 
@@ -55,12 +55,12 @@ def _in_order(session: SessionView, pairs: Collection[Pair]) -> list[Pair]:
     could use.
     """
     initial = session.initial_pair
-    there = {s.pair for s in session.subflows}
+    own = any(s.pair == initial and s.origin is Origin.INITIAL for s in session.subflows)
     working = {s.pair for s in session.subflows if s.working}
     # The application chose its address itself: it may be one that the rules exclude.
     openable = (initial.remote, initial.remote_port) in reachable(session) and not session.local_lost
-    wanted = [initial] if initial in there or openable else []
+    wanted = [initial] if own or openable else []
     wanted += [pair for pair in pairs if pair != initial]
     return sorted(
-        wanted, key=lambda p: p in session.failing and p not in working and not (p == initial and p in there)
+        wanted, key=lambda p: p in session.failing and p not in working and not (own and p == initial)
     )

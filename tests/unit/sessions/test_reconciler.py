@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from pm.errors import KernelRefused, NotFound
 from pm.kernel import CreateCommand, EventsLost, EventType, MptcpEvent, RawEvent, SessionInfo, SubflowRecord
-from pm.model import LocalAddress, Pair, Subflow
+from pm.model import LocalAddress, Pair, Subflow, SubflowState
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.assembly import assemble
@@ -31,6 +31,8 @@ from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy, record
 
 ADDRESSES = [f"10.0.{i}.1" for i in range(1, 5)]
+ANNOUNCED = {1: "10.0.9.2", 2: "10.0.9.3"}
+Flow = tuple[str, int, str, int, int]
 
 
 class Clock:
@@ -38,9 +40,10 @@ class Clock:
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self.wall_offset = 0.0
 
     def time(self) -> float:
-        return self.now
+        return self.now + self.wall_offset
 
     def monotonic(self) -> float:
         return self.now
@@ -73,6 +76,14 @@ class Loop:
     def add_reader(self, fd: int, callback: Callable[..., object], *arguments: object) -> None: ...
     def remove_reader(self, fd: int) -> None: ...
 
+    def run_one(self) -> None:
+        """The first timer that is due: one slice of whatever is going on."""
+        due = [t for t in self.timers if not t.cancelled and t.when <= self.clock.now]
+        if due:
+            timer = min(due, key=lambda t: t.when)
+            self.timers.remove(timer)
+            timer.callback()
+
     def run_until(self, when: float) -> None:
         while due := [t for t in self.timers if not t.cancelled and t.when <= when]:
             timer = min(due, key=lambda t: t.when)
@@ -92,11 +103,15 @@ class Kernel:
     """Sessions and their subflows, as (local, local port, remote, remote port, id)."""
 
     def __init__(self) -> None:
-        self.sessions: dict[int, list[tuple[str, int, str, int, int]]] = {}
-        self.connecting: list[tuple[int, tuple[str, int, str, int, int]]] = []
+        self.sessions: dict[int, list[Flow]] = {}
+        self.connecting: list[tuple[int, Flow]] = []
         self.queue: list[MptcpEvent] = []
         self.armed: dict[int, list[CreateCommand]] = {}
         self.broken: set[str] = set()  # local addresses from which joins fail
+        self.refusing = False  # the peer takes a join's SYN, and then refuses it
+        self.initial: set[Flow] = set()
+        self.stalled: set[Flow] = set()  # what they send is not acknowledged
+        self.removed: dict[int, set[int]] = {}  # per session: the peer's address ids that it withdrew
         self.program: Program | None = None
         self.ports = itertools.count(40000)
 
@@ -161,7 +176,7 @@ class Kernel:
     def announce(self, *args: Any) -> None: ...
     def withdraw(self, *args: Any) -> None: ...
 
-    def tell(self, kind: EventType, token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> None:
+    def tell(self, kind: EventType, token: int, flow: Flow, **fields: Any) -> None:
         self.queue.append(
             event(
                 kind,
@@ -182,11 +197,25 @@ class Kernel:
                 continue
             if flow[0] in self.broken:
                 self.broke(token, flow, errno.ECONNREFUSED)
+            elif self.refusing:
+                self.tell(EventType.SUB_ESTABLISHED, token, flow)
+                self.broke(token, flow, errno.ECONNRESET)
             else:
                 self.sessions[token].append(flow)
                 self.tell(EventType.SUB_ESTABLISHED, token, flow)
 
-    def broke(self, token: int, flow: tuple[str, int, str, int, int], error: int) -> None:
+    def remove_remote(self, token: int, address_id: int) -> None:
+        """RM_ADDR: subflows to the address are closed; joins in SYN_SENT have remote id 0 and go silently."""
+        ip = ANNOUNCED.get(address_id, REMOTE)
+        for flow in [flow for flow in self.sessions[token] if flow[2] == ip]:
+            self.sessions[token].remove(flow)
+            self.tell(EventType.SUB_CLOSED, token, flow)
+        if address_id == 0:
+            self.connecting = [c for c in self.connecting if c[0] != token]
+        self.removed.setdefault(token, set()).add(address_id)
+        self.queue.append(event(EventType.REMOVED, token=token, remote_id=address_id))
+
+    def broke(self, token: int, flow: Flow, error: int) -> None:
         if self.program:
             self.program.on_closed(token)
         self.tell(EventType.SUB_CLOSED, token, flow, error=error)
@@ -214,8 +243,17 @@ class Kernel:
             yield self.records(self.sessions.get(token, []), token)
         yield self.opening()
 
-    def records(self, flows: Sequence[tuple[str, int, str, int, int]], token: int) -> list[SubflowRecord]:
-        return [_record(token, flow, is_initial=flow[4] == 0) for flow in flows]
+    def records(self, flows: Sequence[Flow], token: int) -> list[SubflowRecord]:
+        return [
+            _record(
+                token,
+                flow,
+                is_initial=flow in self.initial,
+                unacked=int(flow in self.stalled),
+                backoff=4 * (flow in self.stalled),
+            )
+            for flow in flows
+        ]
 
     def opening(self) -> list[SubflowRecord]:
         return [
@@ -230,7 +268,7 @@ class Kernel:
         return [by_name.get((s.local, s.local_port, s.remote, s.remote_port)) for s in subflows]
 
 
-def _record(token: int, flow: tuple[str, int, str, int, int], **fields: Any) -> SubflowRecord:
+def _record(token: int, flow: Flow, **fields: Any) -> SubflowRecord:
     local, local_port, remote, remote_port, local_id = flow
     return record(
         token=token,
@@ -322,10 +360,17 @@ class World:
         for session in self.table:
             self.reconciler.reconcile(session)
 
+    def remotes(self, token: int) -> set[str]:
+        """Where the peer of a session can be reached, as far as the service was told."""
+        session = self.table.by_token[token]
+        told = {r.ip for r in session.remotes}
+        return told if session.initial_removed else {REMOTE, *told}
+
     def connect(self, local: str) -> int:
         token = next(self.tokens)
         flow = (local, next(self.kernel.ports), REMOTE, REMOTE_PORT, 0)
         self.kernel.sessions[token] = [flow]
+        self.kernel.initial.add(flow)
         self.kernel.tell(EventType.CREATED, token, flow)
         self.kernel.tell(EventType.ESTABLISHED, token, flow)
         if self.kernel.program:
@@ -354,6 +399,7 @@ class Convergence(RuleBasedStateMachine):
         self.world = World(self.chosen, programs=self.programs)
         self.up = set(ADDRESSES[:2])
         self.world.addresses(self.up)
+        self.world.reconciler.resync()  # as at the start: comparisons go on from now
 
     @rule(local=st.sampled_from(ADDRESSES))
     def connect(self, local: str) -> None:
@@ -385,6 +431,41 @@ class Convergence(RuleBasedStateMachine):
         self.world.kernel.broken ^= {ip}
 
     @rule()
+    def a_slice_runs(self) -> None:
+        """Of a comparison, say: events come between two of them.
+
+        Programs act in the kernel: to open nothing twice, the service must not be behind its events.
+        """
+        if self.programs:
+            self.world.sessions.events.read()
+        self.world.loop.run_one()
+
+    @rule()
+    def the_peer_is_at_its_limit_or_not(self) -> None:
+        self.world.kernel.refusing = not self.world.kernel.refusing
+
+    @precondition(lambda self: any(self.world.kernel.sessions.values()))
+    @rule(data=st.data())
+    def a_path_dies_without_a_word(self, data: st.DataObject) -> None:
+        kernel = self.world.kernel
+        token = data.draw(st.sampled_from(sorted(t for t, flows in kernel.sessions.items() if flows)))
+        kernel.stalled.add(data.draw(st.sampled_from(kernel.sessions[token])))
+
+    @precondition(lambda self: self.world.kernel.connecting)
+    @rule()
+    def the_kernel_drops_a_join_silently(self) -> None:
+        self.world.kernel.connecting.pop()
+
+    @rule()
+    def routes_change(self) -> None:
+        self.world.reconciler.routes_changed()
+        self.world.sweep()
+
+    @rule(seconds=st.integers(-7200, 7200))
+    def the_wall_clock_steps(self, seconds: int) -> None:
+        self.world.clock.wall_offset += seconds
+
+    @rule()
     def events_arrive(self) -> None:
         self.world.kernel.finish_connecting()
         self.world.sessions.events.read()
@@ -401,10 +482,16 @@ class Convergence(RuleBasedStateMachine):
     @invariant()
     def the_cap_holds(self) -> None:
         for session in self.world.table:
-            assert len(session.subflows) <= 8 + 1  # one over, while a lost one is replaced
+            # One over, while a lost one is replaced. Not counted: those that are stuck, and those that
+            # cannot be closed yet, opening to an address that the peer has withdrawn.
+            remotes = self.world.remotes(session.token)
+            opening = SubflowState.OPENING
+            counted = [s for s in session.subflows if s.state is not opening or s.remote in remotes]
+            assert sum(not s.stuck for s in counted) <= 8 + 1
 
     def check(self) -> None:
         self.world.kernel.broken.clear()
+        self.world.kernel.refusing = False
         self.world.addresses(self.up)
         self.world.settle()
         kernel, table = self.world.kernel, self.world.table
@@ -416,27 +503,61 @@ class Convergence(RuleBasedStateMachine):
         for token, flows in findable.items():
             session = table.by_token[token]
             assert Counter((s.local, s.local_port) for s in session.subflows) == Counter(f[:2] for f in flows)
-            locals_ = {f[0] for f in flows}
-            if self.up:
-                assert locals_ == self.up, (locals_, session)
-                assert len(flows) == len(self.up)
+            wanted = {(local, remote) for local in self.up for remote in self.world.remotes(token)}
+            if wanted:  # else the last subflow stays, whatever it is
+                pairs = Counter((f[0], f[2]) for f in flows)
+                stalled = self.world.kernel.stalled & set(flows)
+                assert pairs.total() == min(len(wanted), 8), (pairs, session)
+                assert set(pairs) <= wanted
+                assert len(pairs) == pairs.total()
+                assert not stalled or len(flows) == 1, (stalled, session)
 
 
 class ConvergenceAtTheEnd(Convergence):
+    @precondition(lambda self: self.world.kernel.sessions)
+    @rule(data=st.data(), address_id=st.sampled_from(sorted(ANNOUNCED)))
+    def the_peer_announces(self, data: st.DataObject, address_id: int) -> None:
+        kernel = self.world.kernel
+        token = data.draw(st.sampled_from(sorted(kernel.sessions)))
+        kernel.queue.append(
+            event(
+                EventType.ANNOUNCED,
+                token=token,
+                remote=ANNOUNCED[address_id],
+                remote_port=0,
+                remote_id=address_id,
+            )
+        )
+
+    @precondition(lambda self: self.world.kernel.sessions)
+    @rule(data=st.data(), address_id=st.sampled_from([0, *sorted(ANNOUNCED)]))
+    def the_peer_removes(self, data: st.DataObject, address_id: int) -> None:
+        kernel = self.world.kernel
+        kernel.remove_remote(data.draw(st.sampled_from(sorted(kernel.sessions))), address_id)
+
     def teardown(self) -> None:
         self.check()
 
 
-class ConvergenceBehindPrograms(ConvergenceAtTheEnd):
+class ConvergenceBehindPrograms(Convergence):
     """The same end; and what a program opens in the kernel, the service does not open too."""
 
     programs = True
 
+    def teardown(self) -> None:
+        self.check()
+
     @invariant()
     def nothing_is_opened_twice(self) -> None:
         kernel = self.world.kernel
-        there = Counter((token, flow[0]) for token, flows in kernel.sessions.items() for flow in flows)
-        there.update((token, flow[0]) for token, flow in kernel.connecting)
+        stalled = kernel.stalled
+        there = Counter(
+            (token, flow[0], flow[2])
+            for token, flows in kernel.sessions.items()
+            for flow in flows
+            if flow not in stalled
+        )
+        there.update((token, flow[0], flow[2]) for token, flow in kernel.connecting)
         assert all(number == 1 for number in there.values()), there
 
 
