@@ -28,6 +28,12 @@
  */
 BPF_ARRAY(local_addr_map, struct bpf_mptcp_addr, LOCALS);
 
+/*
+ * key: a local address that is up, whether the rules let it carry new subflows or not; value: its
+ * interface. Written by the service, read here.
+ */
+BPF_F_TABLE("hash", struct up_address, u32, up_addresses, UP_ADDRESSES, NO_PREALLOC);
+
 /* key: policy; value: its parameters. Written by the service, read here. */
 BPF_F_TABLE("hash", u64, struct path_parameters, path_parameters, 4096, NO_PREALLOC);
 
@@ -58,6 +64,16 @@ static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot)
 	int key = slot;
 
 	return local_addr_map.lookup(&key);
+}
+
+static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address)
+{
+	struct up_address key;
+	u32 *ifindex;
+
+	__builtin_memcpy(key.ip, address->ip6, sizeof(key.ip));
+	ifindex = up_addresses.lookup(&key);
+	return ifindex ? *ifindex : 0;
 }
 
 static __always_inline const struct path_parameters *find_parameters(void)

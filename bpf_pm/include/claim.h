@@ -22,14 +22,19 @@ struct path_parameters {
 
 /* Subflows between two addresses. */
 struct pair {
-	u8 pending; /* asked for and not established: on the way, or left to the service */
+	u8 pending; /* asked for and not established, or closed on command */
 	u8 live; /* established */
+	u8 failed; /* left to the service: not opened here again, and no part of `total` */
 };
 
 struct remote {
-	struct bpf_mptcp_addr address; /* family 0: unused, and so are all later entries */
+	/*
+	 * Family 0: unused, and so are all later entries. The initial one's id is that under which the
+	 * peer announced it, 0 where it did not.
+	 */
+	struct bpf_mptcp_addr address;
 	struct pair pairs[PAIRS];
-	u8 pad[6];
+	u8 pad[5];
 };
 
 /* A session that a program claimed. Written by the programs; the service reads the policy. */
@@ -38,18 +43,22 @@ struct claim {
 	u64 established_ns; /* 0: not yet */
 	u32 started; /* subflows may be opened */
 	u32 parsing; /* this program asked for a callback per packet, to check the start conditions */
-	u32 unreachable; /* remotes before this one: only the peer can connect */
+	u32 denied; /* the initial remote takes subflows only where it was announced */
+	u32 unreachable; /* remotes before this one: 1 where `denied`, and not announced */
+	u32 ifindex; /* interface of `local` as last known; 0: the service never saw `local` up */
+	u32 lost; /* `local` was up, and is not now */
 	u32 total; /* subflows of all pairs, pending or live */
 	u32 established; /* subflows that either end opened */
 	u32 retries;
 	u32 private[2]; /* for the path manager; 0 at first */
+	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */
 	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */
 	/* As of this callback; all but the last two are sets of slots. */
 	u32 usable_ip4;
 	u32 usable_ip6;
 	u32 backups; /* marked as backup */
-	u32 near; /* on the interface of `local` */
+	u32 near; /* on the interface of `local`, also once `local` is gone */
 	u32 initial_slot; /* the slot of `local`; LOCALS where it is not usable */
 	u32 ip4_only; /* an IPv4 socket of the application */
 };

@@ -22,6 +22,25 @@
 #define barrier() asm volatile("" ::: "memory")
 
 /*
+ * 1 where a number below 2^31 is zero, else 0. The compiler does not see what it is, and makes no branch
+ * of it: the verifier would explore both ways in every iteration of a loop.
+ */
+static __always_inline u32 is_zero(u32 number)
+{
+	asm volatile("" : "+r"(number));
+	return (number - 1) >> 31;
+}
+
+/* The lesser of two numbers that are not far apart, without a branch either. */
+static __always_inline s32 lesser(s32 a, s32 b)
+{
+	s32 more = a - b;
+
+	asm volatile("" : "+r"(more));
+	return b + (more & more >> 31);
+}
+
+/*
  * Copy an IP address from the context; IPv4 becomes ::ffff:a.b.c.d. `ip4` and `ip6` point to the
  * context's fields of either family.
  */

@@ -8,8 +8,8 @@
  * static __always_inline. It is called for a session of its policy that may have more subflows,
  * whenever something changed: at the start, when the peer announced or withdrew an address, when a
  * subflow was established or ended. It need not remember what it did: `claim` has the subflows that are
- * pending and those that are live. One that failed too often, or was closed on command, is left to the
- * service; it counts as pending.
+ * pending and those that are live. One that was closed on command stays closed, and counts as pending.
+ * One that failed too often is left to the service, and the pair has it as failed.
  *
  * A remote address goes by its index in `remotes`, a local one by its slot in local_addr_map; sets of
  * slots are bits. Addresses are IPv6 throughout, IPv4 as ::ffff:a.b.c.d.
@@ -18,6 +18,7 @@
 #define MPTCP_PM_PATH_MANAGER_H
 
 #include "claim.h"
+#include "context.h"
 
 /* A third party's parameter: PARAMETER(p, mesh_limit) is `limit` of the path manager `mesh`. */
 #define PARAMETER(p, name) ((p)->value[PARAMETER_##name])
@@ -54,9 +55,9 @@ static __always_inline u32 slots_to(struct claim *claim, u32 remote)
 
 static __always_inline struct pair *pair_at(struct claim *claim, u32 remote, u32 slot)
 {
-	u32 pair = slot == claim->initial_slot ? INITIAL : 1 + (slot & (LOCALS - 1));
+	u32 other = is_zero(slot ^ claim->initial_slot) - 1; /* 0 for INITIAL, else all bits */
 
-	return &remote_at(claim, remote)->pairs[pair];
+	return &remote_at(claim, remote)->pairs[1 + (slot & (LOCALS - 1)) & other];
 }
 
 static __always_inline struct pair *initial_pair(struct claim *claim)
@@ -64,10 +65,16 @@ static __always_inline struct pair *initial_pair(struct claim *claim)
 	return &claim->remotes[INITIAL].pairs[INITIAL];
 }
 
-/* How many subflows there are, or will be. */
-static __always_inline u32 subflows(const struct pair *pair)
+/* How many subflows there are or will be: the pair's part of `total`. */
+static __always_inline u32 counted(const struct pair *pair)
 {
 	return pair->pending + pair->live;
+}
+
+/* The same with those that are left to the service: how many are not missing. */
+static __always_inline u32 subflows(const struct pair *pair)
+{
+	return counted(pair) + pair->failed;
 }
 
 static __always_inline bool count_pending(struct claim *claim, struct pair *pair, long error)
@@ -79,10 +86,13 @@ static __always_inline bool count_pending(struct claim *claim, struct pair *pair
 	return true;
 }
 
-/* Open one more subflow like the initial one; false where the kernel refuses. */
+/*
+ * Open one more subflow like the initial one; false where the kernel refuses, the peer can not be
+ * reached there, or the local address is lost. The application chose that address: it need not be usable.
+ */
 static __always_inline bool open_initial(struct bpf_sock_ops *skops, struct claim *claim)
 {
-	return !claim->unreachable &&
+	return !claim->unreachable && !claim->lost &&
 	       count_pending(claim, initial_pair(claim), bpf_open_subflow(skops, 0, 0, 0, 0));
 }
 

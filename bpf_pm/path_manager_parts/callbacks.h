@@ -32,7 +32,7 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 	claim->established = 1;
 	/* A client's port is ephemeral: nobody listens there. */
 	if (MPTCP_FIELD(skops, mptcp_flags) & (BPF_MPTCP_F_SERVER | BPF_MPTCP_F_DENY_JOIN_ID0))
-		claim->unreachable = 1;
+		claim->denied = claim->unreachable = 1;
 	count(CLAIM_COUNTER_CLAIMED);
 	skops->reply = BPF_MPTCP_CLAIM;
 }
@@ -66,6 +66,8 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 {
 	u32 op = FIELD(skops, op);
 
+	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB || claim->established_ns)
+		refresh_locals(claim);
 	switch (op) {
 	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
 		if (claim->started || !claim->established_ns ||
@@ -99,10 +101,7 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 		return false;
 	if (op == BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED || op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
 		check_start(skops, claim, p);
-	if (!claim->started)
-		return false;
-	refresh_locals(claim);
-	return true;
+	return claim->started;
 }
 
 #endif

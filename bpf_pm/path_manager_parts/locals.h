@@ -13,19 +13,28 @@ static __always_inline struct bpf_mptcp_addr *local_at(u32 slot)
 	return local && local->family ? local : 0;
 }
 
-/* Write into the claim which local addresses are usable now. */
+/*
+ * Write into the claim which local addresses are usable now, and whether the initial one is lost. An
+ * address that the service never saw up is in use by other means (AnyIP, TPROXY), and not lost.
+ */
 static __always_inline void refresh_locals(struct claim *claim)
 {
-	u32 ip4 = 0, ip6 = 0, backups = 0, near = 0, initial = LOCALS, ifindex = 0;
+	u32 ip4 = 0, ip6 = 0, backups = 0, near = 0, initial = LOCALS, ifindex, usable = 0;
 	struct bpf_mptcp_addr *local;
 
+	ifindex = interface_of(&claim->local);
+	claim->lost = claim->ifindex && !ifindex;
+	if (ifindex)
+		claim->ifindex = ifindex;
+	barrier();
 	for (u32 slot = 0; slot < LOCALS; slot++) {
 		local = local_at(slot);
 		if (local && same_ip(local, &claim->local)) {
 			initial = slot;
-			ifindex = local->ifindex;
+			usable = local->ifindex;
 		}
 	}
+	ifindex = claim->ifindex ?: usable;
 	for (u32 slot = 0; slot < LOCALS; slot++) {
 		local = local_at(slot);
 		if (!local)

@@ -12,6 +12,13 @@ struct accepted_peer {
 	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
 };
 
+#define UP_ADDRESSES 16384 /* pm/linux/bpf/path_manager_maps.py has the same */
+
+/* Key of up_addresses. */
+struct up_address {
+	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
+};
+
 /* Key of claim_counters; pm/linux/bpf/path_manager_maps.py has the same. */
 enum claim_counter {
 	CLAIM_COUNTER_CLAIMED,
@@ -24,6 +31,9 @@ static __always_inline void count(enum claim_counter counter);
 
 /* What is in a slot of local_addr_map, usable or not. */
 static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot);
+
+/* The interface of a local address that is up, usable or not; 0: none. */
+static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address);
 
 /* The parameters of the program's policy; 0: it has none any more. */
 static __always_inline const struct path_parameters *find_parameters(void);

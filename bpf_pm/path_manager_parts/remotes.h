@@ -20,11 +20,40 @@ static __always_inline u32 find_remote(struct claim *claim, const struct bpf_mpt
 	return r;
 }
 
+/* Whether subflows can be opened to the initial remote follows from `denied` and its id. */
+static __always_inline void update_reachable(struct claim *claim)
+{
+	claim->unreachable = claim->denied && !claim->remotes[INITIAL].address.id;
+}
+
+/*
+ * The initial remote went, or the id under which it was announced did. The kernel closes its subflows, and
+ * they leave the count then; those that it asked for are not wanted any more.
+ */
+static __always_inline void withdraw_initial(struct claim *claim, u32 id)
+{
+	claim->remotes[INITIAL].address.id = 0;
+	if (!id)
+		claim->denied = 1;
+	update_reachable(claim);
+	if (!claim->unreachable)
+		return;
+	for (u32 i = 0; i <= LOCALS; i++) {
+		claim->total -= claim->remotes[INITIAL].pairs[i].pending;
+		claim->remotes[INITIAL].pairs[i].pending = 0;
+		claim->remotes[INITIAL].pairs[i].failed = 0;
+	}
+}
+
 /* REM_RADDR: remove the address with this id. Those behind it move up. */
 static __always_inline void forget_remote(struct claim *claim, u32 id)
 {
 	u32 found;
 
+	if (id == claim->remotes[INITIAL].address.id || !id) {
+		withdraw_initial(claim, id);
+		return;
+	}
 	for (found = 1; found < REMOTES; found++) {
 		if (claim->remotes[found].address.family && claim->remotes[found].address.id == id)
 			break;
@@ -32,7 +61,7 @@ static __always_inline void forget_remote(struct claim *claim, u32 id)
 	if (found >= REMOTES)
 		return;
 	for (u32 i = 0; i <= LOCALS; i++)
-		claim->total -= subflows(&claim->remotes[found].pairs[i]);
+		claim->total -= counted(&claim->remotes[found].pairs[i]);
 	for (u32 r = 1; r < REMOTES - 1; r++) {
 		if (r >= found)
 			claim->remotes[r] = claim->remotes[r + 1];
@@ -56,8 +85,12 @@ static __always_inline void remember_remote(struct bpf_sock_ops *skops, struct c
 		address.port = claim->remotes[INITIAL].address.port;
 	}
 	known = find_remote(claim, &address);
-	if (known == INITIAL)
-		claim->unreachable = 0;
+	if (known == INITIAL) {
+		claim->remotes[INITIAL].address.id = address.id;
+		if (!address.id)
+			claim->denied = 0;
+		update_reachable(claim);
+	}
 	if (known < REMOTES)
 		return;
 	forget_remote(claim, address.id); /* its id may have been another address's before */

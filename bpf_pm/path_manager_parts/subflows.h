@@ -40,25 +40,20 @@ static __always_inline u32 local_index(struct bpf_sock_ops *skops)
 }
 
 /*
- * The pair of addresses of the callback's subflow, whose local address is at `index`; 0 where this end
- * opens no subflow between them.
+ * The number of the remote address of the callback's subflow; REMOTES where this end opens no subflow
+ * to it.
  */
-static __always_inline struct pair *find_pair(struct bpf_sock_ops *skops, struct claim *claim,
-					      u32 index)
+static __always_inline u32 remote_index(struct bpf_sock_ops *skops, struct claim *claim)
 {
 	struct bpf_mptcp_addr address = {};
-	u32 remote;
 
 	if (is_initial(skops))
-		return initial_pair(claim);
+		return INITIAL;
 	if (is_request(skops))
 		read_raddr(skops, &address);
 	else
 		read_remote(skops, &address);
-	remote = find_remote(claim, &address);
-	if (remote >= REMOTES || index > LOCALS)
-		return 0;
-	return &claim->remotes[remote].pairs[index];
+	return find_remote(claim, &address);
 }
 
 /* A subflow was established, whoever opened it: this program, the service or the peer. */
@@ -67,16 +62,22 @@ static __always_inline void subflow_established(struct claim *claim, struct pair
 	__sync_fetch_and_add(&claim->established, 1);
 	if (!pair)
 		return;
-	if (pair->pending)
+	if (pair->pending) {
 		pair->pending--;
-	else
+	} else {
 		claim->total++;
+		if (pair->failed)
+			pair->failed--;
+	}
 	pair->live++;
 }
 
-/* A subflow ended, or was never established. The path manager reopens what `total` no longer counts. */
+/*
+ * A subflow ended, or was never established. The path manager reopens what the pair no longer has,
+ * unless it is `gone`: one of its addresses is.
+ */
 static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct claim *claim,
-					   struct pair *pair, u32 index)
+					   struct pair *pair, bool gone)
 {
 	u32 error = FIELD(skops, args[0]);
 	/* Without an answer to the SYN there is no sequence number of the peer. */
@@ -92,26 +93,34 @@ static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct cl
 		pair->live--;
 	else
 		pair->pending--;
-	if (index != INITIAL && !local_at(index - 1)) {
-		claim->total--; /* its local address is gone */
-	} else if (error && claim->retries < RETRIES) {
-		claim->retries++;
+	if (gone || error)
 		claim->total--;
-	} else {
-		pair->pending++;
-	}
+	else
+		pair->pending++; /* on command: it stays closed, and keeps its place */
+	if (gone || !error)
+		return;
+	if (claim->retries < RETRIES)
+		claim->retries++;
+	else
+		pair->failed++;
 }
 
 /* SUBFLOW_ESTABLISHED or SUBFLOW_CLOSED: both look for the pair in one place, which is much code. */
 static __always_inline void count_subflow(struct bpf_sock_ops *skops, struct claim *claim)
 {
-	u32 index = local_index(skops);
-	struct pair *pair = find_pair(skops, claim, index);
+	u32 index = local_index(skops), remote = remote_index(skops, claim);
+	struct pair *pair = 0;
+	bool gone = false;
 
+	if (remote < REMOTES && index <= LOCALS) {
+		pair = &claim->remotes[remote].pairs[index];
+		gone = remote < claim->unreachable ||
+		       (index == INITIAL ? claim->lost : !local_at(index - 1));
+	}
 	if (FIELD(skops, op) == BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED)
 		subflow_established(claim, pair);
 	else
-		subflow_closed(skops, claim, pair, index);
+		subflow_closed(skops, claim, pair, gone);
 }
 
 #endif

@@ -4,7 +4,6 @@
  * (paper, 4.4.2). What is missing is opened by round, one round now and the next once they are live:
  * a cap that is too small for several subflows per pair leaves every pair its first one.
  */
-#include "context.h"
 #include "path_manager.h"
 
 #define BEYOND 512 /* more than any count of subflows */
@@ -15,17 +14,17 @@
  */
 static __always_inline u32 fullmesh_round(struct claim *claim)
 {
-	s32 round = BEYOND, more;
+	s32 round = BEYOND;
 	u32 unusable;
 
 	for (u32 remote = 0; remote < REMOTES; remote++) {
-		claim->private[1] = ~slots_to(claim, remote);
+		claim->scratch = ~slots_to(claim, remote);
 		barrier();
-		unusable = claim->private[1];
+		unusable = claim->scratch;
 		for (u32 slot = 0; slot < LOCALS; slot++) {
-			more = subflows(pair_at(claim, remote, slot)) +
-			       (unusable >> slot & 1) * BEYOND - round;
-			round += more & more >> 31;
+			round = lesser(subflows(pair_at(claim, remote, slot)) +
+					       (unusable >> slot & 1) * BEYOND,
+				       round);
 		}
 	}
 	return round;
@@ -52,6 +51,10 @@ static __always_inline void fullmesh_manage(struct bpf_sock_ops *skops, struct c
 		set_backup(skops, claim, INITIAL, claim->initial_slot, true);
 	claim->private[0] = true;
 
+	/* The application chose that address itself: it may be one that the rules exclude. */
+	if (claim->initial_slot == LOCALS && !subflows(initial_pair(claim)) &&
+	    claim->total < p->value[1])
+		open_initial(skops, claim);
 	if (round >= p->value[0])
 		return;
 	fullmesh_open(skops, claim, INITIAL, initial, round, p->value[1]);

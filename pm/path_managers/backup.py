@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from pm.model import LocalAddress, Pair, Want, Wanted
 from pm.path_managers.base import SessionView
-from pm.path_managers.remotes import candidates
+from pm.path_managers.remotes import candidates, reachable
 
 
 class Backup:
@@ -39,12 +39,20 @@ def _standby(session: SessionView, addresses: Sequence[LocalAddress]) -> Pair | 
     """The first pair over another interface than the primary's, which has not failed if there is one.
 
     Interfaces marked backup come first. The primary's own interface is the last resort, once the
-    primary is lost: its address may have changed.
+    primary is lost: its address, or the peer's, may have changed.
     """
     usable = sorted(addresses, key=lambda a: (a.ifindex == session.local_ifindex, not a.backup))
-    if not session.local_lost:
-        usable = [a for a in usable if a.ifindex != session.local_ifindex]
+    if not _primary_lost(session):
+        usable = [a for a in usable if a.ifindex != session.local_ifindex and a.ip != session.local]
     pairs = candidates(session, addresses)
-    ordered = [p for a in usable for p in pairs if p.local == a.ip and p.local != session.local]
+    ordered = [p for a in usable for p in pairs if p.local == a.ip and p != session.initial_pair]
     working = {s.pair for s in session.subflows if s.working}
     return next((p for p in ordered if p in working or p not in session.failing), next(iter(ordered), None))
+
+
+def _primary_lost(session: SessionView) -> bool:
+    """Whether it is gone for good: it cannot be opened again between its own addresses."""
+    if session.local_lost:
+        return True
+    there = any(s.pair == session.initial_pair for s in session.subflows)
+    return not there and (session.remote, session.remote_port) not in reachable(session)

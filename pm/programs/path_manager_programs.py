@@ -8,7 +8,7 @@ asleep or dead; the service gives them parameters and local addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -26,6 +26,7 @@ from pm.linux.bpf.path_manager_maps import (
     policy_entries,
     remove_left,
     third_parties_of,
+    up_entries,
 )
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup
@@ -57,13 +58,15 @@ class PathManagerPrograms:
         programs: CompiledPrograms[PathManagerAttachments],
         attachments: PathManagerAttachments,
         slots: Sequence[tuple[str, int]],
+        up: Iterable[bytes],
     ) -> None:
-        """``attachments`` are those of ``programs``, ``slots`` their local addresses."""
+        """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
         self._programs = programs
         self._attachments = attachments
         self._active = CompiledPathManagers({}, "")
         self._slots = list(slots)
         self._written: dict[int, bytes] = {}
+        self._up = dict.fromkeys(up, b"")
 
     @classmethod
     @asynccontextmanager
@@ -77,7 +80,8 @@ class PathManagerPrograms:
         programs = CompiledPrograms(SOURCE, PathManagerAttachments, bpffs=bpffs, log_file=log_file)
         compiled, attachments = await _prepare(programs, policies)
         try:
-            self = cls(programs, attachments, await asyncio.to_thread(attachments.read_locals))
+            slots = await asyncio.to_thread(attachments.read_locals)
+            self = cls(programs, attachments, slots, await asyncio.to_thread(attachments.read_up))
             await self.activate(compiled)
             yield self
         finally:
@@ -110,7 +114,14 @@ class PathManagerPrograms:
         return {ip: address_id for ip, address_id in self._slots if ip}
 
     def write_locals(self, local_addresses: LocalAddresses) -> None:
-        """Tell the programs what may carry new subflows. An address keeps its slot while it is away."""
+        """Tell the programs what may carry new subflows, and what is up.
+
+        An address keeps its slot while it is away.
+        """
+        up = up_entries(local_addresses.up, local_addresses.interfaces)
+        changed = {key: value for key, value in up.items() if self._up.get(key) != value}
+        self._attachments.write_up(self._up.keys() - up.keys(), changed)
+        self._up = up
         usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids}
         self._slots = assign_slots(self._slots, list(usable), local_addresses.ids)
         for slot, (ip, address_id) in enumerate(self._slots):

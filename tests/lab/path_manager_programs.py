@@ -25,6 +25,7 @@ from pm.linux.bpf.path_manager_maps import (
     local_entry,
     policy_entries,
     third_parties_of,
+    up_entries,
 )
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
@@ -70,9 +71,21 @@ class PathManagerProgram:
         for slot in range(LOCALS):
             self.set_local(slot, locals_[slot] if slot < len(locals_) else None)
 
-    def set_local(self, slot: int, local: LocalAddress | None, *, usable: bool = True) -> None:
+    def set_local(
+        self, slot: int, local: LocalAddress | None, *, usable: bool = True, up: bool | None = None
+    ) -> None:
+        """Without ``usable`` the address is gone, unless it is ``up``: then the rules exclude it."""
         value = local_entry(local.ip, slot + 1, local if usable else None) if local else bytes(40)
         libbpf.update(self.maps["local_addr_map"], struct.pack("=I", slot), value)
+        if local:
+            self.set_up(local, up=usable if up is None else up)
+
+    def set_up(self, local: LocalAddress, *, up: bool = True) -> None:
+        ((key, value),) = up_entries([local.ip], {local.ip: local.ifindex}).items()
+        if up:
+            libbpf.update(self.maps["up_addresses"], key, value)
+        else:
+            libbpf.delete(self.maps["up_addresses"], key)
 
     def replace(self, policy: Policy) -> None:
         """Put the program of another policy in its place, as a reload does."""
@@ -213,3 +226,23 @@ def accept_joins(hosts: TwoHosts) -> None:
     """The server's own path manager takes what the client opens; the client has a third address."""
     hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
     hosts.client.ip("addr", "add", "10.1.0.9/24", "dev", "eth1")
+
+
+def open_by_hand(host: Host, program: PathManagerProgram, pair: Pair, local_id: int) -> None:
+    """A subflow as the service or the operator opens it."""
+    (token,) = program.tokens()
+    with netlink(host) as genl:
+        prepared = genl.prepare_subflow(pair.local, local_id, pair.remote, pair.remote_port, backup=False)
+        genl.create_subflow(token, prepared)
+
+
+def close_by_hand(host: Host, program: PathManagerProgram, pair: Pair, *, but: int = 0) -> None:
+    """One of the pair's subflows, not that from the port ``but``."""
+    ports = [
+        flow.local_port
+        for flow in host.subflows()
+        if Pair(flow.local, flow.remote, flow.remote_port) == pair and flow.local_port != but
+    ]
+    (token,) = program.tokens()
+    with netlink(host) as genl:
+        genl.destroy_subflow(token, pair.local, ports[0], pair.remote, pair.remote_port, socket_family=4)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple
@@ -26,10 +26,12 @@ from pm.policies.model import Policy
 SOURCE = SOURCES / "path_manager.c"
 KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
-    "local_addr_map", "path_parameters", "accepted_peers", "claims", "claim_counters", "blank_claim",
+    "local_addr_map", "up_addresses", "path_parameters", "accepted_peers", "claims", "claim_counters",
+    "blank_claim",
 )  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
 LOCALS = 16
+UP_ADDRESSES_MAX = 16384
 ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
 
 # struct bpf_mptcp_addr: family, port, ip4, ip6, scope_id, id, ifindex, flags
@@ -39,6 +41,7 @@ _PARAMETERS = struct.Struct(f"=QQII{PARAMETERS_MAX}I")
 # struct accepted_peer: length in bits, policy, address
 _PEER = struct.Struct("=IQ16s")
 _PEER_POLICY_BITS = 64
+_IP_SIZE = 16  # struct up_address
 _SLOT, _TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=I", "=Q", "=I"))
 
 
@@ -121,6 +124,17 @@ class PathManagerAttachments(Attachments[ProgramKey]):
         """Write a ``local_entry`` to a slot of local_addr_map. Raises KernelRefused."""
         libbpf.update(self._maps["local_addr_map"], _SLOT.pack(slot), entry)
 
+    def read_up(self) -> set[bytes]:
+        """The keys of up_addresses."""
+        return set(libbpf.keys(self._maps["up_addresses"], _IP_SIZE))
+
+    def write_up(self, gone: Iterable[bytes], entries: Mapping[bytes, bytes]) -> None:
+        """Delete and write entries of up_addresses. Raises KernelRefused."""
+        for key in gone:
+            libbpf.delete(self._maps["up_addresses"], key)
+        for key, value in entries.items():
+            libbpf.update(self._maps["up_addresses"], key, value)
+
 
 def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes:
     """An entry of local_addr_map. Without ``address`` it is unusable, and only keeps the id for the IP."""
@@ -128,6 +142,16 @@ def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes
         return _ADDRESS.pack(0, 0, packed_ip(ip), address_id, 0, 0)
     flags = ADDRESS_BACKUP if address.backup else 0
     return _ADDRESS.pack(socket.AF_INET6, 0, packed_ip(ip), address_id, address.ifindex, flags)
+
+
+def up_entries(up: Collection[str], interfaces: Mapping[str, int]) -> dict[bytes, bytes]:
+    """What up_addresses has for these addresses. Pure.
+
+    Of more than the map has room for, those beyond are as addresses that were never up: their
+    sessions keep what they have.
+    """
+    known = sorted(ip for ip in up if interfaces.get(ip))
+    return {packed_ip(ip): _SLOT.pack(interfaces[ip]) for ip in known[:UP_ADDRESSES_MAX]}
 
 
 def program_of(policy: Policy) -> str:

@@ -20,20 +20,20 @@ from pm.policies.model import Accept, Start
 from tests.lab.path_manager_programs import (
     Announced,
     Load,
-    PathManagerProgram,
     Topology,
     accept_joins,
     announce,
+    close_by_hand,
     count,
     local_address,
-    netlink,
+    open_by_hand,
     pairs,
     settled,
     wanted,
 )
 from tests.lab.service import ROOT
 from tests.lab.sock_ops import SockOpsProgram
-from tests.lab.two_hosts import Host, TwoHosts, exchange
+from tests.lab.two_hosts import TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 from tests.unit.builders import policy
 
@@ -48,25 +48,6 @@ SECOND_INTERFACE = ROOT / "docs/examples/second_interface/second_interface.c"
 @pytest.fixture(autouse=True)
 def joins_accepted(hosts: TwoHosts) -> None:
     accept_joins(hosts)
-
-
-def open_by_hand(host: Host, program: PathManagerProgram, pair: Pair, local_id: int) -> None:
-    (token,) = program.tokens()
-    with netlink(host) as genl:
-        prepared = genl.prepare_subflow(pair.local, local_id, pair.remote, pair.remote_port, backup=False)
-        genl.create_subflow(token, prepared)
-
-
-def close_by_hand(host: Host, program: PathManagerProgram, pair: Pair, *, but: int = 0) -> None:
-    """One of the pair's subflows, not that from the port ``but``."""
-    ports = [
-        flow.local_port
-        for flow in host.subflows()
-        if Pair(flow.local, flow.remote, flow.remote_port) == pair and flow.local_port != but
-    ]
-    (token,) = program.tokens()
-    with netlink(host) as genl:
-        genl.destroy_subflow(token, pair.local, ports[0], pair.remote, pair.remote_port, socket_family=4)
 
 
 # Counts

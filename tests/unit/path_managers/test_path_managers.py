@@ -103,6 +103,18 @@ def test_backup_promotes_the_standby_when_the_primary_address_is_lost() -> None:
     assert wanted("backup", session(local_lost=True), address(B, 3))[pair(B)] == Want(1, False)
 
 
+def test_backup_on_one_interface_when_the_peer_withdrew_the_primary() -> None:
+    """The primary's own interface serves once its pair is gone, and cannot be opened again; not before."""
+    other = RemoteAddress("10.0.8.1", 0, 2)
+    removed: dict[str, Any] = {"remotes": (other,), "initial_removed": True}
+    got = wanted("backup", session(**removed, subflows=[subflow(A)]), address(A))
+    assert got == {pair(A): Want()}
+    gone = wanted("backup", session(**removed, subflows=[]), address(A))
+    assert gone[Pair(A, other.ip, session().remote_port)] == Want(1, False)
+    denied = session(remotes=(other,), deny_join_id0=True, subflows=[])
+    assert Pair(A, other.ip, denied.remote_port) in wanted("backup", denied, address(A))
+
+
 ips = st.integers(1, 6).map(lambda i: f"10.0.{i}.1") | st.integers(1, 4).map(lambda i: f"fd00:{i}::1")
 address_sets = st.lists(
     st.builds(address, ips, st.integers(2, 5), backup=st.booleans()), max_size=6, unique_by=lambda a: a.ip

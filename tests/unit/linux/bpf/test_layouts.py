@@ -130,6 +130,8 @@ def path_manager() -> Iterator[str]:
     head = ("start_after_ns", "start_after_bytes", "accept_max_subflows", "accept_listed")
     yield from packed("path_parameters", c._PARAMETERS, *head, *values)
     yield from packed("accepted_peer", c._PEER, "length", "policy", "ip")
+    yield assertion(f"sizeof(struct up_address) == {c._IP_SIZE}")
+    yield assertion(f"UP_ADDRESSES == {c.UP_ADDRESSES_MAX}")
     yield from packed("bpf_mptcp_addr", c._ADDRESS, "family", "port", "ip6", "id", "ifindex", "flags")
     yield from place("claim", "policy", 0, c._POLICY.size)
     yield from enum("claim_counter", "CLAIM_COUNTER_", c.ClaimCounter, "CLAIM_COUNTERS")
@@ -144,7 +146,7 @@ def path_manager() -> Iterator[str]:
     yield assertion(f"SUBFLOWS_MAX == {limit(NDiffPorts.Parameters, 'subflows')}")
     subflows = limit(FullMesh.Parameters, "max_subflows")
     yield assertion(f"BEYOND > {subflows}")
-    yield assertion(f"(u8)-1 > {subflows} && sizeof(struct pair) == 2 * sizeof(u8)")
+    yield assertion(f"(u8)-1 > {subflows} && sizeof(struct pair) == 3 * sizeof(u8)")
 
 
 async def compile_assertions(directory: Path, *lines: str) -> str:
