@@ -22,9 +22,9 @@ struct path_parameters {
 
 /* Subflows between two addresses. */
 struct pair {
-	u8 pending; /* asked for and not established, or closed on command */
+	u8 pending; /* asked for and not established: on the way, or left to the service with its place */
 	u8 live; /* established */
-	u8 failed; /* left to the service: not opened here again, and no part of `total` */
+	u8 failed; /* left to the service, without its place: no part of `total` */
 };
 
 struct remote {
@@ -49,7 +49,7 @@ struct claim {
 	u32 lost; /* `local` was up, and is not now */
 	u32 total; /* subflows of all pairs, pending or live */
 	u32 established; /* subflows that either end opened */
-	u32 retries;
+	u32 failures; /* of subflows, since the start */
 	u32 private[2]; /* for the path manager; 0 at first */
 	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */

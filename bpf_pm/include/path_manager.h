@@ -9,7 +9,7 @@
  * whenever something changed: at the start, when the peer announced or withdrew an address, when a
  * subflow was established or ended. It need not remember what it did: `claim` has the subflows that are
  * pending and those that are live. One that was closed on command stays closed, and counts as pending.
- * One that failed too often is left to the service, and the pair has it as failed.
+ * One that failed too often is left to the service: the pair has it as failed, or as pending.
  *
  * A remote address goes by its index in `remotes`, a local one by its slot in local_addr_map; sets of
  * slots are bits. Addresses are IPv6 throughout, IPv4 as ::ffff:a.b.c.d.

@@ -6,7 +6,13 @@
 #include "locals.h"
 #include "remotes.h"
 
-#define RETRIES 3 /* per session, at once: the service opens what fails later, with backoff */
+/*
+ * Of a session's failures the first are tried again at once, and after some more another pair may take the
+ * place. After that a pair that fails keeps it: the service opens it, with backoff. A peer that refuses
+ * whatever it gets has so many SYNs of this program, and no more.
+ */
+#define RETRIES 3
+#define OTHERS 4
 
 /* Whether the callback is about a request to open a subflow that never was one. */
 static __always_inline bool is_request(struct bpf_sock_ops *skops)
@@ -93,16 +99,15 @@ static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct cl
 		pair->live--;
 	else
 		pair->pending--;
-	if (gone || error)
+	if (gone) {
 		claim->total--;
-	else
-		pair->pending++; /* on command: it stays closed, and keeps its place */
-	if (gone || !error)
-		return;
-	if (claim->retries < RETRIES)
-		claim->retries++;
-	else
-		pair->failed++;
+	} else if (error && claim->failures < RETRIES + OTHERS) {
+		claim->total--;
+		if (claim->failures++ >= RETRIES)
+			pair->failed++;
+	} else {
+		pair->pending++; /* also on command: it stays closed */
+	}
 }
 
 /* SUBFLOW_ESTABLISHED or SUBFLOW_CLOSED: both look for the pair in one place, which is much code. */
