@@ -248,6 +248,10 @@ class Lab:
         """``/mptcp-pm-test-PID-N/path``, as configurations and the API name it; nothing is made."""
         return f"/{self.name}/{path}".rstrip("/")
 
+    def cgroup_id(self, path: str) -> int:
+        """The id of the cgroup ``path``, as the kernel has it."""
+        return self._cgroup_dir(path).stat().st_ino
+
     def remove_cgroup(self, path: str) -> None:
         """Kill what runs in the cgroup ``path`` and remove it with its children."""
         top = self._cgroup_dir(path)
@@ -365,10 +369,19 @@ class Lab:
                     with contextlib.suppress(BrokenPipeError):
                         pipe.close()
 
+    def notes(self, ns: str = "client") -> str:
+        """What services of a namespace noted for the next one: JSON, "" for none."""
+        try:
+            return self._notes_file(ns).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _notes_file(self, ns: str) -> Path:
+        return inside(self.netns(ns), lambda: namespace_file(STATE_DIRECTORY, "notes"))
+
     def _remove_netns(self, ns: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            notes = inside(self.netns(ns), lambda: namespace_file(STATE_DIRECTORY, "notes"))
-            notes.unlink(missing_ok=True)
+            self._notes_file(ns).unlink(missing_ok=True)
         for pid in run("ip", "netns", "pids", self.netns(ns)).split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

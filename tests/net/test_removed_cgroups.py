@@ -41,6 +41,7 @@ def test_session_keeps_its_policy(lab: Lab, how: str, family: int) -> None:
     client = lab.client(lab.address("server", 1, family), cgroup="a")
     client.open(2)
     wait_pairs(lab, mesh(lab, family), sessions=2)
+    wait_for(lambda: lab.cgroup_path("a") in lab.notes(), "the cgroup is noted")
     lab.abandon_cgroup("a")
     renew(lab, service, how, "a")
     wait_equal(lambda: policies_of(service), ["a", "a"])
@@ -60,6 +61,8 @@ def test_cgroup_below_that_of_the_policy(lab: Lab, how: str) -> None:
     client.open()
     wait_pairs(lab, mesh(lab))
     wait_for(lambda: service.sessions()[0]["cgroup"], "the session's cgroup is known")
+    path = lab.cgroup_path("a/deep")
+    wait_for(lambda: path in lab.notes(), "the cgroup is noted")  # a kill loses the last second
     lab.abandon_cgroup("a/deep")
     renew(lab, service, how, "a/deep")
     wait_equal(lambda: policies_of(service), ["a"])

@@ -56,11 +56,12 @@ def programs_of(lab: Lab, kind: str, cgroup: str = "a") -> list[int]:
 
 
 def links_of(lab: Lab, kind: str) -> list[int]:
-    programs = programs_of(lab, kind)
+    """Ids of the links of a kind's program on the cgroup ``a``."""
+    programs, cgroup_id = programs_of(lab, kind), lab.cgroup_id("a")
     return [
         link["id"]
         for link in json.loads(run("bpftool", "-j", "link", "show"))
-        if link.get("prog_id") in programs
+        if link.get("prog_id") in programs and link["cgroup_id"] == cgroup_id
     ]
 
 
