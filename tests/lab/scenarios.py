@@ -11,6 +11,7 @@ from pm.linux.host.instance import namespace_file
 from tests.lab.commands import run
 from tests.lab.lab import STATE_DIRECTORY, Lab, cgroup2_root
 from tests.lab.netns import inside
+from tests.lab.oracle import Flow
 from tests.lab.service import Service
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
@@ -104,3 +105,14 @@ def noted(lab: Lab, ns: str = "client") -> dict[str, Any]:
     file = inside(lab.netns(ns), lambda: namespace_file(STATE_DIRECTORY, "notes"))
     found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return found
+
+
+def drop(lab: Lab, flow: Flow) -> None:
+    """What a middlebox does that forgot a connection: packets with these ports vanish, both ways."""
+    family = "-6" if ":" in flow.local else "-4"
+    ends = (flow.local, flow.local_port, flow.remote, flow.remote_port)
+    for source, sport, target, dport in (ends, (*ends[2:], *ends[:2])):
+        lab.ip(
+            *("net", family, "rule", "add", "pref", "5", "from", source, "to", target),
+            *("ipproto", "tcp", "sport", str(sport), "dport", str(dport), "blackhole"),
+        )

@@ -10,21 +10,10 @@ import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.oracle import Flow
-from tests.lab.scenarios import config, mesh, policy, wait_pairs
+from tests.lab.scenarios import config, drop, mesh, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.traffic import assert_same_bytes
 from tests.lab.waiting import wait_for
-
-
-def drop(lab: Lab, flow: Flow) -> None:
-    """What a middlebox does that forgot a connection: packets with these ports vanish, both ways."""
-    family = "-6" if ":" in flow.local else "-4"
-    ends = (flow.local, flow.local_port, flow.remote, flow.remote_port)
-    for source, sport, target, dport in (ends, (*ends[2:], *ends[:2])):
-        lab.ip(
-            *("net", family, "rule", "add", "pref", "5", "from", source, "to", target),
-            *("ipproto", "tcp", "sport", str(sport), "dport", str(dport), "blackhole"),
-        )
 
 
 def flow_from(lab: Lab, local: str) -> Flow:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, counter, mesh, noted, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import config, counter, drop, mesh, noted, policy, wait_pairs, wait_reported
 from tests.lab.service import Service
+from tests.lab.traffic import assert_same_bytes
 from tests.lab.waiting import wait_equal, wait_for
 
 # Three events each, of some 800 bytes in the socket's buffer, which is 32 MiB: more than fit.
@@ -112,3 +113,35 @@ def test_address_ids_outlive_the_service(make_lab: Callable[..., Lab]) -> None:
     lab.client(lab.address("server", 1), "--bind", lab.address("client", 2), cgroup="a").open()
     wait_for(ids, "a join from the third link", until=lambda found: lab.address("client", 3) in found)
     assert ids()[lab.address("client", 3)] == before[lab.address("client", 3)]
+
+
+@pytest.mark.parametrize("path_manager", ["fullmesh", "backup", "none"])
+@pytest.mark.parametrize("asleep", [True, False])
+def test_suspend_and_resume(make_lab: Callable[..., Lab], path_manager: str, asleep: bool) -> None:
+    """All links went and came back at once, and every NAT on the way forgot every subflow."""
+    lab = make_lab(client=2, server=1)
+    server = lab.server()
+    service = lab.service(config(policy(lab, "a", path_manager)))
+    client = lab.client(cgroup="a")
+    client.open(3)
+    wait_reported(service, 1 if path_manager == "none" else 2, 3)
+    flows = [flow for of_session in lab.subflows().values() for flow in of_session]
+    if asleep:
+        service.send_signal(signal.SIGSTOP)
+    for link in (1, 2):
+        lab.set_link("client", link, up=False)
+    if not asleep:
+        wait_for(
+            lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
+            "no usable address",
+            until=lambda ips: ips == [],
+        )
+    for flow in flows:
+        drop(lab, flow)
+    for link in (1, 2):
+        lab.set_link("client", link, up=True)
+    if asleep:
+        service.send_signal(signal.SIGCONT)
+    client.send(bytes=20_000, deadline_s=60)
+    assert_same_bytes(client, server)
+    wait_pairs(lab, mesh(lab)[: 1 if path_manager == "none" else 2], sessions=3, deadline_s=60)
