@@ -17,10 +17,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import join, options, sessions, start
+from tests.bench import comparison, join, options, sessions, start
 from tests.bench.rows import Row
 
-BENCHES = {"join": join.bench, "start": start.bench, "sessions": sessions.bench, "options": options.bench}
+BENCHES = {
+    "join": join.bench,
+    "start": start.bench,
+    "sessions": sessions.bench,
+    "comparison": comparison.bench,
+    "options": options.bench,
+}
 RESULTS = Path(__file__).parent / "results"
 
 
