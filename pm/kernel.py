@@ -230,9 +230,11 @@ class Commands(Protocol):
     def read_events(self, limit: int) -> Iterable[RawEvent]:
         """Events that wait, at most ``limit``; never blocks.
 
-        Raises EventsLost where some were dropped, once per time that the kernel dropped some: the
-        socket is empty then, so that the kernel delivers again, and ``backlog`` counts what was in it.
+        Raises EventsLost where the kernel dropped some: it delivers nothing more until none waits.
         """
+
+    def drain(self, limit: int) -> bool:
+        """Take events that wait off the socket, at most ``limit``, to be read later; True once none waits."""
 
     def backlog(self) -> int:
         """Events that were taken off the socket and not read yet: the descriptor says nothing of them."""

@@ -16,6 +16,9 @@ from pm.kernel import Commands, EventsLost, RawEvent
 from pm.log import get_logger
 from pm.sessions.timers import BATCH
 
+DRAINED = 4096  # per turn of the loop: some milliseconds
+BACKLOG_MAX = 1 << 17  # more than the socket's buffer holds
+
 log = get_logger()
 
 
@@ -35,15 +38,15 @@ class EventReader:
         self._on_lost = on_lost
         self._counters = counters
         self._scheduler = scheduler
-        self._draining: Timer | None = None
+        self._soon: Timer | None = None
 
     def start(self) -> None:
         self._scheduler.add_reader(self._commands.fileno(), self.read)
 
     def stop(self) -> None:
         self._scheduler.remove_reader(self._commands.fileno())
-        if self._draining:
-            self._draining.cancel()
+        if self._soon:
+            self._soon.cancel()
 
     def read(self) -> None:
         """What the kernel has sent by now, at most a batch."""
@@ -52,20 +55,23 @@ class EventReader:
                 self._apply(message)
         except EventsLost:
             self._counters["events_lost"] += 1
-            log.warning(
-                "events_lost",
-                waiting=self._commands.backlog(),
-                remedy="none needed: the sessions are compared with the kernel now",
-            )
+            log.warning("events_lost", remedy="none needed: the sessions are compared with the kernel now")
             self.stop()
             self._drain()
 
     def _drain(self) -> None:
+        """Empty the socket. Somebody who causes events faster than we read does not keep us here."""
+        if self._commands.drain(DRAINED) or self._commands.backlog() >= BACKLOG_MAX:
+            self._apply_backlog()
+        else:
+            self._soon = self._scheduler.call_soon(self._drain)
+
+    def _apply_backlog(self) -> None:
         for message in self._commands.read_events(min(BATCH, self._commands.backlog())):
             self._apply(message)
         if self._commands.backlog():
-            self._draining = self._scheduler.call_soon(self._drain)
+            self._soon = self._scheduler.call_soon(self._apply_backlog)
             return
-        self._draining = None
+        self._soon = None
         self.start()
         self._on_lost()

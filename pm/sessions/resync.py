@@ -29,7 +29,7 @@ from pm.sessions.timers import BATCH
 from pm.sessions.watch import Watch
 
 INTERVAL_S = 5.0
-INTERVAL_CAP_S = 50.0
+INTERVAL_CAP_S = 45.0
 SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 

@@ -28,7 +28,6 @@ NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
 ESTABLISHED = int(EventType.ESTABLISHED)  # looked up for every event
 EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
-DRAIN_MAX = 1 << 17  # messages; more than the buffer holds, less than somebody can keep us busy with
 
 
 class PathManagerSocket:
@@ -93,7 +92,6 @@ class PathManagerSocket:
                 return
             except OSError as e:
                 if e.errno == errno.ENOBUFS:
-                    self._drain()
                     raise EventsLost from e
                 raise
             # The kernel puts the token first: what is armed goes out before anything is decoded.
@@ -106,16 +104,17 @@ class PathManagerSocket:
             else:
                 yield RawEvent(buffer[16], bytes(buffer[:length]), decode_event)
 
-    def _drain(self) -> None:
-        """Empty the socket: after an overrun the kernel delivers nothing until it is empty."""
-        for _ in range(DRAIN_MAX):
+    def drain(self, limit: int) -> bool:
+        """Put events that wait into the backlog, at most ``limit``. True once none waits."""
+        for _ in range(limit):
             try:
                 self._backlog.append(self._events.recv(len(self._buffer)))
             except BlockingIOError:
-                return
+                return True
             except OSError as e:
                 if e.errno != errno.ENOBUFS:
                     raise
+        return False
 
     def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
         """Have these subflows created the moment the session's ESTABLISHED is read."""

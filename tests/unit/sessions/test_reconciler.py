@@ -142,6 +142,9 @@ class Kernel:
             return e
         return None
 
+    def drain(self, limit: int) -> bool:
+        return True
+
     def backlog(self) -> int:
         return 0
 
