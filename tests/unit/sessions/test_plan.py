@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pm.model import LocalAddress, Origin, Pair, Role, SubflowState
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.plan import Plan, plan
@@ -112,6 +112,13 @@ def test_reload_to_none_closes_ours_only() -> None:
         ],
     )
     assert actions(s, address(A), address(B)) == [Close(ours, "not wanted by the policy")]
+
+
+def test_what_exists_at_an_address_that_is_not_reachable_stays() -> None:
+    """An adopted session that may have the C flag: its subflows to the initial address are not closed."""
+    s = session(policy=policy(), deny_join_id0=True, remotes=(RemoteAddress("10.0.8.1", 0, 2),))
+    s.subflows += [subflow(B, local_port=41001), subflow(B, "10.0.8.1", local_port=41002)]
+    assert not [a for a in actions(s, address(A), address(B, 3)) if isinstance(a, Close)]
 
 
 def test_surplus_on_a_wanted_pair_is_closed() -> None:
