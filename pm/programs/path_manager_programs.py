@@ -8,7 +8,8 @@ asleep or dead; the service gives them parameters and local addresses.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -33,10 +34,15 @@ from pm.programs.attach import MatchedCgroup
 from pm.programs.compiled import CompiledPrograms, read_sources
 
 if TYPE_CHECKING:
+    from pm.model import LocalAddress
     from pm.policies.model import Policy
     from pm.sessions.local_addresses import LocalAddresses
 
 log = get_logger()
+
+
+Slot = tuple[str, int]
+"""A local address and its id; ("", 0) is free."""
 
 
 class CompiledPathManagers(NamedTuple):
@@ -57,7 +63,7 @@ class PathManagerPrograms:
         self,
         programs: CompiledPrograms[PathManagerAttachments],
         attachments: PathManagerAttachments,
-        slots: Sequence[tuple[str, int]],
+        slots: Sequence[Slot],
         up: Iterable[bytes],
     ) -> None:
         """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
@@ -123,7 +129,7 @@ class PathManagerPrograms:
         self._attachments.write_up(self._up.keys() - up.keys(), changed)
         self._up = up
         usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids}
-        self._slots = assign_slots(self._slots, list(usable), local_addresses.ids)
+        self._slots = assign_slots(self._slots, list(usable.values()), local_addresses.ids)
         for slot, (ip, address_id) in enumerate(self._slots):
             if ip:
                 entry = local_entry(ip, address_id, usable.get(ip))
@@ -180,22 +186,41 @@ def remove_left_programs(bpffs: Path | None) -> None:
         log.info("path_manager_programs_removed", reason="the netlink datapath is in force")
 
 
-def assign_slots(
-    slots: Sequence[tuple[str, int]], usable: Sequence[str], ids: Mapping[str, int]
-) -> list[tuple[str, int]]:
-    """(address, id) by slot, for the addresses of ``usable``. Pure.
+def assign_slots(slots: Sequence[Slot], usable: Sequence[LocalAddress], ids: Mapping[str, int]) -> list[Slot]:
+    """Slots for the addresses of ``usable``, or for those of ``choose_fairly`` where there are more. Pure.
 
-    An address that has a slot keeps it; a new one gets a free slot, else that of an address that is gone.
+    An address that has a slot keeps it, unless another interface has none and there is no room. A new
+    one gets a free slot, else that of an address that is gone. The subflows that a session has from the
+    former address of a slot count for the new one there: the service opens what is missing.
     """
     assigned = [(ip, ids.get(ip, address_id)) for ip, address_id in slots]
-    known = {ip for ip, _ in assigned}
-    for ip in usable:
-        if ip in known:
-            continue
-        free = next((i for i, (old, _) in enumerate(assigned) if not old), None)
-        if free is None:
-            free = next((i for i, (old, _) in enumerate(assigned) if old not in usable), None)
-        if free is None:
-            break
-        assigned[free] = (ip, ids[ip])
+    chosen = choose_fairly(usable, len(slots), {ip for ip, _ in slots})
+    known, there = {ip for ip, _ in assigned}, {address.ip for address in usable}
+    # Free slots first, then those of addresses that are gone, then those that others need more.
+    kept = {address.ip for address in chosen}
+    free = [i for i, (ip, _) in enumerate(assigned) if ip not in kept]
+    free.sort(key=lambda i: (assigned[i][0] != "", assigned[i][0] in there, i))
+    for ip, slot in zip((a.ip for a in chosen if a.ip not in known), free, strict=False):
+        assigned[slot] = (ip, ids[ip])
     return assigned
+
+
+def choose_fairly(
+    usable: Sequence[LocalAddress], room: int, preferred: Collection[str]
+) -> list[LocalAddress]:
+    """At most ``room`` addresses, in their order. Pure.
+
+    Each interface has its first address before any has its second, and that is one of the other
+    family if there is one. Of an interface and family those ``preferred`` come first.
+    """
+    interfaces: dict[int, list[tuple[int, int]]] = {}
+    of_family: Counter[tuple[int, int]] = Counter()
+    for place in sorted(range(len(usable)), key=lambda i: (usable[i].ip not in preferred, i)):
+        address = usable[place]
+        number = of_family[address.ifindex, address.family]
+        interfaces.setdefault(address.ifindex, []).append((number, place))
+        of_family[address.ifindex, address.family] += 1
+    turns = [
+        (turn, place) for places in interfaces.values() for turn, (_, place) in enumerate(sorted(places))
+    ]
+    return [usable[i] for i in sorted(place for _, place in sorted(turns)[:room])]

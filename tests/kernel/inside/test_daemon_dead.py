@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 
+from pm.linux.bpf.path_manager_maps import LOCALS
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of
 from tests.lab.service import Service
@@ -77,3 +78,39 @@ def test_connections_after_sigkill(lab: Lab) -> None:
     assert (counters["claimed"], counters.get("open", 0), counters.get("repairs", 0)) == (total, 0, 0)
     assert set(lab.pins()) == pins
     wait_for_subflows(lab, meshes, ports, 2 * CONNECTIONS)
+
+
+def standbys(lab: Lab) -> list[tuple[str, bool]]:
+    """(local address, whether it is a backup) of the established subflows that are not the initial one."""
+    flows = [f for flows in lab.subflows("client").values() for f in flows]
+    return [(f.local, f.backup) for f in flows if f.state == "ESTAB" and not f.initial]
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_standby_beside_a_primary_that_the_rules_exclude(lab: Lab, family: int) -> None:
+    """With the service dead: the primary's interface is outside `include`, and works; so the standby is one.
+
+    A second address of that interface is none.
+    """
+    service = lab.service(
+        config(policy(lab, "a", "backup"), datapath="bpf", addresses={"include": ["eth1"], "all": True})
+    )
+    client = lab.client(lab.address("server", 1, family), cgroup="a")
+    service.kill()
+    client.open()
+    wait_equal(lambda: standbys(lab), [(lab.address("client", 2, family), True)])
+
+
+def test_standby_beside_many_addresses(lab: Lab) -> None:
+    """More addresses on the first interface than the programs have slots: the second's has one."""
+    for number in range(50, 50 + 2 * LOCALS):
+        lab.ip("client", "addr", "add", f"10.77.1.{number}/24", "dev", "eth0")
+    service = lab.service(
+        config(policy(lab, "a", "backup"), datapath="bpf", addresses={"include": ["eth*"], "all": True})
+    )
+    client = lab.client(cgroup="a")
+    listed = service.get("/v1/addresses")["addresses"]
+    assert sum(a["usable"] for a in listed) > 2 * LOCALS
+    service.kill()
+    client.open()
+    wait_equal(lambda: standbys(lab), [(lab.address("client", 2), True)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import fields
 from ipaddress import ip_network
 from pathlib import Path
@@ -18,12 +19,14 @@ from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
+    UP_ADDRESSES_MAX,
     compiler_flags,
     local_entry,
     parameter_values,
     policy_entries,
     program_of,
     third_parties_of,
+    up_entries,
 )
 from pm.linux.ip import packed_ip
 from pm.model import Origin, Pair, Want
@@ -148,19 +151,67 @@ def test_a_local_address_that_went_keeps_its_id() -> None:
     assert there[32:] == (5).to_bytes(4, "little") + (1).to_bytes(4, "little")
 
 
-IPS = [f"10.0.0.{i}" for i in range(1, LOCALS + 5)]
+def test_addresses_that_are_up() -> None:
+    """The program knows the interface of each, usable or not; one without an interface is not told."""
+    entries = up_entries(["10.0.1.1", "fd00::1", "10.0.3.1"], {"10.0.1.1": 2, "fd00::1": 3})
+    assert entries == {
+        packed_ip("10.0.1.1"): (2).to_bytes(4, "little"),
+        packed_ip("fd00::1"): (3).to_bytes(4, "little"),
+    }
+    many = {f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}": 2 for i in range(UP_ADDRESSES_MAX + 5)}
+    assert len(up_entries(many, many)) == UP_ADDRESSES_MAX
+
+
+IPS = [f"10.0.0.{i}" for i in range(1, LOCALS + 5)] + [f"fd00::{i}" for i in range(1, 5)]
+IDS = {ip: i for i, ip in enumerate(IPS, 1)}
+FREE = ("", 0)
 
 
 @given(st.lists(st.sets(st.sampled_from(IPS)), max_size=12))
 def test_slots(changes: list[set[str]]) -> None:
     """An address keeps its slot as long as it is usable; all usable ones have one while there is room."""
-    ids = {ip: i for i, ip in enumerate(IPS, 1)}
-    slots: list[tuple[str, int]] = [("", 0)] * LOCALS
+    slots = [FREE] * LOCALS
     for usable in changes:
         before = {ip: slot for slot, (ip, _) in enumerate(slots) if ip}
-        slots = assign_slots(slots, sorted(usable), ids)
+        slots = assign_slots(slots, [address(ip) for ip in sorted(usable)], IDS)
         after = {ip: slot for slot, (ip, _) in enumerate(slots) if ip}
         assert len(slots) == LOCALS
-        assert all(after[ip] == slot for ip, slot in before.items() if ip in usable)
+        if len(usable) <= LOCALS:
+            assert all(after[ip] == slot for ip, slot in before.items() if ip in usable)
         assert len(usable & after.keys()) == min(len(usable), LOCALS)
-        assert all(ids[ip] == address_id for ip, address_id in slots if ip)
+        assert all(IDS[ip] == address_id for ip, address_id in slots if ip)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(IPS), st.integers(2, 6)), max_size=8))
+def test_slots_of_interfaces(changes: list[dict[str, int]]) -> None:
+    """No interface is without an address while another has two; what fits is there in any case."""
+    slots = [FREE] * LOCALS
+    for interfaces in changes:
+        slots = assign_slots(slots, [address(ip, i) for ip, i in interfaces.items()], IDS)
+        there = Counter(interfaces[ip] for ip, _ in slots if ip in interfaces)
+        every = Counter(interfaces.values())
+        assert there.total() == min(every.total(), LOCALS)
+        least = min((there[i] for i in every if there[i] < every[i]), default=LOCALS)
+        assert all(number <= least + 1 for number in there.values())
+
+
+def test_modem_beside_many_addresses() -> None:
+    """21 addresses on eth0 fill the slots; the modem, before or after, has one, and IPv6 too."""
+    many = [address(f"10.0.0.{i}", 2) for i in range(1, 22)]
+    modem, ip6 = address("10.9.9.9", 3), address("fd00::1", 2)
+    ids = {a.ip: i for i, a in enumerate([*many, modem, ip6], 1)}
+    slots = assign_slots([FREE] * LOCALS, [*many, modem, ip6], ids)
+    assert [ip for ip, _ in slots] == [a.ip for a in many[: LOCALS - 2]] + [modem.ip, ip6.ip]
+    full = assign_slots([FREE] * LOCALS, many, ids)
+    slots = assign_slots(full, [*many, modem], ids)
+    moved = [(before, after) for before, after in zip(full, slots, strict=True) if before != after]
+    assert [after for _, after in moved] == [(modem.ip, ids[modem.ip])]
+    assert assign_slots(slots, [*reversed(many), modem], ids) == slots
+
+
+def test_order_of_slots_is_the_order_of_addresses() -> None:
+    """While there is room: the path managers open in that order."""
+    usable = [address("10.0.1.1", 2), address("fd00:1::1", 2), address("10.0.1.2", 2), address("10.0.2.1", 3)]
+    ids = {a.ip: i for i, a in enumerate(usable, 1)}
+    slots = assign_slots([FREE] * LOCALS, usable, ids)
+    assert [ip for ip, _ in slots[:4]] == [a.ip for a in usable]
