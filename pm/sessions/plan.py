@@ -207,7 +207,6 @@ def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses
 def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> None:
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
-    there = reachable(session)
     planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
     for subflow in session.subflows:
         if id(subflow) in planned:
@@ -220,8 +219,8 @@ def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalA
         want = wanted.get(pair)
         if subflow.stuck and want:
             continue  # see _replace_stuck
-        if want is None and (pair.remote, pair.remote_port) not in there:
-            continue  # not wanted because it cannot be opened again: what exists may stay
+        if want is None and session.deny_join_id0 and pair.remote == session.remote:
+            continue  # not wanted because it may not be opened again: what exists may stay
         counts[pair] = counts.get(pair, 0) + 1
         surplus = want is None or counts[pair] > want.subflows
         if surplus and subflow.origin is Origin.POLICY and subflow.state is SubflowState.ESTABLISHED:
