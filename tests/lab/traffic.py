@@ -79,6 +79,6 @@ def assert_same_bytes(client: Traffic, server: Traffic) -> int:
     assert ours, "no connection to compare"
     for end in ours:
         peer = theirs[end["local"]]
-        assert (end["sent"], end["sent_sha256"]) == (peer["received"], peer["received_sha256"])
-        assert (end["received"], end["received_sha256"]) == (peer["sent"], peer["sent_sha256"])
+        assert (end["sent"], end["sent_sha256"]) == (peer["received"], peer["received_sha256"]), (end, peer)
+        assert (end["received"], end["received_sha256"]) == (peer["sent"], peer["sent_sha256"]), (end, peer)
     return sum(c["sent"] for c in ours)
