@@ -186,11 +186,13 @@ class SessionTable:
         return subflow
 
     def identify(self, session: Session, subflow: Subflow, found: SubflowRecord | None, now: Moment) -> None:
-        """Set the origin of a subflow first seen in an event, by its socket (None: it is gone)."""
+        """Set the origin of a subflow first seen in an event, by its socket (None: it is gone already)."""
         if found:
             subflow.origin = origin_of(found)
             subflow.backup = found.backup
             self.learn_remote(session, found, now)
+        elif (subflow.remote, subflow.remote_port) in reachable(session):
+            subflow.origin = Origin.POLICY  # a BPF program's, which the peer refused at once
 
     def learn_local_id(self, session: Session, end: SubflowAddress) -> None:
         """The kernel's id of a local address within a session, where it differs from the namespace's.
