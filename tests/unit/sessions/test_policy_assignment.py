@@ -10,7 +10,7 @@ from pm.sessions.policy_assignment import NAMING_DELAY_S, PolicyAssignment
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 from tests.unit.builders import at, event, policy
-from tests.unit.sessions.test_reconciler import Clock, Kernel, Loop, Selector
+from tests.unit.sessions.world import Clock, Kernel, Loop, Selector
 
 
 @pytest.mark.parametrize("ended", [False, True])

@@ -1,574 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whatever happens in whatever order, sessions end up with exactly the subflows their policy wants.
-
-The kernel here is a model of the few rules that tests/net has seen the real one follow: commands are
-refused before ESTABLISHED or for unknown tokens, a subflow is established or closed by a later event,
-destroying a subflow is silent or tells.
-"""
+"""The reconciler, event by event."""
 
 from __future__ import annotations
 
 import errno
 import itertools
-import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from pm.errors import KernelRefused, NotFound
-from pm.kernel import CreateCommand, EventsLost, EventType, MptcpEvent, RawEvent, SessionInfo, SubflowRecord
-from pm.model import LocalAddress, Pair, Subflow, SubflowState
+from pm.kernel import (
+    CreateCommand,
+    EventsLost,
+    EventType,
+    RawEvent,
+    TcpState,
+)
+from pm.model import LocalAddress, Pair
 from pm.path_managers.registry import registry
-from pm.policies.model import Policy
-from pm.sessions.assembly import assemble
+from pm.policies.model import Start
+from pm.sessions.backoff import ROUTE_RETRY_S
 from pm.sessions.session import Session
-from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, policy, record
-
-ADDRESSES = [f"10.0.{i}.1" for i in range(1, 5)]
-ANNOUNCED = {1: "10.0.9.2", 2: "10.0.9.3"}
-Flow = tuple[str, int, str, int, int]
-
-
-class Clock:
-    """Stands in for the time module in the modules under test, and for the loop's timer."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.wall_offset = 0.0
-
-    def time(self) -> float:
-        return self.now + self.wall_offset
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-class Timer:
-    def __init__(self, when: float, callback: Callable[[], object]) -> None:
-        self.when, self.callback, self.cancelled = when, callback, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Loop:
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.timers: list[Timer] = []
-
-    def call_at(self, when: float, callback: Callable[..., object], *arguments: object) -> Timer:
-        timer = Timer(when, partial(callback, *arguments))
-        self.timers.append(timer)
-        return timer
-
-    def call_later(self, delay: float, callback: Callable[..., object], *arguments: object) -> Timer:
-        return self.call_at(self.clock.now + delay, callback, *arguments)
-
-    def call_soon(self, callback: Callable[..., object], *arguments: object) -> Timer:
-        return self.call_at(self.clock.now, callback, *arguments)
-
-    def add_reader(self, fd: int, callback: Callable[..., object], *arguments: object) -> None: ...
-    def remove_reader(self, fd: int) -> None: ...
-
-    def run_one(self) -> None:
-        """The first timer that is due: one slice of whatever is going on."""
-        due = [t for t in self.timers if not t.cancelled and t.when <= self.clock.now]
-        if due:
-            timer = min(due, key=lambda t: t.when)
-            self.timers.remove(timer)
-            timer.callback()
-
-    def run_until(self, when: float) -> None:
-        while due := [t for t in self.timers if not t.cancelled and t.when <= when]:
-            timer = min(due, key=lambda t: t.when)
-            self.timers.remove(timer)
-            self.clock.now = max(self.clock.now, timer.when)
-            timer.callback()
-        self.timers = [t for t in self.timers if not t.cancelled]
-        self.clock.now = max(self.clock.now, when)
-
-
-def sent(event: MptcpEvent, outcomes: list[KernelRefused | None] | None = None) -> RawEvent:
-    """An event that decodes to ``event``."""
-    return RawEvent(event.type, b"", lambda _: event, outcomes)
-
-
-class Kernel:
-    """Sessions and their subflows, as (local, local port, remote, remote port, id)."""
-
-    def __init__(self) -> None:
-        self.sessions: dict[int, list[Flow]] = {}
-        self.connecting: list[tuple[int, Flow]] = []
-        self.queue: list[MptcpEvent] = []
-        self.armed: dict[int, list[CreateCommand]] = {}
-        self.broken: set[str] = set()  # local addresses from which joins fail
-        self.refusing = False  # the peer takes a join's SYN, and then refuses it
-        self.initial: set[Flow] = set()
-        self.stalled: set[Flow] = set()  # what they send is not acknowledged
-        self.removed: dict[int, set[int]] = {}  # per session: the peer's address ids that it withdrew
-        self.program: Program | None = None
-        self.ports = itertools.count(40000)
-
-    def fileno(self) -> int:
-        return -1
-
-    def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:
-        self.armed[token] = list(commands)
-
-    def disarm(self, token: int | None = None) -> None:
-        if token is None:
-            self.armed.clear()
-        else:
-            self.armed.pop(token, None)
-
-    def read_events(self, limit: int) -> Iterator[RawEvent]:
-        while self.queue:
-            event = self.queue.pop(0)
-            if event.type == EventType.ESTABLISHED and event.token in self.armed:
-                yield sent(event, [self.outcome(event.token, p) for p in self.armed.pop(event.token)])
-            else:
-                yield sent(event)
-
-    def outcome(self, token: int, command: CreateCommand) -> KernelRefused | None:
-        try:
-            self.create_subflow(token, command)
-        except KernelRefused as e:
-            return e
-        return None
-
-    def drain(self, limit: int) -> bool:
-        return True
-
-    def backlog(self) -> int:
-        return 0
-
-    def prepare_subflow(
-        self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool, ifindex: int = 0
-    ) -> CreateCommand:
-        return CreateCommand(json.dumps([local, remote, remote_port, local_id]).encode(), b"")
-
-    def create_subflow(self, token: int, command: CreateCommand) -> None:
-        local, remote, remote_port, local_id = json.loads(command.head)
-        if token not in self.sessions:
-            raise KernelRefused("open subflow", errno.EINVAL, "invalid token")
-        self.connecting.append((token, (local, next(self.ports), remote, remote_port, local_id)))
-
-    def destroy_subflow(
-        self, token: int, local: str, local_port: int, remote: str, remote_port: int, *, socket_family: int
-    ) -> None:
-        flows = self.sessions.get(token, [])
-        for flow in flows:
-            if flow[:4] == (local, local_port, remote, remote_port):
-                flows.remove(flow)
-                self.tell(EventType.SUB_CLOSED, token, flow)
-                return
-        for connecting in self.connecting:
-            if connecting[0] == token and connecting[1][:4] == (local, local_port, remote, remote_port):
-                self.connecting.remove(connecting)
-                self.tell(EventType.SUB_CLOSED, token, connecting[1])
-                return
-        raise KernelRefused("close subflow", errno.ESRCH)
-
-    def set_backup(self, *args: Any, **kwargs: Any) -> None: ...
-    def announce(self, *args: Any) -> None: ...
-    def withdraw(self, *args: Any) -> None: ...
-
-    def tell(self, kind: EventType, token: int, flow: Flow, **fields: Any) -> None:
-        self.queue.append(
-            event(
-                kind,
-                token=token,
-                local=flow[0],
-                local_port=flow[1],
-                remote=flow[2],
-                remote_port=flow[3],
-                local_id=flow[4],
-                **fields,
-            )
-        )
-
-    def finish_connecting(self) -> None:
-        for _ in range(len(self.connecting)):  # those that begin meanwhile come next time
-            token, flow = self.connecting.pop(0)
-            if token not in self.sessions:
-                continue
-            if flow[0] in self.broken:
-                self.broke(token, flow, errno.ECONNREFUSED)
-            elif self.refusing:
-                self.tell(EventType.SUB_ESTABLISHED, token, flow)
-                self.broke(token, flow, errno.ECONNRESET)
-            else:
-                self.sessions[token].append(flow)
-                self.tell(EventType.SUB_ESTABLISHED, token, flow)
-
-    def remove_remote(self, token: int, address_id: int) -> None:
-        """RM_ADDR: subflows to the address are closed; joins in SYN_SENT have remote id 0 and go silently."""
-        ip = ANNOUNCED.get(address_id, REMOTE)
-        for flow in [flow for flow in self.sessions[token] if flow[2] == ip]:
-            self.sessions[token].remove(flow)
-            self.tell(EventType.SUB_CLOSED, token, flow)
-        if address_id == 0:
-            self.connecting = [c for c in self.connecting if c[0] != token]
-        self.removed.setdefault(token, set()).add(address_id)
-        self.queue.append(event(EventType.REMOVED, token=token, remote_id=address_id))
-
-    def broke(self, token: int, flow: Flow, error: int) -> None:
-        if self.program:
-            self.program.on_closed(token)
-        self.tell(EventType.SUB_CLOSED, token, flow, error=error)
-
-    # pm.kernel.Diagnosis
-
-    def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
-        return [
-            SessionInfo(
-                token=token, state=1, uid=0, inode=0, cgroup_id=7, fallback=False, extra_subflows=0,
-                addresses_announced=0, addresses_accepted=0, counted=True, retransmits=0,
-                bytes_retransmitted=0, bytes_sent=0, bytes_received=0, bytes_acked=0,
-            )
-            if token in self.sessions
-            else None
-            for token in tokens
-        ]  # fmt: skip
-
-    def bytes_moved(self, token: int, subflows: Sequence[Subflow]) -> int:
-        return 0
-
-    def dump_subflows(self, *, opening: bool = False) -> Iterator[list[SubflowRecord]]:
-        """A session per part, as it is when the part is asked for."""
-        for token in list(self.sessions) if not opening else ():
-            yield self.records(self.sessions.get(token, []), token)
-        yield self.opening()
-
-    def records(self, flows: Sequence[Flow], token: int) -> list[SubflowRecord]:
-        return [
-            _record(
-                token,
-                flow,
-                is_initial=flow in self.initial,
-                unacked=int(flow in self.stalled),
-                backoff=4 * (flow in self.stalled),
-            )
-            for flow in flows
-        ]
-
-    def opening(self) -> list[SubflowRecord]:
-        return [
-            _record(token, flow, is_initial=False, is_established=False)
-            for token, flow in self.connecting
-            if token in self.sessions
-        ]
-
-    def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> list[SubflowRecord | None]:
-        there = [r for token, flows in self.sessions.items() for r in self.records(flows, token)]
-        by_name = {(r.local, r.local_port, r.remote, r.remote_port): r for r in there + self.opening()}
-        return [by_name.get((s.local, s.local_port, s.remote, s.remote_port)) for s in subflows]
-
-
-def _record(token: int, flow: Flow, **fields: Any) -> SubflowRecord:
-    local, local_port, remote, remote_port, local_id = flow
-    return record(
-        token=token,
-        local=local,
-        local_port=local_port,
-        remote=remote,
-        remote_port=remote_port,
-        local_id=local_id,
-        **fields,
-    )
-
-
-class Program:
-    """fullmesh of the bpf datapath (bpf_pm/path_managers/fullmesh.c): opens in the kernel's callbacks."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.locals: set[str] = set()
-        self.retries: Counter[int] = Counter()
-        self.claims: set[int] = set()
-
-    def program_of(self, token: int, policy: Policy) -> str | None:
-        return "fullmesh"
-
-    def claimed(self) -> list[int]:
-        return list(self.claims)
-
-    def release(self, token: int) -> None:
-        self.claims.discard(token)
-
-    def on_established(self, token: int) -> None:
-        self.claims.add(token)
-        kernel = self.kernel
-        there = {f[0] for f in kernel.sessions[token]} | {f[0] for t, f in kernel.connecting if t == token}
-        for local in sorted(self.locals - there):
-            kernel.connecting.append((token, (local, next(kernel.ports), REMOTE, REMOTE_PORT, 9)))
-
-    def on_closed(self, token: int) -> None:
-        self.retries[token] += 1
-        if self.retries[token] <= 3:
-            self.on_established(token)
-
-
-class Selector:
-    policy: Policy | None = None
-
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
-        return self.policy
-
-    def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
-        return self.policy
-
-
-class World:
-    """A reconciler on a model kernel, with a clock that only tests move."""
-
-    def __init__(self, chosen: Policy, *, programs: bool = False) -> None:
-        self.clock = Clock()
-        self.loop = Loop(self.clock)
-        self.kernel = Kernel()
-        if programs:
-            self.kernel.program = Program(self.kernel)
-        self.selector = Selector()
-        self.selector.policy = chosen
-        self.counters: Counter[str] = Counter()
-        self.sessions = assemble(
-            commands=self.kernel,
-            diagnosis=self.kernel,
-            selector=self.selector,
-            path_managers=registry(),
-            publish=lambda *args: None,
-            counters=self.counters,
-            observe_join=lambda seconds: None,
-            clock=self.clock,
-            scheduler=self.loop,
-            programs=self.kernel.program,
-        )
-        self.reconciler = self.sessions.reconciler
-        self.table = self.sessions.table
-        self.tokens = itertools.count(1)
-
-    def addresses(self, ips: set[str]) -> None:
-        self.reconciler.addresses_changed([address(ip, int(ip.split(".")[2])) for ip in sorted(ips)])
-        if self.kernel.program:
-            self.kernel.program.locals = set(ips)
-        self.sweep()
-
-    def sweep(self) -> None:
-        for session in self.table:
-            self.reconciler.reconcile(session)
-
-    def remotes(self, token: int) -> set[str]:
-        """Where the peer of a session can be reached, as far as the service was told."""
-        session = self.table.by_token[token]
-        told = {r.ip for r in session.remotes}
-        return told if session.initial_removed else {REMOTE, *told}
-
-    def connect(self, local: str) -> int:
-        token = next(self.tokens)
-        flow = (local, next(self.kernel.ports), REMOTE, REMOTE_PORT, 0)
-        self.kernel.sessions[token] = [flow]
-        self.kernel.initial.add(flow)
-        self.kernel.tell(EventType.CREATED, token, flow)
-        self.kernel.tell(EventType.ESTABLISHED, token, flow)
-        if self.kernel.program:
-            self.kernel.program.on_established(token)
-        return token
-
-    def settle(self) -> None:
-        """Let every event arrive and every retry come due."""
-        for _ in range(40):
-            self.kernel.finish_connecting()
-            self.sessions.events.read()
-            self.loop.run_until(self.clock.now + 400)
-            if not self.kernel.queue and not self.kernel.connecting:
-                return
-        raise AssertionError("the reconciler does not come to rest")
-
-
-class Convergence(RuleBasedStateMachine):
-    """fullmesh with every event of a life: after it all, kernel, table and wanted set agree."""
-
-    chosen: ClassVar[Policy] = policy("fullmesh", {"max_subflows": 8})
-    programs: ClassVar[bool] = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World(self.chosen, programs=self.programs)
-        self.up = set(ADDRESSES[:2])
-        self.world.addresses(self.up)
-        self.world.reconciler.resync()  # as at the start: comparisons go on from now
-
-    @rule(local=st.sampled_from(ADDRESSES))
-    def connect(self, local: str) -> None:
-        if local in self.up:
-            self.world.connect(local)
-
-    @precondition(lambda self: self.world.kernel.sessions)
-    @rule(data=st.data())
-    def disconnect(self, data: st.DataObject) -> None:
-        token = data.draw(st.sampled_from(sorted(self.world.kernel.sessions)))
-        flows = self.world.kernel.sessions.pop(token)
-        self.world.kernel.tell(EventType.CLOSED, token, flows[0] if flows else ("", 0, "", 0, 0))
-
-    @rule(ip=st.sampled_from(ADDRESSES))
-    def address_comes_or_goes(self, ip: str) -> None:
-        self.up ^= {ip}
-        self.world.addresses(self.up)
-
-    @precondition(lambda self: any(self.world.kernel.sessions.values()))
-    @rule(data=st.data())
-    def subflow_breaks(self, data: st.DataObject) -> None:
-        kernel = self.world.kernel
-        token = data.draw(st.sampled_from(sorted(t for t, flows in kernel.sessions.items() if flows)))
-        flow = kernel.sessions[token].pop()
-        kernel.broke(token, flow, errno.ETIMEDOUT)
-
-    @rule(ip=st.sampled_from(ADDRESSES))
-    def path_breaks_or_heals(self, ip: str) -> None:
-        self.world.kernel.broken ^= {ip}
-
-    @rule()
-    def a_slice_runs(self) -> None:
-        """Of a comparison, say: events come between two of them.
-
-        Programs act in the kernel: to open nothing twice, the service must not be behind its events.
-        """
-        if self.programs:
-            self.world.sessions.events.read()
-        self.world.loop.run_one()
-
-    @rule()
-    def the_peer_is_at_its_limit_or_not(self) -> None:
-        self.world.kernel.refusing = not self.world.kernel.refusing
-
-    @precondition(lambda self: any(self.world.kernel.sessions.values()))
-    @rule(data=st.data())
-    def a_path_dies_without_a_word(self, data: st.DataObject) -> None:
-        kernel = self.world.kernel
-        token = data.draw(st.sampled_from(sorted(t for t, flows in kernel.sessions.items() if flows)))
-        kernel.stalled.add(data.draw(st.sampled_from(kernel.sessions[token])))
-
-    @precondition(lambda self: self.world.kernel.connecting)
-    @rule()
-    def the_kernel_drops_a_join_silently(self) -> None:
-        self.world.kernel.connecting.pop()
-
-    @rule()
-    def routes_change(self) -> None:
-        self.world.reconciler.routes_changed()
-        self.world.sweep()
-
-    @rule(seconds=st.integers(-7200, 7200))
-    def the_wall_clock_steps(self, seconds: int) -> None:
-        self.world.clock.wall_offset += seconds
-
-    @rule()
-    def events_arrive(self) -> None:
-        self.world.kernel.finish_connecting()
-        self.world.sessions.events.read()
-
-    @rule()
-    def events_are_lost(self) -> None:
-        self.world.kernel.queue.clear()
-        self.world.reconciler.resync()
-
-    @rule(seconds=st.integers(1, 100))
-    def time_passes(self, seconds: int) -> None:
-        self.world.loop.run_until(self.world.clock.now + seconds)
-
-    @invariant()
-    def the_cap_holds(self) -> None:
-        for session in self.world.table:
-            # One over, while a lost one is replaced. Not counted: those that are stuck, and those that
-            # cannot be closed yet, opening to an address that the peer has withdrawn.
-            remotes = self.world.remotes(session.token)
-            opening = SubflowState.OPENING
-            counted = [s for s in session.subflows if s.state is not opening or s.remote in remotes]
-            assert sum(not s.stuck for s in counted) <= 8 + 1
-
-    def check(self) -> None:
-        self.world.kernel.broken.clear()
-        self.world.kernel.refusing = False
-        self.world.addresses(self.up)
-        self.world.settle()
-        kernel, table = self.world.kernel, self.world.table
-        if kernel.program:
-            assert kernel.program.claims <= kernel.sessions.keys()
-        # Nobody can find a session that lost its only subflow while events were lost.
-        findable = {t: flows for t, flows in kernel.sessions.items() if flows or t in table.by_token}
-        assert set(table.by_token) == set(findable)
-        for token, flows in findable.items():
-            session = table.by_token[token]
-            assert Counter((s.local, s.local_port) for s in session.subflows) == Counter(f[:2] for f in flows)
-            wanted = {(local, remote) for local in self.up for remote in self.world.remotes(token)}
-            if wanted:  # else the last subflow stays, whatever it is
-                pairs = Counter((f[0], f[2]) for f in flows)
-                stalled = self.world.kernel.stalled & set(flows)
-                assert pairs.total() == min(len(wanted), 8), (pairs, session)
-                assert set(pairs) <= wanted
-                assert len(pairs) == pairs.total()
-                assert not stalled or len(flows) == 1, (stalled, session)
-
-
-class ConvergenceAtTheEnd(Convergence):
-    @precondition(lambda self: self.world.kernel.sessions)
-    @rule(data=st.data(), address_id=st.sampled_from(sorted(ANNOUNCED)))
-    def the_peer_announces(self, data: st.DataObject, address_id: int) -> None:
-        kernel = self.world.kernel
-        token = data.draw(st.sampled_from(sorted(kernel.sessions)))
-        kernel.queue.append(
-            event(
-                EventType.ANNOUNCED,
-                token=token,
-                remote=ANNOUNCED[address_id],
-                remote_port=0,
-                remote_id=address_id,
-            )
-        )
-
-    @precondition(lambda self: self.world.kernel.sessions)
-    @rule(data=st.data(), address_id=st.sampled_from([0, *sorted(ANNOUNCED)]))
-    def the_peer_removes(self, data: st.DataObject, address_id: int) -> None:
-        kernel = self.world.kernel
-        kernel.remove_remote(data.draw(st.sampled_from(sorted(kernel.sessions))), address_id)
-
-    def teardown(self) -> None:
-        self.check()
-
-
-class ConvergenceBehindPrograms(Convergence):
-    """The same end; and what a program opens in the kernel, the service does not open too."""
-
-    programs = True
-
-    def teardown(self) -> None:
-        self.check()
-
-    @invariant()
-    def nothing_is_opened_twice(self) -> None:
-        kernel = self.world.kernel
-        stalled = kernel.stalled
-        there = Counter(
-            (token, flow[0], flow[2])
-            for token, flows in kernel.sessions.items()
-            for flow in flows
-            if flow not in stalled
-        )
-        there.update((token, flow[0], flow[2]) for token, flow in kernel.connecting)
-        assert all(number == 1 for number in there.values()), there
-
-
-TestConvergenceBehindPrograms = ConvergenceBehindPrograms.TestCase
-TestConvergenceBehindPrograms.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-
-TestConvergence = ConvergenceAtTheEnd.TestCase
-TestConvergence.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
+from tests.unit.sessions.world import ADDRESSES, ANNOUNCED, World
 
 
 @pytest.fixture
@@ -706,3 +162,132 @@ def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
         ip = f"10.1.{i // 250}.{i % 250 + 1}"
         world.reconciler.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
         assert 1 <= world.sessions.addresses.current.ids[ip] <= 255
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_start_after_runs_on_the_monotonic_clock(step: int) -> None:
+    """The wall clock is stepped by an hour: the first subflow comes neither at once nor an hour later."""
+    world = World(policy("fullmesh", start=Start(after=2.0)))
+    world.addresses(set(ADDRESSES[:2]))
+    world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    world.clock.wall_offset += step
+    world.loop.run_until(world.clock.now + 1.9)
+    assert not world.kernel.connecting
+    world.loop.run_until(world.clock.now + 0.2)
+    assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+def test_retries_run_on_the_monotonic_clock(world: World, step: int) -> None:
+    """And the age of a session too."""
+    world.kernel.broken = {ADDRESSES[1]}
+    world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    world.kernel.finish_connecting()
+    world.sessions.events.read()
+    world.clock.wall_offset += step
+    world.loop.run_until(world.clock.now + 1.1)
+    assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
+
+
+def test_history_is_in_order_of_time(world: World) -> None:
+    """What one event causes has the time of that event: nothing is dated before what was noted earlier."""
+    clock, now = world.clock, world.clock.now
+
+    def ticking() -> float:
+        clock.wall_offset += 0.001  # every look at the clock takes a moment
+        return now + clock.wall_offset
+
+    clock.time = ticking  # type: ignore[method-assign]
+    chosen, world.selector.policy = world.selector.policy, None
+    world.connect(ADDRESSES[0])
+    world.selector.policy = chosen  # the classifier was late
+    world.sessions.events.read()
+    world.kernel.finish_connecting()
+    world.sessions.events.read()
+    times = [entry.time for entry in only(world).history]
+    assert [entry.event for entry in only(world).history][:3] == ["created", "policy", "established"]
+    assert times == sorted(times)
+
+
+def test_an_adopted_session_has_its_established(world: World) -> None:
+    """It was there before the service: found, then established."""
+    world.connect(ADDRESSES[0])
+    world.kernel.queue.clear()
+    world.reconciler.resync()
+    world.loop.run_until(world.clock.now)
+    assert [entry.event for entry in only(world).history][:2] == ["found", "established"]
+    assert only(world).established is not None
+
+
+def test_a_withdrawn_remote_is_not_among_the_failed(world: World) -> None:
+    """Nobody tries it again, so nobody waits for it."""
+    world.kernel.broken = {ADDRESSES[1]}
+    token = world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    world.kernel.queue.append(
+        event(EventType.ANNOUNCED, token=token, remote=ANNOUNCED[1], remote_port=0, remote_id=1)
+    )
+    for _ in range(2):
+        world.sessions.events.read()
+        world.kernel.finish_connecting()
+    world.sessions.events.read()
+    assert {pair.remote for pair in only(world).failing} == {REMOTE, ANNOUNCED[1]}
+    world.kernel.remove_remote(token, 1)
+    world.sessions.events.read()
+    assert {pair.remote for pair in only(world).failing} == {REMOTE}
+
+
+def test_a_half_closed_session_is_asked_once(world: World) -> None:
+    """ENOTCONN, and the kernel says that one end has closed: no subflow can be opened ever again."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise KernelRefused("open subflow", errno.ENOTCONN)
+
+    infos = world.kernel.session_infos
+    world.kernel.session_infos = lambda tokens: [  # type: ignore[method-assign]
+        info and info._replace(state=TcpState.CLOSE_WAIT) for info in infos(tokens)
+    ]
+    world.kernel.create_subflow = refuse  # type: ignore[method-assign]
+    world.connect(ADDRESSES[0])
+    world.settle()
+    for ips in (ADDRESSES[:3], ADDRESSES[:1], ADDRESSES):
+        world.addresses(set(ips))
+        world.settle()
+    assert world.counters["open_refused"] == 1
+
+
+def test_backoff_ends_with_a_change_of_routes(world: World) -> None:
+    """Long before it is due, but not sooner than some seconds after the failure: routes may flap."""
+    world.kernel.broken = {ADDRESSES[1]}
+    world.connect(ADDRESSES[0])
+    while (
+        not (retry := (only(world).retries if len(world.table) else None))
+        or next(iter(retry.values())).failures < 7
+    ):
+        world.sessions.events.read()
+        world.kernel.finish_connecting()
+        world.sessions.events.read()
+        world.loop.run_until(world.clock.now + 0.5)
+    world.kernel.broken.clear()
+    world.reconciler.routes_changed()
+    world.sweep()
+    world.loop.run_until(world.clock.now + ROUTE_RETRY_S)
+    assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
+
+
+def test_an_address_that_returns_has_no_backoff(world: World) -> None:
+    """Its link was the reason."""
+    world.kernel.broken = {ADDRESSES[1]}
+    world.connect(ADDRESSES[0])
+    for _ in range(3):
+        world.sessions.events.read()
+        world.kernel.finish_connecting()
+        world.sessions.events.read()
+        world.loop.run_until(world.clock.now + 8)
+    world.kernel.broken.clear()
+    world.kernel.connecting.clear()
+    world.addresses({ADDRESSES[0]})
+    world.addresses({ADDRESSES[0], ADDRESSES[1]})
+    assert not only(world).failing
