@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowState
+import pytest
+
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.plan import Plan, plan
@@ -165,3 +167,109 @@ def test_subflow_closed_by_hand_is_not_opened_again() -> None:
     """DELETE over REST holds, until the next reload."""
     s = session(policy=policy(), closed_by_operator={Pair(B, REMOTE, REMOTE_PORT): 1})
     assert actions(s, address(A), address(B)) == []
+
+
+def stuck(local: str, **fields: Any) -> Subflow:
+    found = subflow(local, **fields)
+    found.stuck = True
+    return found
+
+
+def test_nothing_is_opened_where_the_peer_cannot_be_reached() -> None:
+    """A server, the C flag, a withdrawn initial address: what exists stays, what went is not opened."""
+    for fields in ({"role": Role.SERVER}, {"deny_join_id0": True}, {"initial_removed": True}):
+        gone = session(policy=policy("ndiffports"), subflows=[], **fields)
+        assert actions(gone, address(A), address(B, 3)) == []
+        there = session(policy=policy("none"), **fields)
+        assert actions(there, address(A), address(B, 3)) == []
+
+
+def test_a_half_closed_session_gets_nothing_new() -> None:
+    """But its lost subflows are closed all the same."""
+    gone = subflow(B, local_id=2)
+    flows = [subflow(A, origin=Origin.INITIAL), gone]
+    s = session(policy=policy(), half_closed=True, subflows=flows)
+    assert Close(gone, "address lost") in actions(s, address(A), address(B, up=False))
+    assert actions(session(policy=policy(), half_closed=True), address(A), address(B)) == []
+
+
+@pytest.mark.parametrize("remote", ["127.0.0.1", "127.9.9.9", "::1", B])
+def test_a_host_with_itself_needs_no_path(remote: str) -> None:
+    """Loopback, or an address of this host."""
+    local = "::1" if ":" in remote else A
+    s = session(local, remote, policy=policy(), subflows=[subflow(local, remote, origin=Origin.INITIAL)])
+    assert actions(s, address(A), address(B, 3)) == []
+
+
+def test_link_local_addresses_go_together_on_their_interface() -> None:
+    """The subflow is bound to it: an address of fe80::/10 says nothing without."""
+    near, far = address("fe80::2", 2), address("fe80::3", 3)
+    s = session("fe80::1", "fe80::9", policy=policy())
+    (opened,) = actions(s, address("fe80::1", 2), near, far, address("2001:db8::1", 2))
+    assert (opened.pair.local, opened.ifindex) == ("fe80::2", 2)
+    s = session("2001:db8::1", "2001:db8::9", policy=policy())
+    assert actions(s, address("2001:db8::1", 2), near, far) == []
+
+
+def test_the_applications_own_link_local_address_is_multiplied() -> None:
+    """Whether the rules allow link-local addresses or not."""
+    s = session("fe80::1", "fe80::9", policy=policy("ndiffports"))
+    excluded = LocalAddress("fe80::1", 64, 2, "eth0", False, False, "")
+    assert [a.ifindex for a in actions(s, excluded)] == [2]
+
+
+def test_a_private_address_is_not_announced_to_a_public_peer() -> None:
+    """It would be somebody else's there. To a private peer it is announced."""
+    public, private = address("203.0.113.5", 3), address("192.168.7.7", 4)
+    for remote, announced in (("198.51.100.1", {public.ip}), (REMOTE, {public.ip, private.ip})):
+        s = session(A, remote, policy=policy("none", announce=True), role=Role.SERVER)
+        assert {a.ip for a in actions(s, address(A), public, private)} == announced
+
+
+def test_a_refused_announcement_waits_for_its_time() -> None:
+    """And the plan says when that is."""
+    s = session(policy=policy("none", announce=True), role=Role.SERVER)
+    s.address_retries = {B: Retry(1, 0.0, 5.0, "EINVAL")}
+    locals_ = locals_of(address(A), address(B, 3))
+    assert plan(s, registry()["none"], locals_, 4.0) == Plan([], 5.0)
+    assert len(plan(s, registry()["none"], locals_, 5.0).actions) == 1
+
+
+def test_a_stuck_subflow_is_replaced_then_closed() -> None:
+    """Another one on the pair first; the stuck one goes once that has settled."""
+    dead = stuck(B, local_id=2)
+    s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL), dead])
+    addresses = address(A), address(B)
+    assert [type(a) for a in actions(s, *addresses)] == [Open]
+    twin = subflow(B, local_port=2, local_id=2, since=10.0)
+    s.subflows.append(twin)
+    assert plan(s, registry()["fullmesh"], locals_of(*addresses), 10.5) == Plan([], 11.0)
+    assert [a.subflow for a in actions(s, *addresses, now=11.0)] == [dead]
+
+
+def test_a_stuck_subflow_that_the_peer_counts_is_taken_back() -> None:
+    """Only after a refusal, with another working subflow, and none working from its own address."""
+    refused = Retry(1, 0.0, 100.0, "refused", refused=True)
+    pair = Pair(B, REMOTE, REMOTE_PORT)
+    dead = stuck(B, local_id=2)
+    s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL), dead], retries={pair: refused})
+    addresses = address(A), address(B)
+    assert [type(a) for a in actions(s, *addresses)] == [Withdraw, Close]
+    s.retries = {pair: Retry(1, 0.0, 100.0, "ETIMEDOUT")}
+    assert actions(s, *addresses) == []
+    s.retries = {pair: refused}
+    s.subflows[0].stuck = True
+    assert [type(a) for a in actions(s, *addresses)] == [Open]  # nothing works: only more is tried
+
+
+def test_an_address_is_withdrawn_by_the_id_under_which_it_was_announced() -> None:
+    """Also where the kernel has given it another one meanwhile."""
+    s = session(policy=policy("none", announce=True), role=Role.SERVER, announced={B: 7}, local_ids={B: 3})
+    assert actions(s, address(A), address(B, 3, up=False)) == [Withdraw(B, 7, "address lost")]
+
+
+def test_an_address_that_was_never_there_is_not_lost() -> None:
+    """AnyIP: it is on no interface, and the session is left alone under any policy."""
+    for name in ("none", "fullmesh", "backup", "ndiffports"):
+        s = session("192.0.2.1", policy=policy(name), role=Role.SERVER)
+        assert actions(s, address(A), address(B, 3)) == []
