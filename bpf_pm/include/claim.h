@@ -54,13 +54,15 @@ struct claim {
 	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */
 	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */
-	/* As of this callback; all but the last two are sets of slots. */
+	/* As of this callback; all but the last three are sets of slots. */
 	u32 usable_ip4;
 	u32 usable_ip6;
+	u32 usable_link_local; /* on the interface of `local`: the peer's others are on other links */
 	u32 backups; /* marked as backup */
 	u32 near; /* on the interface of `local`, also once `local` is gone */
 	u32 initial_slot; /* the slot of `local`; LOCALS where it is not usable */
 	u32 ip4_only; /* an IPv4 socket of the application */
+	u32 itself; /* the peer is this host: all paths are one */
 };
 
 #endif

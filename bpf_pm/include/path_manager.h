@@ -38,6 +38,12 @@ static __always_inline bool is_ip4(const struct bpf_mptcp_addr *address)
 	return !(address->ip6[0] | address->ip6[1] | (address->ip6[2] ^ bpf_htonl(0xffff)));
 }
 
+/* Whether it is in fe80::/10, and means something on its own link only; 0 or 1. */
+static __always_inline u32 is_link_local(const struct bpf_mptcp_addr *address)
+{
+	return is_zero(bpf_ntohl(address->ip6[0]) >> 22 ^ 0xfe80 >> 6);
+}
+
 static __always_inline struct remote *remote_at(struct claim *claim, u32 remote)
 {
 	return &claim->remotes[remote & (REMOTES - 1)];
@@ -50,7 +56,9 @@ static __always_inline u32 slots_to(struct claim *claim, u32 remote)
 
 	if (remote < claim->unreachable || !to->address.family)
 		return 0;
-	return is_ip4(&to->address) ? claim->usable_ip4 : claim->usable_ip6;
+	if (is_ip4(&to->address))
+		return claim->usable_ip4;
+	return is_link_local(&to->address) ? claim->usable_link_local : claim->usable_ip6;
 }
 
 static __always_inline struct pair *pair_at(struct claim *claim, u32 remote, u32 slot)
@@ -92,8 +100,18 @@ static __always_inline bool count_pending(struct claim *claim, struct pair *pair
  */
 static __always_inline bool open_initial(struct bpf_sock_ops *skops, struct claim *claim)
 {
-	return !claim->unreachable && !claim->lost &&
-	       count_pending(claim, initial_pair(claim), bpf_open_subflow(skops, 0, 0, 0, 0));
+	struct bpf_mptcp_addr src = { .ifindex = claim->ifindex };
+
+	if (claim->unreachable || claim->lost)
+		return false;
+	/* Link-local addresses need the interface. */
+	if (!is_link_local(&claim->local))
+		return count_pending(claim, initial_pair(claim),
+				     bpf_open_subflow(skops, 0, 0, 0, 0));
+	src.family = claim->local.family;
+	__builtin_memcpy(src.ip6, claim->local.ip6, sizeof(src.ip6));
+	return count_pending(claim, initial_pair(claim),
+			     bpf_open_subflow(skops, &src, sizeof(src), 0, 0));
 }
 
 /* Open one more subflow, as a backup or not; false where the kernel refuses. */
@@ -106,7 +124,8 @@ static __always_inline bool open_subflow(struct bpf_sock_ops *skops, struct clai
 	if (!local)
 		return false;
 	src = *local;
-	src.ifindex = 0; /* the host's routing chooses the interface */
+	/* Unless it is link-local, the host's routing chooses the interface. */
+	src.ifindex *= is_link_local(&src);
 	src.flags = backup ? BPF_MPTCP_ADDR_BACKUP : 0;
 	if (slot == claim->initial_slot)
 		src.id = 0; /* its only id */

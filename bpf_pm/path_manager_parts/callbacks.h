@@ -27,6 +27,8 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 	claim->ip4_only = FIELD(skops, family) == AF_INET;
 	read_local(skops, &claim->local);
 	read_remote(skops, &claim->remotes[INITIAL].address);
+	claim->itself = is_loopback(&claim->remotes[INITIAL].address) ||
+			interface_of(&claim->remotes[INITIAL].address);
 	initial_pair(claim)->live = 1;
 	claim->total = 1;
 	claim->established = 1;
@@ -66,14 +68,12 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 {
 	u32 op = FIELD(skops, op);
 
-	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB || claim->established_ns)
-		refresh_locals(claim);
+	if (op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB &&
+	    (claim->started || !claim->established_ns ||
+	     !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER)))
+		return false;
+	refresh_locals(claim);
 	switch (op) {
-	case BPF_SOCK_OPS_PARSE_HDR_OPT_CB:
-		if (claim->started || !claim->established_ns ||
-		    !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER))
-			return false;
-		break;
 	case BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED:
 		if (!FIELD(skops, args[1]))
 			return false;
@@ -101,7 +101,7 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 		return false;
 	if (op == BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED || op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
 		check_start(skops, claim, p);
-	return claim->started;
+	return claim->started && !claim->itself;
 }
 
 #endif

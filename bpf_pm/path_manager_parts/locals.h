@@ -13,13 +13,24 @@ static __always_inline struct bpf_mptcp_addr *local_at(u32 slot)
 	return local && local->family ? local : 0;
 }
 
+/* 127.0.0.0/8 or ::1. */
+static __always_inline bool is_loopback(const struct bpf_mptcp_addr *address)
+{
+	const u32 *ip = address->ip6;
+
+	if (is_ip4(address))
+		return (ip[3] & bpf_htonl(0xff000000)) == bpf_htonl(0x7f000000);
+	return !(ip[0] | ip[1] | ip[2]) && ip[3] == bpf_htonl(1);
+}
+
 /*
  * Write into the claim which local addresses are usable now, and whether the initial one is lost. An
  * address that the service never saw up is in use by other means (AnyIP, TPROXY), and not lost.
  */
 static __always_inline void refresh_locals(struct claim *claim)
 {
-	u32 ip4 = 0, ip6 = 0, backups = 0, near = 0, initial = LOCALS, ifindex, usable = 0;
+	u32 ip4 = 0, ip6 = 0, link_local = 0, backups = 0, near = 0;
+	u32 initial = LOCALS, ifindex, usable = 0;
 	struct bpf_mptcp_addr *local;
 
 	ifindex = interface_of(&claim->local);
@@ -41,8 +52,10 @@ static __always_inline void refresh_locals(struct claim *claim)
 			continue;
 		if (is_ip4(local))
 			ip4 |= 1 << slot;
-		else
+		else if (!is_link_local(local))
 			ip6 |= 1 << slot;
+		else if (local->ifindex == ifindex)
+			link_local |= 1 << slot;
 		if (local->flags & BPF_MPTCP_ADDR_BACKUP)
 			backups |= 1 << slot;
 		if (local->ifindex == ifindex)
@@ -50,6 +63,7 @@ static __always_inline void refresh_locals(struct claim *claim)
 	}
 	claim->usable_ip4 = ip4;
 	claim->usable_ip6 = claim->ip4_only ? 0 : ip6;
+	claim->usable_link_local = link_local;
 	claim->backups = backups;
 	claim->near = near;
 	claim->initial_slot = initial;
