@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pm.clock import Moment
 from pm.kernel import SubflowRecord
 from pm.model import Origin, Pair, Role, Subflow, SubflowState
+from pm.sessions.failures import note_loss
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable, find_subflow, origin_of
@@ -72,7 +73,7 @@ def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Mo
     """A subflow that ended without an event, or whose event was lost."""
     table.remove_subflow(session, subflow)
     session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
-    table.note_loss(session, subflow, GONE, now)
+    note_loss(session, subflow, GONE, now)
 
 
 def ends(subflow: Subflow | SubflowRecord) -> Pair:

@@ -15,7 +15,7 @@ from pm.kernel import Commands, CreateCommand, Diagnosis, TcpState
 from pm.log import get_logger
 from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
-from pm.sessions.backoff import next_retry
+from pm.sessions.failures import forget_refusal, note_failure, note_refusal
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
@@ -139,13 +139,13 @@ class Executor:
             case Announce(ip, local_id):
                 commands.announce(token, ip, local_id)
                 session.announced = {**(session.announced or {}), ip: local_id}
-                _forget_refusal(session, ip)
+                forget_refusal(session, ip)
                 session.history.add(now, HistoryEvent.ADDRESS_ANNOUNCED, ip)
             case Withdraw():
                 self._withdraw(session, action)
                 if session.announced:
                     session.announced.pop(action.ip, None)
-                _forget_refusal(session, action.ip)
+                forget_refusal(session, action.ip)
                 session.history.add(now, HistoryEvent.ADDRESS_WITHDRAWN, action.ip)
 
     def _withdraw(self, session: Session, action: Withdraw) -> None:
@@ -179,11 +179,11 @@ class Executor:
             return
         session.history.add(now, KINDS[type(action)].refused, str(error))
         if isinstance(action, Announce | Withdraw):
-            _note_refusal(session, action.ip, str(error), now.monotonic)
+            note_refusal(session, action.ip, str(error), now.monotonic)
         if isinstance(action, Open) and error.errno == errno.ENOTCONN:
             self._look_at_half_closed(session)
         if isinstance(action, Open):
-            retry = self._table.note_failure(session, action.pair, str(error), now.monotonic)
+            retry = note_failure(session, action.pair, str(error), now.monotonic)
             log.info(
                 "subflow_refused",
                 token=token_text(session.token),
@@ -196,14 +196,3 @@ class Executor:
         """ENOTCONN: not established yet, or one end has closed, and no subflow can be opened ever again."""
         (info,) = self._diagnosis.session_infos((session.token,))
         session.half_closed = info is not None and info.state not in (TcpState.ESTABLISHED, TcpState.SYN_SENT)
-
-
-def _note_refusal(session: Session, ip: str, reason: str, now_monotonic: float) -> None:
-    before = session.address_retries.get(ip) if session.address_retries else None
-    retry = next_retry(before, reason, now_monotonic)
-    session.address_retries = {**(session.address_retries or {}), ip: retry}
-
-
-def _forget_refusal(session: Session, ip: str) -> None:
-    if session.address_retries and session.address_retries.pop(ip, None) and not session.address_retries:
-        session.address_retries = None

@@ -23,6 +23,7 @@ from pm.sessions.backoff import PROVEN_S, ROUTE_RETRY_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
+from pm.sessions.failures import forget_failures, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.plan import Plan, plan
@@ -233,7 +234,7 @@ class Reconciler:
         opening = False
         for session in self._table:
             for pair in [p for p in session.failing if p.local in changes.returned]:
-                self._table.forget_failures(session, pair)
+                forget_failures(session, pair)
             opening = opening or any(s.local in changes.lost and not s.local_port for s in session.subflows)
         if opening:
             # A comparison tells the source ports of subflows still opening: without it they could not
@@ -275,7 +276,7 @@ class Reconciler:
         if waiting and session.local not in self._addresses.current.lost:
             return
         if session.retries:
-            self._table.forget_what_works(session, now)
+            forget_what_works(session, now)
         made = self._plan(session, policy, now)
         for action in self._behind.defer_opens(session, policy, made.actions):
             self._perform(session, action, made)
@@ -292,7 +293,7 @@ class Reconciler:
                     made.look_again(retry.not_before)
             case Close() if action.subflow.stuck:
                 # The peer has room again, or works: what failed because of it need not wait.
-                self._table.forget_failures(session, action.subflow.pair)
+                forget_failures(session, action.subflow.pair)
                 made.look_again(self._clock.monotonic())
             case SetBackup(backup=False):
                 self._watch.after_loss(session.token)

@@ -16,9 +16,10 @@ from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
-from pm.sessions.backoff import PROVEN_S, REFUSED_WITHIN_S, next_retry
+from pm.sessions.backoff import REFUSED_WITHIN_S
+from pm.sessions.failures import note_loss
 from pm.sessions.history import History, HistoryEvent
-from pm.sessions.session import Retry, Session, SessionState
+from pm.sessions.session import Session, SessionState
 
 # MP_TCPRST reasons (RFC 8684, section 3.6)
 RESET_REASONS = {
@@ -235,48 +236,8 @@ class SessionTable:
         if refused:
             reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
-        self.note_loss(session, subflow, reason, now, refused=refused)
+        note_loss(session, subflow, reason, now, refused=refused)
         return subflow
-
-    def note_loss(
-        self, session: Session, subflow: Subflow, reason: str, now: Moment, *, refused: bool = False
-    ) -> None:
-        """A subflow ended that nobody closed here: its pair failed, if this end may open it again."""
-        pair = subflow.pair
-        if subflow.origin not in (Origin.POLICY, Origin.INITIAL):
-            return
-        if (pair.remote, pair.remote_port) not in reachable(session):
-            return
-        if subflow.state is SubflowState.ESTABLISHED and _has_proven(subflow, now.monotonic):
-            self.forget_failures(session, pair)
-        self.note_failure(session, pair, reason, now.monotonic, refused=refused)
-
-    def note_failure(
-        self, session: Session, pair: Pair, reason: str, now_monotonic: float, *, refused: bool = False
-    ) -> Retry:
-        """Note a failure of a pair: capped exponential backoff until the next try."""
-        if session.retries is None:
-            session.retries = {}
-        before = session.retries.get(pair)
-        retry = session.retries[pair] = next_retry(before, reason, now_monotonic, refused=refused)
-        return retry
-
-    def forget_failures(self, session: Session, pair: Pair) -> None:
-        """The pair works."""
-        if session.retries and session.retries.pop(pair, None) and not session.retries:
-            session.retries = None
-
-    def forget_what_works(self, session: Session, now_monotonic: float) -> None:
-        """Forget the failures of pairs that have a subflow which came after them and has proven itself."""
-        for subflow in session.subflows:
-            retry = session.retries.get(subflow.pair) if session.retries else None
-            if (
-                retry
-                and subflow.working
-                and subflow.since > retry.failed_at
-                and _has_proven(subflow, now_monotonic)
-            ):
-                self.forget_failures(session, subflow.pair)
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:
         """Take a subflow out of the table."""
@@ -313,11 +274,6 @@ def find_subflow(
         ):
             return subflow
     return None
-
-
-def _has_proven(subflow: Subflow, now_monotonic: float) -> bool:
-    """Whether an established subflow works: its SYN/ACK alone says little (RFC 8684, section 3.2)."""
-    return subflow.carried or now_monotonic - subflow.since >= PROVEN_S
 
 
 def _was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:

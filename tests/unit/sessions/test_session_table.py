@@ -13,6 +13,7 @@ from pm.model import Origin, Pair, RemoteAddress, Role, SubflowState
 from pm.sessions.actions import Open
 from pm.sessions.backoff import PROVEN_S, RETRY_CAP_S
 from pm.sessions.dump_merge import find_known, merge_session
+from pm.sessions.failures import forget_what_works
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from tests.unit.builders import REMOTE, REMOTE_PORT, at, event, record
@@ -78,9 +79,9 @@ def test_failed_join_is_remembered_with_its_reason() -> None:
     table.subflow_opening(session, Open(PAIR_B, 2, False, ""), Origin.POLICY, at(103.0))
     table.subflow_established(session, event(EventType.SUB_ESTABLISHED, local=B, local_port=1), at(105.0))
     assert session.retries  # a SYN/ACK proves nothing
-    table.forget_what_works(session, 105.0 + PROVEN_S - 0.1)
+    forget_what_works(session, 105.0 + PROVEN_S - 0.1)
     assert session.retries
-    table.forget_what_works(session, 105.0 + PROVEN_S)
+    forget_what_works(session, 105.0 + PROVEN_S)
     assert session.retries is None
 
 
