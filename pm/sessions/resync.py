@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
@@ -33,6 +34,7 @@ INTERVAL_CAP_S = 45.0
 SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 
+T = TypeVar("T")
 log = get_logger()
 
 
@@ -256,7 +258,7 @@ class Resync:
         return gone
 
 
-def _batches(items: Iterable) -> Iterator[list]:  # type: ignore[type-arg]
+def _batches(items: Iterable[T]) -> Iterator[list[T]]:
     everything = list(items)
     for first in range(0, len(everything), BATCH):
         yield everything[first : first + BATCH]
