@@ -243,15 +243,19 @@ class Reconciler:
         self._sweep.set()
 
     def routes_changed(self) -> None:
-        """What could not be opened may be possible now."""
+        """What could not be opened may be possible now, and an address on no interface may be lost.
+
+        Only such sessions are looked at: routes change all the time where a routing daemon runs.
+        """
         self._addresses.ask_again()
-        now = self._clock.monotonic()
+        now, interfaces = self._clock.monotonic(), self._addresses.current.interfaces
         for session in self._table:
             for retry in (session.retries or {}).values():
-                if not retry.refused:
-                    soonest = max(now, retry.failed_at + ROUTE_RETRY_S)
-                    retry.not_before = min(retry.not_before, soonest)
-        self._sweep.set()
+                if not retry.refused and now < retry.not_before:
+                    retry.not_before = min(retry.not_before, max(now, retry.failed_at + ROUTE_RETRY_S))
+                    self._timers.add(retry.not_before, session.token)
+            if session.local not in interfaces:
+                self._timers.add(now, session.token)
 
     # Deciding and doing
 

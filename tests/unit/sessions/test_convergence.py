@@ -89,7 +89,6 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def routes_change(self) -> None:
         self.world.reconciler.routes_changed()
-        self.world.sweep()
 
     @rule(seconds=st.integers(-7200, 7200))
     def the_wall_clock_steps(self, seconds: int) -> None:

@@ -272,7 +272,6 @@ def test_backoff_ends_with_a_change_of_routes(world: World) -> None:
         world.loop.run_until(world.clock.now + 0.5)
     world.kernel.broken.clear()
     world.reconciler.routes_changed()
-    world.sweep()
     world.loop.run_until(world.clock.now + ROUTE_RETRY_S)
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 
