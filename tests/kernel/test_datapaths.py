@@ -32,6 +32,27 @@ SCENARIOS = [
             "keepalive",
         )
     ),
+    # What programs decide as the plan does; the other cases are the service's alone.
+    *(
+        f"tests/net/test_decisions.py::test_{name}"
+        for name in (
+            "a_peer_at_its_limit_is_asked_more_and_more_rarely[4]",
+            "a_server_does_not_dial_its_client[4-fullmesh]",
+            "a_denied_address_is_not_joined_after_the_initial_subflow_went",
+            "a_remote_that_the_peer_removed_is_not_wanted[4]",
+            "a_session_between_link_local_addresses[True]",
+            "a_host_with_itself_wants_one_subflow[own]",
+        )
+    ),
+    *(
+        f"tests/net/test_standby.py::test_{name}[4]"
+        for name in (
+            "a_deprecated_primary_is_not_down",
+            "a_primary_that_the_rules_exclude_is_not_down",
+            "the_next_interface_is_tried_when_a_standby_fails",
+            "a_host_with_one_interface_whose_address_changes",
+        )
+    ),
     "tests/net/test_third_party.py",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.
     "tests/net/test_tcp_option_service.py::test_every_subflow_is_changed",

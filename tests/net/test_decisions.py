@@ -78,7 +78,8 @@ def test_a_peer_at_its_limit_is_asked_more_and_more_rarely(make_lab: Callable[..
 
     wait_for(refused, "two pairs refused twice", until=lambda found: len(found) == 2)
     joins = counter(lab, "server", "MPTcpExtMPJoinSynRx")
-    assert joins <= 1 + 2 * 3
+    by_programs = 3 if service.datapath() == "bpf" else 0  # RETRIES of a program, per session
+    assert joins <= 1 + 2 * 3 + by_programs
     wait_equal(lambda: len(flows(lab)), 2)
 
 
