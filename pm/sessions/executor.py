@@ -194,5 +194,8 @@ class Executor:
 
     def _look_at_half_closed(self, session: Session) -> None:
         """ENOTCONN: not established yet, or one end has closed, and no subflow can be opened ever again."""
-        (info,) = self._diagnosis.session_infos((session.token,))
+        try:
+            (info,) = self._diagnosis.session_infos((session.token,))
+        except KernelRefused:
+            return  # asked again when it is refused again
         session.half_closed = info is not None and info.state not in (TcpState.ESTABLISHED, TcpState.SYN_SENT)

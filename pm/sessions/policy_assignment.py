@@ -4,10 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 from pm.clock import Clock, Moment, Scheduler, Timer, moment
+from pm.errors import KernelRefused
 from pm.kernel import Diagnosis
+from pm.log import get_logger
+from pm.model import token_text
 from pm.policies.model import Policy
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
@@ -15,6 +19,9 @@ from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
 
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
+ASK_AGAIN_S = 1.0  # after the kernel could not answer
+
+log = get_logger()
 
 
 class Selector(Protocol):
@@ -63,7 +70,8 @@ class PolicyAssignment:
         now = moment(self._clock)
         for session in self._table:
             if not session.cgroup_id:
-                self.find_cgroup(session)
+                with suppress(KernelRefused):  # it stays as it is
+                    self.find_cgroup(session)
             self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id), now)
 
     def find_cgroup_later(self, token: int) -> None:
@@ -100,4 +108,8 @@ class PolicyAssignment:
             self._timer = self._scheduler.call_soon(self._find_batch)
         for token in batch:
             if session := self._table.get(token):
-                self.find_cgroup(session)
+                try:
+                    self.find_cgroup(session)
+                except KernelRefused as e:
+                    log.warning("question_refused", token=token_text(token), error=str(e))
+                    self._scheduler.call_later(ASK_AGAIN_S, self.find_cgroup_later, token)

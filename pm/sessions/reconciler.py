@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from pm.clock import Clock, Moment, moment
+from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
 from pm.log import get_logger
 from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, SubflowState, token_text
@@ -34,6 +35,8 @@ from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
 from pm.sessions.watch import Watch
+
+ASK_AGAIN_S = 1.0  # after the kernel could not answer a question
 
 log = get_logger()
 
@@ -116,6 +119,16 @@ class Reconciler:
 
     def apply(self, message: RawEvent) -> None:
         """One event of the kernel, and the commands that follow from it."""
+        try:
+            self._apply(message)
+        except KernelRefused as e:  # a question, not a command: out of memory, say
+            self._counters["questions_refused"] += 1
+            log.warning(
+                "question_refused", error=str(e), remedy="none needed: the sessions are compared soon"
+            )
+            self._resync.request()
+
+    def _apply(self, message: RawEvent) -> None:
         now, kind = moment(self._clock), message.type
         self._counters["events"] += 1
         if kind == EventType.ESTABLISHED:
@@ -272,6 +285,14 @@ class Reconciler:
 
     def reconcile(self, session: Session) -> None:
         """Plan one session and perform the plan."""
+        try:
+            self._reconcile(session)
+        except KernelRefused as e:
+            self._counters["questions_refused"] += 1
+            log.warning("question_refused", token=token_text(session.token), error=str(e))
+            self._timers.add(self._clock.monotonic() + ASK_AGAIN_S, session.token)
+
+    def _reconcile(self, session: Session) -> None:
         policy = session.policy
         if policy is None or session.state is not SessionState.ESTABLISHED:
             return

@@ -31,6 +31,7 @@ from pm.sessions.watch import Watch
 
 INTERVAL_S = 5.0
 INTERVAL_CAP_S = 45.0
+AGAIN_S = 1.0  # after one that the kernel refused
 SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 
@@ -119,9 +120,11 @@ class Resync:
         try:
             more = next(self._running, self) is None
         except KernelRefused as e:
-            more = False
             self._counters["comparisons_failed"] += 1
             log.warning("comparison_failed", error=str(e), remedy="none needed: it is done again soon")
+            self._running = None
+            self._begin_at(self._clock.monotonic() + AGAIN_S)
+            return
         self._cost_s += self._clock.monotonic() - before
         if more:
             self._timer = self._scheduler.call_soon(self._step)

@@ -90,6 +90,10 @@ class Convergence(RuleBasedStateMachine):
     def routes_change(self) -> None:
         self.world.reconciler.routes_changed()
 
+    @rule(questions=st.integers(1, 5))
+    def the_kernel_has_no_memory(self, questions: int) -> None:
+        self.world.kernel.no_memory = questions
+
     @rule(seconds=st.integers(-7200, 7200))
     def the_wall_clock_steps(self, seconds: int) -> None:
         self.world.clock.wall_offset += seconds
@@ -121,6 +125,7 @@ class Convergence(RuleBasedStateMachine):
     def check(self) -> None:
         self.world.kernel.broken.clear()
         self.world.kernel.refusing = False
+        self.world.kernel.no_memory = 0
         self.world.addresses(self.up)
         self.world.settle()
         kernel, table = self.world.kernel, self.world.table

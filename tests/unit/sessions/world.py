@@ -109,6 +109,7 @@ class Kernel:
         self.queue: list[MptcpEvent] = []
         self.armed: dict[int, list[CreateCommand]] = {}
         self.broken: set[str] = set()  # local addresses from which joins fail
+        self.no_memory = 0  # so many questions are not answered
         self.refusing = False  # the peer takes a join's SYN, and then refuses it
         self.initial: set[Flow] = set()
         self.stalled: set[Flow] = set()  # what they send is not acknowledged
@@ -226,7 +227,13 @@ class Kernel:
 
     # pm.kernel.Diagnosis
 
+    def question(self) -> None:
+        if self.no_memory:
+            self.no_memory -= 1
+            raise KernelRefused("looking up sockets", errno.ENOBUFS)
+
     def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
+        self.question()
         return [
             SessionInfo(
                 token=token, state=1, uid=0, inode=0, cgroup_id=7, fallback=False, extra_subflows=0,
@@ -243,6 +250,7 @@ class Kernel:
 
     def dump_subflows(self, *, opening: bool = False) -> Iterator[list[SubflowRecord]]:
         """A session per part, as it is when the part is asked for."""
+        self.question()
         for token in list(self.sessions) if not opening else ():
             yield self.records(self.sessions.get(token, []), token)
         yield self.opening()
@@ -267,6 +275,7 @@ class Kernel:
         ]
 
     def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> list[SubflowRecord | None]:
+        self.question()
         there = [r for token, flows in self.sessions.items() for r in self.records(flows, token)]
         by_name = {(r.local, r.local_port, r.remote, r.remote_port): r for r in there + self.opening()}
         return [by_name.get((s.local, s.local_port, s.remote, s.remote_port)) for s in subflows]
