@@ -172,39 +172,31 @@ def test_a_server_does_not_dial_its_client(lab: Lab, path_manager: str, family: 
     assert failed(service) == []
 
 
-@pytest.mark.parametrize("path_manager", ["fullmesh", "backup", {"ndiffports": {"subflows": 2}}])
+@pytest.mark.parametrize("path_manager", ["fullmesh", "backup"])
+@pytest.mark.parametrize("family", [4, 6])
 def test_a_denied_address_is_not_joined_after_the_initial_subflow_went(
-    make_lab: Callable[..., Lab], path_manager: Any
+    make_lab: Callable[..., Lab], path_manager: str, family: int
 ) -> None:
     """The server set the C flag: nothing joins its initial address, also not the initial pair again."""
     lab = make_lab(client=2, server=2)
     lab.sysctl("server", net__mptcp__allow_join_initial_addr_port=0)
     lab.server(cgroup="srv")
-    lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
+    server = lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
     service = lab.service(config(policy(lab, "a", path_manager)))
-    lab.client(cgroup="a").open()
-    wait_for(service.sessions, "a session")
-    if path_manager in ("fullmesh", "backup"):
-        wait_for(lambda: len(flows(lab)) >= 2, "a join to the announced address")
-    initial = next(f for f in flows(lab) if f.initial)
-    (session,) = service.sessions()
-    name = f"{initial.local}:{initial.local_port}-{initial.remote}:{initial.remote_port}"
-    refused = counter(lab, "server", "MPTcpExtMPJoinSynRx")
-    lab.set_link("client", 1, up=False)
-    wait_for(
-        lambda: [s["id"] for s in service.get(f"/v1/sessions/{session['token']}")["subflows"]],
-        "the initial subflow closed, or the only one",
-        until=lambda ids: name not in ids or len(ids) == 1,
-    )
-    lab.set_link("client", 1, up=True)
-    joined = {(f.local, f.remote) for f in flows(lab) if not f.initial}
-    wait_for(
-        lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
-        "both addresses usable",
-        until=lambda ips: {*lab.addresses("client")} <= {*ips},
-    )
-    assert lab.address("server", 1) not in {remote for _, remote in joined}
-    assert counter(lab, "server", "MPTcpExtMPJoinSynRx") - refused <= len(mesh(lab))
+    client = lab.client(lab.address("server", 1, family), cgroup="a")
+    client.open()
+    # An IPv6 socket has IPv4 subflows too: two local addresses with each of three announced ones.
+    extra = 1 if path_manager == "backup" else 2 if family == 4 else 6
+    wait_for(lambda: len(flows(lab)) == 1 + extra, "joins to the announced address")
+    (session,) = server.sessions()
+    (initial,) = [s["id"] for s in session["subflows"] if s["origin"] == "initial"]
+    server.delete(f"/v1/sessions/{session['token']}/subflows/{initial}")
+    wait_for(lambda: [f for f in flows(lab) if f.initial], "no initial subflow", until=lambda f: f == [])
+    joins = counter(lab, "server", "MPTcpExtMPJoinSynRx")
+    client.send(seconds=3, rate=10_000)  # the first retry would come after a second
+    assert lab.address("server", 1, family) not in {f.remote for f in flows(lab)}
+    assert counter(lab, "server", "MPTcpExtMPJoinSynRx") == joins
+    assert failed(service) == []
 
 
 @pytest.mark.parametrize("family", [4, 6])
