@@ -173,6 +173,15 @@ def is_loopback(ip: str) -> bool:
     return ip == "::1" or ip.startswith("127.")
 
 
+@lru_cache(maxsize=4096)
+def is_host(ip: str) -> bool:
+    """Whether another host can have this address: not loopback, multicast, broadcast or unspecified."""
+    address = ip_address(ip)
+    return not (
+        address.is_loopback or address.is_multicast or address.is_unspecified or ip == "255.255.255.255"
+    )
+
+
 _PRIVATE = tuple(
     ip_network(prefix)
     for prefix in (

@@ -29,6 +29,7 @@ from pm.clock import Moment
 from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Subflow, token_text
 from pm.notation import yaml_key
+from pm.path_managers.remotes import reachable
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.session import Session
@@ -105,7 +106,7 @@ def session_view(
     now: Moment,
 ) -> SessionShape:
     """``figures`` are this session's from ``ControlPlane.stats``."""
-    policy = session.policy
+    policy, there = session.policy, reachable(session)
     initial: RemoteAddressShape = {"ip": session.remote, "port": session.remote_port, "address_id": 0}
     announced: list[RemoteAddressShape] = [
         {"ip": r.ip, "port": r.port, "address_id": r.address_id} for r in session.remotes
@@ -119,6 +120,7 @@ def session_view(
             "reason": retry.reason,
         }
         for pair, retry in (session.retries or {}).items()
+        if (pair.remote, pair.remote_port) in there
     ]
     # A subflow that appeared after the figures were read has none yet.
     known = [*figures, *[None] * (len(session.subflows) - len(figures))]

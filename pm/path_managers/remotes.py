@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pm.model import LocalAddress, Pair, Role, is_link_local
+from pm.model import LocalAddress, Pair, Role, is_host, is_link_local
 from pm.path_managers.base import SessionView
 
 
@@ -15,17 +15,19 @@ def reachable(session: SessionView) -> dict[tuple[str, int], None]:
     A client uses the server's port for announced addresses without one (RFC 8684, section 3.4.1), and
     not the initial address where the server refuses joins to it or withdrew it. A server reaches a
     client only at addresses that were announced with a port: the client's other ports are ephemeral
-    and nothing listens there.
+    and nothing listens there. An announced address that is no host's elsewhere (loopback,
+    multicast, unspecified) is left out.
     """
     found: dict[tuple[str, int], None] = {}
     if session.role is Role.CLIENT:
         if not session.deny_join_id0 and not session.initial_removed:
             found[session.remote, session.remote_port] = None
         for remote in session.remotes:
-            found[remote.ip, remote.port or session.remote_port] = None
+            if is_host(remote.ip):
+                found[remote.ip, remote.port or session.remote_port] = None
     else:
         for remote in session.remotes:
-            if remote.port:
+            if remote.port and is_host(remote.ip):
                 found[remote.ip, remote.port] = None
     return found
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 from pm.clock import Moment
 from pm.model import Origin, Pair, Subflow, SubflowState
 from pm.path_managers.remotes import reachable
-from pm.sessions.backoff import PROVEN_S, next_retry
+from pm.sessions.backoff import PROVEN_S, ROUTE_RETRY_S, next_retry
 from pm.sessions.session import Retry, Session
+
+FAILURES_MAX = 256  # pairs of a session that are remembered
 
 
 def note_loss(session: Session, subflow: Subflow, reason: str, now: Moment, *, refused: bool = False) -> None:
@@ -28,7 +30,9 @@ def note_failure(
     """Note a failure of a pair: capped exponential backoff until the next try."""
     if session.retries is None:
         session.retries = {}
-    before = session.retries.get(pair)
+    before = session.retries.pop(pair, None)
+    if len(session.retries) >= FAILURES_MAX:  # the oldest: a peer can name address after address
+        del session.retries[next(iter(session.retries))]
     retry = session.retries[pair] = next_retry(before, reason, now_monotonic, refused=refused)
     return retry
 
@@ -50,6 +54,14 @@ def forget_what_works(session: Session, now_monotonic: float) -> None:
             and _has_proven(subflow, now_monotonic)
         ):
             forget_failures(session, subflow.pair)
+
+
+def try_soon(session: Session, remote: str, now_monotonic: float) -> None:
+    """The peer announced an address: it is tried soon, but not sooner than some seconds after it failed."""
+    for pair, retry in (session.retries or {}).items():
+        if pair.remote == remote:
+            soonest = max(now_monotonic, retry.failed_at + ROUTE_RETRY_S)
+            retry.not_before = min(retry.not_before, soonest)
 
 
 def note_refusal(session: Session, ip: str, reason: str, now_monotonic: float) -> None:

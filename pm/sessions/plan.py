@@ -29,7 +29,8 @@ from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdr
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session
 
-SETTLED_S = 1.0  # a peer that refuses a join does so within this time after SUB_ESTABLISHED
+SETTLED_S = 10.0  # an idle subflow that lived so long is taken for working
+LEFT_OVER_S = 1.0  # when those that open to a withdrawn address are looked at again
 
 
 @dataclass(slots=True)
@@ -95,6 +96,10 @@ def _open(
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
     there = reachable(session)
+    # To an address that the peer has withdrawn: closed once their source port is known.
+    left_over = sum(
+        s.state is SubflowState.OPENING and (s.remote, s.remote_port) not in there for s in session.subflows
+    )
     for pair, want in wanted.items():
         flows = have.get(pair, [])
         made.actions += (
@@ -110,6 +115,8 @@ def _open(
         # A pair that exists may stay; it is opened only where the peer can be reached.
         if missing <= 0 or session.half_closed or (pair.remote, pair.remote_port) not in there:
             continue
+        if pair.remote in local_addresses.interfaces:
+            continue  # the peer announced an address of ours
         source = _source(session, pair, usable, local_addresses)
         local_id = local_addresses.id_of(session, pair.local)
         if source is None or local_id is None:
@@ -118,8 +125,12 @@ def _open(
         if retry and now < retry.not_before:
             made.look_again(retry.not_before)
             continue
+        held = min(left_over, missing)
+        if held:
+            left_over -= held
+            made.look_again(now + LEFT_OVER_S)
         reason = session.policy.path_manager.name if session.policy else ""
-        made.actions += [Open(pair, local_id, want.backup, reason, source)] * missing
+        made.actions += [Open(pair, local_id, want.backup, reason, source)] * (missing - held)
 
 
 def _source(
@@ -189,9 +200,12 @@ def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses
     """
     working = [s for s in session.subflows if s.working]
     for stuck in [s for s in session.subflows if s.stuck and s.origin in (Origin.INITIAL, Origin.POLICY)]:
+        later = [s for s in session.subflows if s.stuck and s.pair == stuck.pair and s.since > stuck.since]
+        if later:  # small packets pass there, the SYN among them, and no data
+            made.actions.append(Close(stuck, "stuck: a later subflow of the pair is stuck too"))
+            continue
         twins = [s for s in working if s.pair == stuck.pair]
-        settled = [s for s in twins if now >= s.since + SETTLED_S]
-        if settled:
+        if any(s.carried or now >= s.since + SETTLED_S for s in twins):
             made.actions.append(Close(stuck, "stuck: another subflow of the pair works"))
             continue
         if twins:
@@ -207,6 +221,7 @@ def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses
 def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> None:
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
+    there = reachable(session)
     planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
     for subflow in session.subflows:
         if id(subflow) in planned:
@@ -223,7 +238,10 @@ def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalA
             continue  # not wanted because it may not be opened again: what exists may stay
         counts[pair] = counts.get(pair, 0) + 1
         surplus = want is None or counts[pair] > want.subflows
-        if surplus and subflow.origin is Origin.POLICY and subflow.state is SubflowState.ESTABLISHED:
+        opening = subflow.state is SubflowState.OPENING
+        if opening and subflow.local_port and (pair.remote, pair.remote_port) not in there:
+            closes.append(Close(subflow, "the peer withdrew its address"))
+        elif surplus and subflow.origin is Origin.POLICY and not opening:
             closes.append(Close(subflow, "not wanted by the policy"))
     closing = {id(c.subflow) for c in closes} | planned
     established = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED]

@@ -317,8 +317,9 @@ class Reconciler:
                 if retry := session.address_retries.get(action.ip):
                     made.look_again(retry.not_before)
             case Close() if action.subflow.stuck:
-                # The peer has room again, or works: what failed because of it need not wait.
-                forget_failures(session, action.subflow.pair)
+                retry = session.retries.get(action.subflow.pair) if session.retries else None
+                if retry and retry.refused:  # the peer has room again: what it refused need not wait
+                    forget_failures(session, action.subflow.pair)
                 made.look_again(self._clock.monotonic())
             case SetBackup(backup=False):
                 self._watch.after_loss(session.token)

@@ -17,7 +17,7 @@ from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, f
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
 from pm.sessions.backoff import REFUSED_WITHIN_S
-from pm.sessions.failures import note_loss
+from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
 
@@ -117,6 +117,7 @@ class SessionTable:
             return False
         others = tuple(r for r in session.remotes if r.address_id != remote.address_id)
         session.remotes = (*others, remote)
+        try_soon(session, remote.ip, now.monotonic)
         session.history.add(now, HistoryEvent.REMOTE_ADDRESS_ANNOUNCED, remote)
         return True
 
@@ -132,10 +133,6 @@ class SessionTable:
         session.remotes = tuple(r for r in session.remotes if r.address_id != address_id)
         session.initial_removed = session.initial_removed or address_id == 0
         session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REMOVED, gone[0] if gone else f"id {address_id}")
-        there = reachable(session)
-        if session.retries:
-            for pair in [p for p in session.retries if (p.remote, p.remote_port) not in there]:
-                del session.retries[pair]
         return True
 
     def subflow_opening(self, session: Session, action: Open, origin: Origin, now: Moment) -> Subflow:

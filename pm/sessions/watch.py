@@ -10,7 +10,8 @@ from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, SubflowRecord
 from pm.log import get_logger
-from pm.model import Subflow, SubflowState, token_text
+from pm.model import Origin, Subflow, SubflowState, token_text
+from pm.sessions.failures import note_failure
 from pm.sessions.history import HistoryEvent
 from pm.sessions.liveness import is_suspect, look
 from pm.sessions.session import Session
@@ -21,6 +22,8 @@ INTERVAL_S = 1.0
 AFTER_LOSS_S = 30.0  # a promoted standby shows within this time whether it works
 SUSPECT_S = 3.0
 WATCHED_MAX = 1024  # at once; the others wait for the next comparison with the kernel
+
+NO_DATA = "established, but no data gets through"
 
 log = get_logger()
 
@@ -111,6 +114,8 @@ class Watch:
             what = HistoryEvent.SUBFLOW_STUCK if subflow.stuck else HistoryEvent.SUBFLOW_RECOVERED
             session.history.add(moment(self._clock), what, subflow.pair)
             self._counters[what] += 1
+            if subflow.stuck and not subflow.carried and subflow.origin is Origin.POLICY:
+                note_failure(session, subflow.pair, NO_DATA, self._clock.monotonic())
             log.info(what, token=token_text(session.token), subflow=subflow.id)
         if is_suspect(subflow):
             self.suspect(session.token)

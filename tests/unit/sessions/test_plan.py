@@ -11,7 +11,7 @@ import pytest
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
-from pm.sessions.plan import Plan, plan
+from pm.sessions.plan import SETTLED_S, Plan, plan
 from pm.sessions.session import Retry, Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, locals_of, policy, session, subflow
 
@@ -243,8 +243,11 @@ def test_a_stuck_subflow_is_replaced_then_closed() -> None:
     assert [type(a) for a in actions(s, *addresses)] == [Open]
     twin = subflow(B, local_port=2, local_id=2, since=10.0)
     s.subflows.append(twin)
-    assert plan(s, registry()["fullmesh"], locals_of(*addresses), 10.5) == Plan([], 11.0)
-    assert [a.subflow for a in actions(s, *addresses, now=11.0)] == [dead]
+    settled = 10.0 + SETTLED_S
+    assert plan(s, registry()["fullmesh"], locals_of(*addresses), 10.5) == Plan([], settled)
+    assert [a.subflow for a in actions(s, *addresses, now=settled)] == [dead]
+    twin.carried = True
+    assert [a.subflow for a in actions(s, *addresses, now=10.5)] == [dead]
 
 
 def test_a_stuck_subflow_that_the_peer_counts_is_taken_back() -> None:
@@ -273,3 +276,23 @@ def test_an_address_that_was_never_there_is_not_lost() -> None:
     for name in ("none", "fullmesh", "backup", "ndiffports"):
         s = session("192.0.2.1", policy=policy(name), role=Role.SERVER)
         assert actions(s, address(A), address(B, 3)) == []
+
+
+def test_one_stuck_subflow_of_a_pair_is_kept_at_most() -> None:
+    """A path that passes small packets only: each new subflow gets stuck, and none is left behind."""
+    first, second = stuck(B, local_port=1, since=1.0), stuck(B, local_port=2, since=2.0)
+    retry = Retry(2, 2.0, 100.0, "no data gets through")
+    s = session(
+        policy=policy(),
+        subflows=[subflow(A, origin=Origin.INITIAL), first, second],
+        retries={Pair(B, REMOTE, REMOTE_PORT): retry},
+    )
+    assert [a.subflow for a in actions(s, address(A), address(B), now=3.0)] == [first]
+
+
+@pytest.mark.parametrize("remote", ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", A, B])
+def test_what_is_no_other_hosts_address_is_not_dialled(remote: str) -> None:
+    """Whatever the peer announces."""
+    flows = [subflow(A, origin=Origin.INITIAL), subflow(B)]
+    s = session(policy=policy(), subflows=flows, remotes=(RemoteAddress(remote, 0, 1),))
+    assert actions(s, address(A), address(B)) == []

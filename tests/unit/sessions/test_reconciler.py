@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from pm.api.views import session_view
+from pm.clock import moment
 from pm.errors import KernelRefused, NotFound
 from pm.kernel import (
     CreateCommand,
@@ -22,6 +24,7 @@ from pm.model import LocalAddress, Pair
 from pm.path_managers.registry import registry
 from pm.policies.model import Start
 from pm.sessions.backoff import ROUTE_RETRY_S
+from pm.sessions.failures import FAILURES_MAX, note_failure
 from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
 from tests.unit.sessions.world import ADDRESSES, ANNOUNCED, World
@@ -236,7 +239,53 @@ def test_a_withdrawn_remote_is_not_among_the_failed(world: World) -> None:
     assert {pair.remote for pair in only(world).failing} == {REMOTE, ANNOUNCED[1]}
     world.kernel.remove_remote(token, 1)
     world.sessions.events.read()
-    assert {pair.remote for pair in only(world).failing} == {REMOTE}
+    shown = session_view(only(world), None, None, [], moment(world.clock))["failed"]
+    assert {failed["remote"] for failed in shown} == {REMOTE}
+
+
+def test_a_peer_does_not_end_the_backoff(world: World) -> None:
+    """It withdraws and announces the same address again and again: the pair is tried every few seconds."""
+    token = world.connect(ADDRESSES[0])
+    world.settle()
+    world.kernel.broken = set(ADDRESSES)
+    opened = world.counters["open"]
+    for _ in range(100):  # ten seconds
+        world.kernel.queue.append(
+            event(EventType.ANNOUNCED, token=token, remote=ANNOUNCED[1], remote_port=0, remote_id=1)
+        )
+        world.sessions.events.read()
+        world.kernel.finish_connecting()
+        world.sessions.events.read()
+        world.kernel.remove_remote(token, 1)
+        world.sessions.events.read()
+        world.loop.run_until(world.clock.now + 0.1)
+    assert world.counters["open"] - opened <= 2 * 4
+
+
+def test_opening_to_withdrawn_addresses_is_bounded(world: World) -> None:
+    """The peer announces address after address that does not answer: what is opening holds its place."""
+    token = world.connect(ADDRESSES[0])
+    world.settle()
+    for i in range(100):
+        remote = f"10.99.0.{i + 1}"
+        world.kernel.queue.append(
+            event(EventType.ANNOUNCED, token=token, remote=remote, remote_port=0, remote_id=1)
+        )
+        world.kernel.queue.append(event(EventType.REMOVED, token=token, remote_id=1))
+        world.sessions.events.read()
+        world.loop.run_until(world.clock.now + 0.04)
+        assert len(world.kernel.connecting) <= 8
+    world.loop.run_until(world.clock.now + 10)
+    assert not world.kernel.connecting
+
+
+def test_failures_are_bounded(world: World) -> None:
+    """A peer can name address after address: the oldest are forgotten."""
+    world.connect(ADDRESSES[0])
+    world.settle()
+    for i in range(1000):
+        note_failure(only(world), Pair(ADDRESSES[1], f"10.99.{i >> 8}.{i & 255}", 1), "x", 0.0)
+    assert len(only(world).failing) == FAILURES_MAX
 
 
 def test_a_half_closed_session_is_asked_once(world: World) -> None:
