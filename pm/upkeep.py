@@ -97,7 +97,10 @@ class Upkeep:
         async with self._looking:
             changes: dict[str, Change] = {}
             for kept in self._kept:
-                changes |= await kept.look()
+                try:
+                    changes |= await kept.look()
+                except (OSError, PmError) as e:  # no descriptor left, say: the next look may succeed
+                    log.warning("look_failed", what=type(kept).__name__, error=str(e))
             verdicts = self._restraint.judge(changes, self._monotonic())
             reasons = {}
             for thing, change in changes.items():

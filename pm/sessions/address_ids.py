@@ -17,6 +17,7 @@ class AddressIds:
 
     def __init__(self, known: Mapping[str, int]) -> None:
         self.by_ip = dict(known)
+        self._exhausted = False
 
     def allocate(self, ip: str, there: Collection[str]) -> int | None:
         """The id of ``ip``, new if need be; those not ``there`` give theirs up when all are taken."""
@@ -28,7 +29,10 @@ class AddressIds:
         taken = set(self.by_ip.values())
         free = next((i for i in range(1, MAX_ID + 1) if i not in taken), None)
         if free is None:
-            log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
+            if not self._exhausted:
+                log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
+            self._exhausted = True
         else:
+            self._exhausted = False
             self.by_ip[ip] = free
         return free

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 
 from pm.clock import Clock, Scheduler, Timer
 
+RESOLUTION_S = 0.01
 BATCH = 64  # per turn of the loop, so that nobody else waits for all of them
 
 
@@ -19,16 +21,22 @@ class TimerQueue:
         self._clock = clock
         self._scheduler = scheduler
         self._heap: list[tuple[float, int]] = []
+        self._queued: set[tuple[float, int]] = set()
         self._timer: Timer | None = None
 
     def add(self, when: float, token: int) -> None:
-        """``when`` is on the monotonic clock."""
-        heapq.heappush(self._heap, (when, token))
-        if self._heap[0][0] == when:
+        """``when`` is on the monotonic clock; it is rounded up, so that what is asked again costs nothing."""
+        entry = (math.ceil(when / RESOLUTION_S) * RESOLUTION_S, token)
+        if entry in self._queued:
+            return
+        self._queued.add(entry)
+        heapq.heappush(self._heap, entry)
+        if self._heap[0] == entry:
             self._schedule()
 
     def cancel(self) -> None:
         self._heap.clear()
+        self._queued.clear()
         self._schedule()
 
     def _schedule(self) -> None:
@@ -40,7 +48,9 @@ class TimerQueue:
         now = self._clock.monotonic()
         tokens: dict[int, None] = {}
         while self._heap and self._heap[0][0] <= now and len(tokens) < BATCH:
-            tokens[heapq.heappop(self._heap)[1]] = None
+            entry = heapq.heappop(self._heap)
+            self._queued.discard(entry)
+            tokens[entry[1]] = None
         for token in tokens:
             self._due(token)
         self._schedule()

@@ -123,3 +123,23 @@ async def test_what_cannot_be_set_back_is_tried_again() -> None:
     await upkeep.look()
     assert things.changed == {"a"}
     assert counters == {"changes_noticed": 2, "changes_set_back": 1}
+
+
+async def test_a_look_that_fails_ends_nothing() -> None:
+    """No descriptor is left: the other things are looked at, and this one again next time."""
+    failing, other = Things(), Things()
+    looks = [OSError(24, "Too many open files"), {}]
+
+    async def look() -> dict[str, Change]:
+        found = looks.pop(0)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    failing.look = look  # type: ignore[method-assign]
+    other.changed = {"b"}
+    upkeep = Upkeep([failing, other], counters=Counter(), monotonic=lambda: 0.0)
+    await upkeep.look()
+    assert other.changed == set()
+    await upkeep.look()
+    assert looks == []

@@ -12,6 +12,7 @@ import asyncio
 import ctypes
 import errno
 import os
+import re
 import struct
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -68,7 +69,10 @@ class CgroupIds:
         if cgroup_id not in self._others:
             if len(self._others) >= _OTHERS_MAX:
                 self._others.clear()
-            self._others[cgroup_id] = self._find(cgroup_id)
+            try:
+                self._others[cgroup_id] = self._find(cgroup_id)
+            except OSError:  # no descriptor left, say: asked again next time
+                return None
         if path := self._others[cgroup_id]:
             self.remember(cgroup_id, path)
         return path
@@ -219,7 +223,9 @@ def _paths_of(noted: object) -> dict[int, str]:
     """The notes of another service, which may be of another version."""
     if not isinstance(noted, dict):
         return {}
-    return {int(i): path for i, path in noted.items() if i.isdecimal() and isinstance(path, str)}
+    return {
+        int(i): path for i, path in noted.items() if re.fullmatch("[0-9]{1,20}", i) and isinstance(path, str)
+    }
 
 
 def _nowhere(path: str) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pm.errors import PmError, SystemUnfit
@@ -26,8 +26,10 @@ def only_instance(state_directory: Path) -> Iterator[None]:
     file = state_directory / f"lock-{os.stat('/proc/thread-self/ns/net').st_ino}"
     lock = _lock(file)
     try:
-        os.truncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        # Only shown to whoever finds the lock taken: a full disk is no reason not to start.
+        with suppress(OSError):
+            os.truncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         yield
         file.unlink(missing_ok=True)
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Self
 from pm.log import get_logger
 
 INTERVAL_S = 1.0
+_WRITING = threading.Lock()
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 log = get_logger()
@@ -73,6 +75,7 @@ class Notes:
             if not self._failed:
                 log.warning("notes_not_written", file=str(self._file), error=e.strerror)
             self._failed = True
+            self._touched.set()  # tried again
         else:
             self._failed = False
 
@@ -84,7 +87,7 @@ def _subject(netns_cookie: int) -> dict[str, str | int]:
 def _read(file: Path, subject: Mapping[str, str | int]) -> dict[str, Any]:
     try:
         document = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(document, dict) or any(document.get(key) != value for key, value in subject.items()):
         return {}
@@ -96,9 +99,18 @@ def _replace(file: Path, subject: Mapping[str, str | int], document: Mapping[str
     if not document:
         file.unlink(missing_ok=True)
         return
+    with _WRITING:  # the last write may find one that was cancelled still at work
+        _write_anew(file, {**subject, **document})
+
+
+def _write_anew(file: Path, document: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_suffix(".new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with open(descriptor, "w") as stream:
-        json.dump({**subject, **document}, stream, separators=(",", ":"))
-    new.replace(file)
+    try:
+        with open(descriptor, "w") as stream:
+            json.dump(document, stream, separators=(",", ":"))
+        new.replace(file)
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise

@@ -187,7 +187,10 @@ def can_diagnose(protocol: int) -> bool:
 
 
 def _open() -> socket.socket:
-    return framing.open_socket(NETLINK_SOCK_DIAG, receive_buffer_bytes=RECEIVE_BUFFER_BYTES)
+    try:
+        return framing.open_socket(NETLINK_SOCK_DIAG, receive_buffer_bytes=RECEIVE_BUFFER_BYTES)
+    except OSError as e:
+        raise KernelRefused("opening a socket of sock_diag", e.errno or 0) from e
 
 
 def _receive_part(sock: socket.socket) -> bytes:

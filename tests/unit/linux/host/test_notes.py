@@ -35,10 +35,11 @@ async def test_the_next_service_finds_what_was_kept(tmp_path: Path) -> None:
         "",
         "{",
         "[]",
+        "[" * 200_000,
         json.dumps({**SUBJECT, "netns_cookie": 8, "a": 1}),
         json.dumps({"netns_cookie": 7, "a": 1}),
     ],
-    ids=["empty", "broken", "no mapping", "another namespace", "another boot"],
+    ids=["empty", "broken", "no mapping", "too deep", "another namespace", "another boot"],
 )
 async def test_what_is_not_ours_is_not_believed(tmp_path: Path, text: str) -> None:
     file = tmp_path / "notes.json"
