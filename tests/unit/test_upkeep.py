@@ -128,7 +128,7 @@ async def test_what_cannot_be_set_back_is_tried_again() -> None:
 async def test_a_look_that_fails_ends_nothing() -> None:
     """No descriptor is left: the other things are looked at, and this one again next time."""
     failing, other = Things(), Things()
-    looks = [OSError(24, "Too many open files"), {}]
+    looks: list[OSError | dict[str, Change]] = [OSError(24, "Too many open files"), {}]
 
     async def look() -> dict[str, Change]:
         found = looks.pop(0)
