@@ -28,9 +28,21 @@ SCENARIOS = [
             "lifecycle",
             "start",
             "upkeep",
-            "removed_cgroups",
-            "keepalive",
         )
+    ),
+    # Programs that outlive their cgroup, and that a reload changes; all cases are run by tests/net.
+    *(
+        f"tests/net/test_removed_cgroups.py::test_{name}"
+        for name in (
+            "session_keeps_its_policy[reload-4]",
+            "session_keeps_its_policy[kill-6]",
+            "listener_keeps_its_rules[restart]",
+            "programs_go_with_the_last_socket",
+        )
+    ),
+    *(
+        f"tests/net/test_keepalive.py::test_{name}"
+        for name in ("joins_of_this_end[4]", "application_before[6]", "reload", "dead_standby[4]")
     ),
     # What programs decide as the plan does; the other cases are the service's alone.
     *(
@@ -74,7 +86,7 @@ def run_scenarios(datapath: str, directory: Path) -> Run:
         *("--unset=PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX=/run/python"),
         *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"),
         *SCENARIOS,
-        options=("--share", str(directory), "--timeout", "1800"),
+        options=("--share", str(directory), "--timeout", "2400"),
     )
     lines = record.read_text().splitlines() if record.exists() else []
     return Run(result, {line["test"]: line["seen"] for line in map(json.loads, lines)})
