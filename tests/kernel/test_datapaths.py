@@ -52,7 +52,6 @@ SCENARIOS = [
             "a_server_does_not_dial_its_client[4-fullmesh]",
             "a_denied_address_is_not_joined_after_the_initial_subflow_went[4-fullmesh]",
             "a_remote_that_the_peer_removed_is_not_wanted[4]",
-            "a_session_between_link_local_addresses[True]",
             "a_host_with_itself_wants_one_subflow[own]",
         )
     ),
