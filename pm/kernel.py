@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple, Protocol
 
 from pm.errors import KernelRefused
-from pm.model import Subflow
+from pm.model import Pair, Subflow
 
 
 class EventType(IntEnum):
@@ -147,6 +147,10 @@ class SubflowRecord(NamedTuple):
     backoff: int = 0
     bytes_acked: int = 0
     bytes_received: int = 0
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.local, self.remote, self.remote_port)
 
     @property
     def is_initial(self) -> bool:

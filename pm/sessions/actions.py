@@ -59,16 +59,11 @@ class Announce(NamedTuple):
 
 
 class Withdraw(NamedTuple):
-    """MPTCP_PM_CMD_REMOVE: RM_ADDR to the peer.
-
-    ``announce_first``: no subflow uses the address and it is not announced. The kernel sends nothing
-    then, unless the address is announced directly before.
-    """
+    """MPTCP_PM_CMD_REMOVE: RM_ADDR to the peer."""
 
     ip: str
     local_id: int
     reason: str
-    announce_first: bool = False
 
 
 Action = Open | Close | SetBackup | Announce | Withdraw

@@ -10,7 +10,8 @@ RETRY_CAP_S = 300.0
 GROWTH, REFUSED_GROWTH = 2, 4  # a peer that refuses has a reason that lasts: its limit, its rules
 PROVEN_S = 10.0  # a subflow that lived so long works
 REFUSED_WITHIN_S = 5.0  # the peer's verdict comes after its SYN/ACK, thus after SUB_ESTABLISHED
-ROUTE_RETRY_S = 5.0  # how soon after a failure a change of routes may cause the next try
+EARLY_RETRY_S = 5.0  # how soon after a failure a change of routes or addresses may cause the next try
+ASK_AGAIN_S = 1.0  # after the kernel could not answer a question
 
 
 def next_retry(before: Retry | None, reason: str, now: float, *, refused: bool = False) -> Retry:
@@ -19,3 +20,8 @@ def next_retry(before: Retry | None, reason: str, now: float, *, refused: bool =
     growth = REFUSED_GROWTH if refused else GROWTH
     delay = min(RETRY_CAP_S, RETRY_FIRST_S * growth ** min(failures - 1, 16))
     return Retry(failures, now, now + delay, reason, refused)
+
+
+def retry_early(retry: Retry, now: float) -> None:
+    """Something has changed: the next try comes soon, but not sooner than some seconds after the failure."""
+    retry.not_before = min(retry.not_before, max(now, retry.failed_at + EARLY_RETRY_S))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pm.clock import Moment
 from pm.kernel import SubflowRecord
-from pm.model import Origin, Pair, Role, Subflow, SubflowState
+from pm.model import Origin, Role, Subflow, SubflowState
 from pm.sessions.failures import note_loss
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
@@ -74,11 +74,6 @@ def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Mo
     table.remove_subflow(session, subflow)
     session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
     note_loss(session, subflow, GONE, now)
-
-
-def ends(subflow: Subflow | SubflowRecord) -> Pair:
-    """What tells a subflow that is still opening from others: its source port may not be known."""
-    return Pair(subflow.local, subflow.remote, subflow.remote_port)
 
 
 def _takes_commands(record: SubflowRecord) -> bool:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pm.clock import Moment
 from pm.model import Origin, Pair, Subflow, SubflowState
 from pm.path_managers.remotes import reachable
-from pm.sessions.backoff import PROVEN_S, ROUTE_RETRY_S, next_retry
+from pm.sessions.backoff import PROVEN_S, next_retry, retry_early
 from pm.sessions.session import Retry, Session
 
 FAILURES_MAX = 256  # pairs of a session that are remembered
@@ -57,11 +57,10 @@ def forget_what_works(session: Session, now_monotonic: float) -> None:
 
 
 def try_soon(session: Session, remote: str, now_monotonic: float) -> None:
-    """The peer announced an address: it is tried soon, but not sooner than some seconds after it failed."""
+    """The peer announced an address: its pairs are tried early."""
     for pair, retry in (session.retries or {}).items():
         if pair.remote == remote:
-            soonest = max(now_monotonic, retry.failed_at + ROUTE_RETRY_S)
-            retry.not_before = min(retry.not_before, soonest)
+            retry_early(retry, now_monotonic)
 
 
 def note_refusal(session: Session, ip: str, reason: str, now_monotonic: float) -> None:

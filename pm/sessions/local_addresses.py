@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pm.model import LocalAddress, interfaces_of
 from pm.sessions.address_ids import AddressIds
@@ -114,9 +114,8 @@ class AddressBook:
 
     def ask_again(self) -> None:
         """Routes have changed: what the kernel said about addresses may not hold any more."""
-        now = self.current
-        lost = Lost(self.seen_up, now.up, now.interfaces, self._is_local)
-        self.current = LocalAddresses(now.usable, now.up, now.ids, lost, now.interfaces)
+        lost = Lost(self.seen_up, self.current.up, self.current.interfaces, self._is_local)
+        self.current = replace(self.current, lost=lost)
 
     def _note_seen(self, up: frozenset[str]) -> None:
         for ip in up:  # the newest last

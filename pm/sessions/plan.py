@@ -7,7 +7,7 @@ or link that came or went, a failed or stuck subflow, a reload and a restart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from pm.model import (
@@ -59,16 +59,18 @@ def plan(
     session.local_lost = session.local in local_addresses.lost
     usable = [a for a in local_addresses.usable if session.socket_family == 6 or a.family == 4]
     wanted: Wanted = {}
+    there: Collection[tuple[str, int]] = ()
     planned = session.started or session.local_lost
     if planned:
+        there = reachable(session)
         wanted = _wanted(session, path_manager, usable, local_addresses)
-        _open(made, session, wanted, usable, local_addresses, now)
+        _open(made, session, wanted, there, usable, local_addresses, now)
     if policy.announce and session.role is Role.SERVER and session.started:
         _announce(made, session, usable, local_addresses, now)
     _withdraw(made, session, usable, local_addresses, now)
     if planned:
-        _replace_stuck(made, session, local_addresses, now)
-        _close(made, session, wanted, local_addresses)
+        _replace_stuck(made, session, now)
+        _close(made, session, wanted, there, local_addresses)
     return made
 
 
@@ -88,14 +90,15 @@ def _open(
     made: Plan,
     session: Session,
     wanted: Wanted,
+    there: Collection[tuple[str, int]],
     usable: list[LocalAddress],
     local_addresses: LocalAddresses,
     now: float,
 ) -> None:
+    """``there`` are the ends at which the peer can be reached."""
     have: dict[Pair, list[Subflow]] = {}
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
-    there = reachable(session)
     # To an address that the peer has withdrawn: closed once their source port is known.
     left_over = sum(
         s.state is SubflowState.OPENING and (s.remote, s.remote_port) not in there for s in session.subflows
@@ -192,7 +195,7 @@ def _may_try(made: Plan, session: Session, ip: str, now: float) -> bool:
     return True
 
 
-def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses, now: float) -> None:
+def _replace_stuck(made: Plan, session: Session, now: float) -> None:
     """Close a stuck subflow once another on its pair works.
 
     Where the peer refuses the other one (its limit counts the stuck one, and goes on counting it after
@@ -218,10 +221,15 @@ def _replace_stuck(made: Plan, session: Session, local_addresses: LocalAddresses
             made.actions.append(Close(stuck, "stuck: the peer takes no other while it has this one"))
 
 
-def _close(made: Plan, session: Session, wanted: Wanted, local_addresses: LocalAddresses) -> None:
+def _close(
+    made: Plan,
+    session: Session,
+    wanted: Wanted,
+    there: Collection[tuple[str, int]],
+    local_addresses: LocalAddresses,
+) -> None:
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
-    there = reachable(session)
     planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
     for subflow in session.subflows:
         if id(subflow) in planned:

@@ -13,13 +13,13 @@ from pm.kernel import Diagnosis
 from pm.log import get_logger
 from pm.model import token_text
 from pm.policies.model import Policy
+from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
 
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
-ASK_AGAIN_S = 1.0  # after the kernel could not answer
 
 log = get_logger()
 

@@ -20,7 +20,7 @@ from pm.path_managers.base import PathManager
 from pm.policies.model import Policy
 from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
-from pm.sessions.backoff import PROVEN_S, ROUTE_RETRY_S
+from pm.sessions.backoff import ASK_AGAIN_S, PROVEN_S, retry_early
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
@@ -35,8 +35,6 @@ from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
 from pm.sessions.watch import Watch
-
-ASK_AGAIN_S = 1.0  # after the kernel could not answer a question
 
 log = get_logger()
 
@@ -265,7 +263,7 @@ class Reconciler:
         for session in self._table:
             for retry in (session.retries or {}).values():
                 if not retry.refused and now < retry.not_before:
-                    retry.not_before = min(retry.not_before, max(now, retry.failed_at + ROUTE_RETRY_S))
+                    retry_early(retry, now)
                     self._timers.add(retry.not_before, session.token)
             if session.local not in interfaces:
                 self._timers.add(now, session.token)

@@ -18,8 +18,9 @@ from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, SubflowRecord
 from pm.log import get_logger
 from pm.model import Subflow
+from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
-from pm.sessions.dump_merge import ends, find_known, may_deny_joins, merge_session, remove_gone
+from pm.sessions.dump_merge import find_known, may_deny_joins, merge_session, remove_gone
 from pm.sessions.executor import Publish
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
@@ -31,7 +32,6 @@ from pm.sessions.watch import Watch
 
 INTERVAL_S = 5.0
 INTERVAL_CAP_S = 45.0
-AGAIN_S = 1.0  # after one that the kernel refused
 SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 
@@ -123,7 +123,7 @@ class Resync:
             self._counters["comparisons_failed"] += 1
             log.warning("comparison_failed", error=str(e), remedy="none needed: it is done again soon")
             self._running = None
-            self._begin_at(self._clock.monotonic() + AGAIN_S)
+            self._begin_at(self._clock.monotonic() + ASK_AGAIN_S)
             return
         self._cost_s += self._clock.monotonic() - before
         if more:
@@ -220,13 +220,13 @@ class Resync:
         """The kernel drops a subflow in SYN_SENT without an event when the peer withdraws its address."""
         there = set()
         for part in self._diagnosis.dump_subflows(opening=True):
-            there |= {(record.token, ends(record)) for record in part}
+            there |= {(record.token, record.pair) for record in part}
             yield
         self._remove(
             [
                 (session, subflow)
                 for session, subflow in subflows
-                if not subflow.local_port and (session.token, ends(subflow)) not in there
+                if not subflow.local_port and (session.token, subflow.pair) not in there
             ]
         )
 

@@ -13,7 +13,18 @@ RTM_GETROUTE = 26
 RTA_DST = 1
 RTN_LOCAL = 2
 
-_RTMSG = struct.Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, …, type at the eighth byte, flags
+RTMSG = struct.Struct("=8BI")  # struct rtmsg: family, dst_len, …, type at the eighth byte, flags
+
+
+def pack_lookup(ip: str, *attributes: bytes, flags: int = 0, sequence: int = 0) -> bytes:
+    """RTM_GETROUTE for one destination. Raises OSError for text that is not an address."""
+    packed = ip_bytes(ip)
+    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+    payload = RTMSG.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, flags)
+    destination = framing.pack_attribute(RTA_DST, packed)
+    return framing.pack(
+        RTM_GETROUTE, framing.NLM_F_REQUEST, sequence, b"".join((payload, destination, *attributes))
+    )
 
 
 def is_local(ip: str) -> bool:
@@ -22,17 +33,14 @@ def is_local(ip: str) -> bool:
     An error of the kernel (no route, a prohibiting one) means no; where it cannot be asked, nobody
     shall act, thus yes. Raises OSError for text that is not an address.
     """
-    packed = ip_bytes(ip)
-    family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-    request = _RTMSG.pack(family, 8 * len(packed), 0, 0, 0, 0, 0, 0, 0)
-    wanted = framing.pack_attribute(RTA_DST, packed)
+    request = pack_lookup(ip)
     try:
         with framing.open_socket(socket.NETLINK_ROUTE) as sock:
-            sock.send(framing.pack(RTM_GETROUTE, framing.NLM_F_REQUEST, 0, request + wanted))
+            sock.send(request)
             data = sock.recv(8192)
     except OSError:
         return True
     message = framing.message_at(data, 0)
     if message is None or message.type == framing.NLMSG_ERROR:
         return False
-    return bool(_RTMSG.unpack_from(data, message.start)[7] == RTN_LOCAL)
+    return bool(RTMSG.unpack_from(data, message.start)[7] == RTN_LOCAL)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from pm.linux.ip import ip_bytes, ip_text
+from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
-from pm.linux.netlink.route_lookup import RTA_DST, RTM_GETROUTE
+from pm.linux.netlink.route_lookup import RTMSG, pack_lookup
 
 RTM_NEWROUTE = 24
 RTA_OIF, RTA_PREFSRC = 4, 7
@@ -19,7 +19,6 @@ RTA_OIF, RTA_PREFSRC = 4, 7
 RT_TABLE_UNSPEC = 0
 RTM_F_LOOKUP_TABLE = 0x1000  # without it IPv4 says "main" always
 
-_RTMSG = struct.Struct("=8BI")  # struct rtmsg
 _TABLE_OFFSET = 4  # of rtm_table in it
 _U32 = struct.Struct("=I")
 
@@ -45,16 +44,8 @@ class SourceLookup:
         route's ``src``.
         """
         self._sequence += 1
-        packed = ip_bytes(destination)
-        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-        request = framing.pack(
-            RTM_GETROUTE,
-            framing.NLM_F_REQUEST,
-            self._sequence,
-            _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, RTM_F_LOOKUP_TABLE)
-            + framing.pack_attribute(RTA_DST, packed)
-            + framing.pack_attribute(RTA_OIF, _U32.pack(ifindex)),
-        )
+        oif = framing.pack_attribute(RTA_OIF, _U32.pack(ifindex))
+        request = pack_lookup(destination, oif, flags=RTM_F_LOOKUP_TABLE, sequence=self._sequence)
         try:
             self._socket.send(request)
             return self._answer()
@@ -74,7 +65,7 @@ def _source(data: bytes, message: framing.NetlinkMessage) -> str:
     # Of IPv4, with RTA_OIF, there is an answer in any case: without a route it has no table.
     if data[message.start + _TABLE_OFFSET] == RT_TABLE_UNSPEC:
         return ""
-    for type_, start, end in framing.attributes(data, message.start + _RTMSG.size, message.end):
+    for type_, start, end in framing.attributes(data, message.start + RTMSG.size, message.end):
         if type_ == RTA_PREFSRC:
             return ip_text(data[start:end])
     return ""

@@ -23,7 +23,7 @@ from pm.kernel import (
 from pm.model import LocalAddress, Pair
 from pm.path_managers.registry import registry
 from pm.policies.model import Start
-from pm.sessions.backoff import ROUTE_RETRY_S
+from pm.sessions.backoff import EARLY_RETRY_S
 from pm.sessions.failures import FAILURES_MAX, note_failure
 from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
@@ -321,7 +321,7 @@ def test_backoff_ends_with_a_change_of_routes(world: World) -> None:
         world.loop.run_until(world.clock.now + 0.5)
     world.kernel.broken.clear()
     world.reconciler.routes_changed()
-    world.loop.run_until(world.clock.now + ROUTE_RETRY_S)
+    world.loop.run_until(world.clock.now + EARLY_RETRY_S)
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 
 
