@@ -116,3 +116,13 @@ def drop(lab: Lab, flow: Flow) -> None:
             *("net", family, "rule", "add", "pref", "5", "from", source, "to", target),
             *("ipproto", "tcp", "sport", str(sport), "dport", str(dport), "blackhole"),
         )
+
+
+def wait_usable(service: Service, ip: str, *, usable: bool = True) -> None:
+    """Wait until the service takes a local address for usable, or for not usable."""
+
+    def is_usable() -> bool:
+        found = service.get("/v1/addresses")["addresses"]
+        return any(a["usable"] for a in found if a["ip"] == ip)
+
+    wait_equal(is_usable, usable)

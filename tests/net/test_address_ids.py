@@ -6,17 +6,9 @@ from __future__ import annotations
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, counter, mesh, pairs_of, policy, wait_pairs
+from tests.lab.scenarios import config, counter, mesh, pairs_of, policy, wait_pairs, wait_usable
 from tests.lab.service import ApiError, Service
 from tests.lab.waiting import wait_equal, wait_for
-
-
-def wait_usable(service: Service, ip: str, *, usable: bool) -> None:
-    wait_for(
-        lambda: {a["ip"]: a["usable"] for a in service.get("/v1/addresses")["addresses"]},
-        f"{ip}: usable {usable}",
-        until=lambda found: found[ip] == usable,
-    )
 
 
 def only(service: Service) -> str:

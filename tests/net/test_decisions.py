@@ -22,6 +22,7 @@ from tests.lab.scenarios import (
     policy,
     wait_pairs,
     wait_reported,
+    wait_usable,
 )
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
@@ -293,11 +294,7 @@ def test_a_host_with_itself_wants_one_subflow(lab: Lab, host: str) -> None:
     lab.client(target, cgroup="a").open()
     wait_for(service.sessions, "both ends", until=lambda found: len(found) == 2)
     lab.add_address("client", 2, "10.77.2.77")
-    wait_for(
-        lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
-        "the new address",
-        until=lambda ips: "10.77.2.77" in ips,
-    )
+    wait_usable(service, "10.77.2.77")
     assert [len(s["subflows"]) for s in service.sessions()] == [1, 1]
     assert [s["failed"] for s in service.sessions()] == [[], []]
 

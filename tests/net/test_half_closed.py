@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import ALL_ADDRESSES, policy
-from tests.lab.service import Service
+from tests.lab.scenarios import ALL_ADDRESSES, policy, wait_usable
 from tests.lab.waiting import wait_for
 
 # One end shuts its sending side down; both then wait to be ended.
@@ -63,14 +62,6 @@ def say(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def wait_address(service: Service, ip: str) -> None:
-    wait_for(
-        lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
-        ip,
-        until=lambda ips: ip in ips,
-    )
-
-
 @pytest.mark.parametrize("shuts", ["client", "server"])
 @pytest.mark.parametrize("family", [4, 6])
 def test_a_half_closed_session_is_not_tried_at_every_change(lab: Lab, shuts: str, family: int) -> None:
@@ -87,7 +78,7 @@ def test_a_half_closed_session_is_not_tried_at_every_change(lab: Lab, shuts: str
     for number in range(77, 80):
         ip = f"10.77.2.{number}" if family == 4 else f"fd00:77:2::{number}"
         lab.add_address("client", 2, ip)
-        wait_address(service, ip)
+        wait_usable(service, ip)
     (session,) = service.sessions()
     refused = [
         e for e in service.get(f"/v1/sessions/{session['token']}")["events"] if "refused" in e["event"]

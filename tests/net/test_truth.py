@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, counter, drop, mesh, noted, policy, wait_pairs, wait_reported
+from tests.lab.scenarios import (
+    config,
+    counter,
+    drop,
+    mesh,
+    noted,
+    policy,
+    wait_pairs,
+    wait_reported,
+    wait_usable,
+)
 from tests.lab.service import Service
 from tests.lab.traffic import assert_same_bytes
 from tests.lab.waiting import wait_equal, wait_for
@@ -21,14 +31,6 @@ CONNECTIONS = 18_000
 
 def tokens(service: Service) -> list[int]:
     return sorted(int(s["token"], 16) for s in service.sessions(limit=1000))
-
-
-def wait_usable(service: Service, ip: str) -> None:
-    wait_for(
-        lambda: [a["ip"] for a in service.get("/v1/addresses")["addresses"] if a["usable"]],
-        ip,
-        until=lambda ips: ip in ips,
-    )
 
 
 def test_lost_events(make_lab: Callable[..., Lab]) -> None:
