@@ -59,11 +59,16 @@ class Announce(NamedTuple):
 
 
 class Withdraw(NamedTuple):
-    """MPTCP_PM_CMD_REMOVE: RM_ADDR to the peer."""
+    """MPTCP_PM_CMD_REMOVE: RM_ADDR to the peer.
+
+    ``announce_first``: no subflow uses the address and it is not announced. The kernel sends nothing
+    then, unless the address is announced directly before.
+    """
 
     ip: str
     local_id: int
     reason: str
+    announce_first: bool = False
 
 
 Action = Open | Close | SetBackup | Announce | Withdraw

@@ -14,12 +14,15 @@ EARLY_RETRY_S = 5.0  # how soon after a failure a change of routes or addresses 
 ASK_AGAIN_S = 1.0  # after the kernel could not answer a question
 
 
-def next_retry(before: Retry | None, reason: str, now: float, *, refused: bool = False) -> Retry:
+def next_retry(
+    before: Retry | None, reason: str, now: float, *, refused: bool = False, left_half: bool = False
+) -> Retry:
     """After a failure: 1, 2, 4 … 300 s later, or 1, 4, 16 … 300 s where the peer refused."""
     failures = before.failures + 1 if before else 1
     growth = REFUSED_GROWTH if refused else GROWTH
     delay = min(RETRY_CAP_S, RETRY_FIRST_S * growth ** min(failures - 1, 16))
-    return Retry(failures, now, now + delay, reason, refused)
+    left_half = left_half or (before is not None and before.left_half)
+    return Retry(failures, now, now + delay, reason, refused, left_half)
 
 
 def retry_early(retry: Retry, now: float) -> None:

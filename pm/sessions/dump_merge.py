@@ -73,7 +73,7 @@ def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Mo
     """A subflow that ended without an event, or whose event was lost."""
     table.remove_subflow(session, subflow)
     session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
-    note_loss(session, subflow, GONE, now)
+    note_loss(session, subflow, GONE, now, silent=True)
 
 
 def _takes_commands(record: SubflowRecord) -> bool:

@@ -152,17 +152,19 @@ class Executor:
         """RM_ADDR, also for an address whose id the kernel does not know (any more).
 
         It forgets the id of an address when one of its subflows is closed on command, or cannot be
-        opened (SUBFLOW_DESTROY, SUBFLOW_CREATE). An announcement directly before helps; at another time
-        it would make the peer join. Another id that the kernel has given the address meanwhile must go first.
+        opened (SUBFLOW_DESTROY, SUBFLOW_CREATE), and sends nothing for an address that has no subflow
+        and is not announced. An announcement directly before helps in both cases; at another time it
+        would make the peer join. Another id that the kernel has given the address meanwhile must go first.
         """
         token, ip, local_id = session.token, action.ip, action.local_id
-        try:
-            self._commands.withdraw(token, local_id)
-        except KernelRefused as e:
-            if e.errno != errno.EINVAL or not local_id or NOT_OURS in e.reason:
-                raise
-        else:
-            return
+        if not action.announce_first:
+            try:
+                self._commands.withdraw(token, local_id)
+            except KernelRefused as e:
+                if e.errno != errno.EINVAL or not local_id or NOT_OURS in e.reason:
+                    raise
+            else:
+                return
         given = (session.local_ids or {}).get(ip, local_id)
         if given != local_id:
             with suppress(KernelRefused):

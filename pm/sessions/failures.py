@@ -12,8 +12,19 @@ from pm.sessions.session import Retry, Session
 FAILURES_MAX = 256  # pairs of a session that are remembered
 
 
-def note_loss(session: Session, subflow: Subflow, reason: str, now: Moment, *, refused: bool = False) -> None:
-    """A subflow ended that nobody closed here: its pair failed, if this end may open it again."""
+def note_loss(
+    session: Session,
+    subflow: Subflow,
+    reason: str,
+    now: Moment,
+    *,
+    refused: bool = False,
+    silent: bool = False,
+) -> None:
+    """A subflow ended that nobody closed here: its pair failed, if this end may open it again.
+
+    ``silent``: maybe the peer was not told, and keeps its half.
+    """
     pair = subflow.pair
     if subflow.origin not in (Origin.POLICY, Origin.INITIAL):
         return
@@ -21,11 +32,18 @@ def note_loss(session: Session, subflow: Subflow, reason: str, now: Moment, *, r
         return
     if subflow.state is SubflowState.ESTABLISHED and _has_proven(subflow, now.monotonic):
         forget_failures(session, pair)
-    note_failure(session, pair, reason, now.monotonic, refused=refused)
+    left_half = silent and subflow.state is SubflowState.ESTABLISHED
+    note_failure(session, pair, reason, now.monotonic, refused=refused, left_half=left_half)
 
 
 def note_failure(
-    session: Session, pair: Pair, reason: str, now_monotonic: float, *, refused: bool = False
+    session: Session,
+    pair: Pair,
+    reason: str,
+    now_monotonic: float,
+    *,
+    refused: bool = False,
+    left_half: bool = False,
 ) -> Retry:
     """Note a failure of a pair: capped exponential backoff until the next try."""
     if session.retries is None:
@@ -33,7 +51,9 @@ def note_failure(
     before = session.retries.pop(pair, None)
     if len(session.retries) >= FAILURES_MAX:  # the oldest: a peer can name address after address
         del session.retries[next(iter(session.retries))]
-    retry = session.retries[pair] = next_retry(before, reason, now_monotonic, refused=refused)
+    retry = session.retries[pair] = next_retry(
+        before, reason, now_monotonic, refused=refused, left_half=left_half
+    )
     return retry
 
 
@@ -54,6 +74,13 @@ def forget_what_works(session: Session, now_monotonic: float) -> None:
             and _has_proven(subflow, now_monotonic)
         ):
             forget_failures(session, subflow.pair)
+
+
+def forget_halves(session: Session, ip: str) -> None:
+    """The peer was told to close what it has from a local address: it has room for another subflow."""
+    for pair, retry in list((session.retries or {}).items()):
+        if pair.local == ip and retry.left_half:
+            forget_failures(session, pair)
 
 
 def try_soon(session: Session, remote: str, now_monotonic: float) -> None:

@@ -27,7 +27,7 @@ from pm.path_managers.base import PathManager
 from pm.path_managers.remotes import can_reach, reachable
 from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.local_addresses import LocalAddresses
-from pm.sessions.session import Session
+from pm.sessions.session import Retry, Session
 
 SETTLED_S = 10.0  # an idle subflow that lived so long is taken for working
 LEFT_OVER_S = 1.0  # when those that open to a withdrawn address are looked at again
@@ -97,6 +97,7 @@ def _open(
 ) -> None:
     """``there`` are the ends at which the peer can be reached."""
     have: dict[Pair, list[Subflow]] = {}
+    take_back: dict[str, int] = {}
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
     # To an address that the peer has withdrawn: closed once their source port is known.
@@ -125,6 +126,9 @@ def _open(
         if source is None or local_id is None:
             continue
         retry = session.retries.get(pair) if session.retries else None
+        if retry and local_id and _takes_back(session, pair, retry):
+            take_back[pair.local] = local_id
+            continue
         if retry and now < retry.not_before:
             made.look_again(retry.not_before)
             continue
@@ -134,6 +138,25 @@ def _open(
             made.look_again(now + LEFT_OVER_S)
         reason = session.policy.path_manager.name if session.policy else ""
         made.actions += [Open(pair, local_id, want.backup, reason, source)] * (missing - held)
+    made.actions += (
+        Withdraw(ip, local_id, "the peer counts a subflow from it that is dead", announce_first=True)
+        for ip, local_id in take_back.items()
+        if _may_try(made, session, ip, now)
+    )
+
+
+def _takes_back(session: Session, pair: Pair, retry: Retry) -> bool:
+    """Whether the peer refuses a pair since it counts a half of it that died in silence here.
+
+    It closes that half once it is told that the address is gone, with all others from that address.
+    """
+    alive = [s for s in session.subflows if not s.stuck]
+    return (
+        retry.refused
+        and retry.left_half
+        and any(s.working for s in alive)
+        and all(s.local != pair.local for s in alive)
+    )
 
 
 def _source(

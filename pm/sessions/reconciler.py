@@ -24,7 +24,7 @@ from pm.sessions.backoff import ASK_AGAIN_S, PROVEN_S, retry_early
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
-from pm.sessions.failures import forget_failures, forget_what_works
+from pm.sessions.failures import forget_failures, forget_halves, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.plan import Plan, plan
@@ -314,6 +314,9 @@ class Reconciler:
             case Announce() | Withdraw() if refused and session.address_retries:
                 if retry := session.address_retries.get(action.ip):
                     made.look_again(retry.not_before)
+            case Withdraw(announce_first=True):
+                forget_halves(session, action.ip)
+                made.look_again(self._clock.monotonic())
             case Close() if action.subflow.stuck:
                 retry = session.retries.get(action.subflow.pair) if session.retries else None
                 if retry and retry.refused:  # the peer has room again: what it refused need not wait

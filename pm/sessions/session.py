@@ -27,7 +27,8 @@ class SessionState(StrEnum):
 class Retry:
     """What failed: how often in a row, when last, why, and when it is tried again (monotonic clock).
 
-    ``refused``: the peer answered, and then refused.
+    ``refused``: the peer answered, and then refused. ``left_half``: a subflow of the pair died in silence
+    here, so that the peer may still have its half, and count it.
     """
 
     failures: int
@@ -35,6 +36,7 @@ class Retry:
     not_before: float
     reason: str
     refused: bool = False
+    left_half: bool = False
 
 
 @dataclass(slots=True, eq=False)

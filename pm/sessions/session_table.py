@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from errno import ECONNRESET, errorcode
+from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
 
 from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
@@ -22,6 +22,7 @@ from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
 
 # MP_TCPRST reasons (RFC 8684, section 3.6)
+SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
 RESET_REASONS = {
     1: "MPTCP-specific error",
     2: "lack of resources",
@@ -233,7 +234,8 @@ class SessionTable:
         if refused:
             reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
-        note_loss(session, subflow, reason, now, refused=refused)
+        silent = subflow.stuck or event.error in SILENT
+        note_loss(session, subflow, reason, now, refused=refused, silent=silent)
         return subflow
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:

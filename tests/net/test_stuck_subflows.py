@@ -13,7 +13,7 @@ from tests.lab.oracle import Flow
 from tests.lab.scenarios import config, drop, mesh, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.traffic import assert_same_bytes
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def flow_from(lab: Lab, local: str) -> Flow:
@@ -83,6 +83,37 @@ def test_a_peer_whose_limit_counts_the_dead_one(
     assert_same_bytes(client, server)
     assert "subflow_stuck" in history(service)
     assert ("address_withdrawn" in history(service, dead.local)) == (limit == 2)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_peer_whose_limit_counts_one_that_is_gone_here(make_lab: Callable[..., Lab], family: int) -> None:
+    """Keepalive closed the dead standby, which the peer does not see: the address id is taken back, once."""
+    lab = make_lab(client=2, server=1, limit=1)
+    server = lab.server()
+    keepalive = {"idle": "1s", "interval": "1s", "count": 1}
+    service = lab.service(config(policy(lab, "a", "backup", keepalive=keepalive)))
+    client = lab.client(lab.address("server", 1, family), cgroup="a")
+    client.open()
+    wait_pairs(lab, mesh(lab, family))
+    dead = flow_from(lab, lab.address("client", 2, family))
+    drop(lab, dead)
+    wait_equal(lambda: history(service, dead.local).count("address_withdrawn"), 1, deadline_s=30)
+    # A join that the peer refuses is established here until its RST arrives, hence also there.
+    wait_pairs(lab, mesh(lab, family), deadline_s=30)
+    wait_for(
+        lambda: [
+            f.remote_port
+            for fs in lab.subflows("server").values()
+            for f in fs
+            if f.remote == dead.local and f.state == "ESTAB"
+        ],
+        "another subflow at the peer",
+        until=lambda ports: len(ports) == 1 and ports != [dead.local_port],
+    )
+    lab.set_link("client", 1, up=False)
+    client.send(bytes=10_000, deadline_s=30)
+    assert_same_bytes(client, server)
+    assert history(service, dead.local).count("address_withdrawn") == 1
 
 
 def test_the_last_subflow_stays_while_it_is_stuck(make_lab: Callable[..., Lab]) -> None:

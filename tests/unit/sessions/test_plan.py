@@ -265,6 +265,23 @@ def test_a_stuck_subflow_that_the_peer_counts_is_taken_back() -> None:
     assert [type(a) for a in actions(s, *addresses)] == [Open]  # nothing works: only more is tried
 
 
+def test_a_half_that_the_peer_counts_is_taken_back() -> None:
+    """The dead subflow is gone here: only after a refusal, and while nothing living is from its address."""
+    pair = Pair(B, REMOTE, REMOTE_PORT)
+    s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL)])
+    addresses = address(A), address(B, 2)
+    reason = "the peer counts a subflow from it that is dead"
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True, left_half=True)}
+    assert actions(s, *addresses) == [Withdraw(B, 2, reason, announce_first=True)]
+    s.retries = {pair: Retry(1, 0.0, 0.0, "ETIMEDOUT", left_half=True)}
+    assert [type(a) for a in actions(s, *addresses)] == [Open]  # the peer may have room
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True)}
+    assert [type(a) for a in actions(s, *addresses)] == [Open]  # it had no half to take back
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True, left_half=True)}
+    s.subflows[0].stuck = True
+    assert [type(a) for a in actions(s, *addresses)] == [Open, Open]  # nothing works: only more is tried
+
+
 def test_an_address_is_withdrawn_by_the_id_under_which_it_was_announced() -> None:
     """Also where the kernel has given it another one meanwhile."""
     s = session(policy=policy("none", announce=True), role=Role.SERVER, announced={B: 7}, local_ids={B: 3})
