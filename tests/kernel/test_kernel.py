@@ -9,6 +9,8 @@ import pty
 import subprocess
 import sys
 import termios
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,15 +20,34 @@ from tests.lab.service import ROOT
 from tests.lab.waiting import wait_equal
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parent / "inside").glob("test_*.py")), ids=lambda p: p.stem
-)
-def test_inside(path: Path) -> None:
-    """The tests of the file pass under the patched kernel."""
-    result = kernel_run(
+INSIDE = sorted((Path(__file__).parent / "inside").glob("test_*.py"))
+Result = subprocess.CompletedProcess[bytes]
+
+
+def run_inside(path: Path) -> Result:
+    return kernel_run(
         *(sys.executable, "-B", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", "--tb=short"),
         str(path),
     )
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Result]]]:
+    """What became of each file that is wanted; two machines run at once."""
+    wanted = {item.name for item in request.session.items}
+    with ThreadPoolExecutor(2) as executor:
+        yield {
+            path.stem: executor.submit(run_inside, path)
+            for path in INSIDE
+            if f"test_inside[{path.stem}]" in wanted
+        }
+        executor.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in INSIDE])
+def test_inside(results: dict[str, Future[Result]], name: str) -> None:
+    """The tests of the file pass under the patched kernel."""
+    result = results[name].result()
     print(result.stdout.decode(errors="replace"))
     print(result.stderr.decode(errors="replace"), file=sys.stderr)
     assert result.returncode == 0
