@@ -19,7 +19,6 @@ from tests.lab.patched_kernel import RUN, kernel_run
 from tests.lab.service import ROOT
 from tests.lab.waiting import wait_equal
 
-
 INSIDE = sorted((Path(__file__).parent / "inside").glob("test_*.py"))
 Result = subprocess.CompletedProcess[bytes]
 
