@@ -15,7 +15,7 @@ from pathlib import Path
 
 import uvloop
 
-from pm import log
+from pm import log, log_budget
 from pm.api.control import LastReload, ServiceState
 from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
@@ -293,6 +293,7 @@ class Service:
                     self._reloader.on_change(),
                     self._upkeep.run(),
                     self._notes.run(),
+                    log_budget.get_limited_logger().run(),
                 )
             ]
             await self._sessions.resync.compared.wait()

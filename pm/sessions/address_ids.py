@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 
 MAX_ID = 255  # one byte; 0 is each session's initial address
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class AddressIds:
@@ -17,7 +17,6 @@ class AddressIds:
 
     def __init__(self, known: Mapping[str, int]) -> None:
         self.by_ip = dict(known)
-        self._exhausted = False
 
     def allocate(self, ip: str, there: Collection[str]) -> int | None:
         """The id of ``ip``, new if need be; those not ``there`` give theirs up when all are taken."""
@@ -29,10 +28,7 @@ class AddressIds:
         taken = set(self.by_ip.values())
         free = next((i for i in range(1, MAX_ID + 1) if i not in taken), None)
         if free is None:
-            if not self._exhausted:
-                log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
-            self._exhausted = True
+            log.warning("address_ids_exhausted", ip=ip, remedy="exclude interfaces in `addresses`")
         else:
-            self._exhausted = False
             self.by_ip[ip] = free
         return free

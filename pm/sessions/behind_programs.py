@@ -13,7 +13,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from pm.clock import Clock, Scheduler
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import token_text
 from pm.policies.model import Policy
 from pm.sessions.actions import Action
@@ -21,7 +21,7 @@ from pm.sessions.admission import PROGRAM_GRACE_S, BehindProgram, behind_program
 from pm.sessions.session import Session
 from pm.sessions.timers import BATCH, TimerQueue
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class Programs(Protocol):
@@ -108,7 +108,13 @@ class BehindPrograms:
         match behind_program(now, active_at, dump_merged=token in self._dump_merged):
             case BehindProgram.ACT:
                 self._counters["repairs"] += len(deferrable)
-                log.info("repair", token=token_text(token), policy=policy.name, actions=len(deferrable))
+                log.info(
+                    "repair",
+                    about=token,
+                    token=token_text(token),
+                    policy=policy.name,
+                    actions=len(deferrable),
+                )
                 return actions
             case BehindProgram.WAIT:
                 self._timers.add(active_at + PROGRAM_GRACE_S, token)

@@ -13,13 +13,13 @@ from collections.abc import Callable
 
 from pm.clock import EventLoop, Timer
 from pm.kernel import Commands, EventsLost, RawEvent
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.sessions.timers import BATCH
 
 DRAINED = 4096  # per turn of the loop: some milliseconds
 BACKLOG_MAX = 1 << 17  # more than the socket's buffer holds
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class EventReader:

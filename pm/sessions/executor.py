@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
 from pm.kernel import Commands, CreateCommand, Diagnosis, TcpState
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.failures import forget_refusal, note_failure, note_refusal
@@ -22,7 +22,7 @@ from pm.sessions.session_table import SessionTable
 
 NOT_OURS = "userspace PM not selected"  # the kernel's word for a session of its own path manager
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class Publish(Protocol):
@@ -186,6 +186,7 @@ class Executor:
             retry = note_failure(session, action.pair, str(error), now.monotonic)
             log.info(
                 "subflow_refused",
+                about=session.token,
                 token=token_text(session.token),
                 pair=str(action.pair),
                 error=str(error),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What happened to a session, newest last, bounded."""
+"""What happened to a session, newest last, bounded also against a peer that makes things happen."""
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -51,11 +52,18 @@ class Entry(NamedTuple):
 
 
 class History(list[Entry]):
-    """The last ``LENGTH`` entries. A list without slack: a busy host keeps one per session."""
+    """At most ``LENGTH`` entries. A list without slack: a busy host keeps one per session.
+
+    Where there is no room, the oldest entry of the commonest event goes: what happens again and again, such
+    as a peer's MP_PRIO, displaces itself, and not how the session began.
+    """
 
     __slots__ = ()
 
     def add(self, now: Moment, event: HistoryEvent, detail: object = "") -> None:
         if len(self) >= LENGTH:
-            del self[0]
+            counts = Counter(entry.event for entry in self)
+            counts[event] += 1
+            most = max(counts[entry.event] for entry in self)
+            del self[next(i for i, entry in enumerate(self) if counts[entry.event] == most)]
         self.append(Entry(now.time, event, detail))

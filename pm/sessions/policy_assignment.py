@@ -10,7 +10,7 @@ from typing import Protocol
 from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import token_text
 from pm.policies.model import Policy
 from pm.sessions.backoff import ASK_AGAIN_S
@@ -21,7 +21,7 @@ from pm.sessions.timers import BATCH
 
 NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class Selector(Protocol):
@@ -111,5 +111,5 @@ class PolicyAssignment:
                 try:
                     self.find_cgroup(session)
                 except KernelRefused as e:
-                    log.warning("question_refused", token=token_text(token), error=str(e))
+                    log.warning("question_refused", about=token, token=token_text(token), error=str(e))
                     self._scheduler.call_later(ASK_AGAIN_S, self.find_cgroup_later, token)

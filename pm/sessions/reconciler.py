@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, SubflowState, token_text
 from pm.path_managers.base import PathManager
 from pm.policies.model import Policy
@@ -36,7 +36,7 @@ from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
 from pm.sessions.watch import Watch
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class Reconciler:
@@ -287,7 +287,9 @@ class Reconciler:
             self._reconcile(session)
         except KernelRefused as e:
             self._counters["questions_refused"] += 1
-            log.warning("question_refused", token=token_text(session.token), error=str(e))
+            log.warning(
+                "question_refused", about=session.token, token=token_text(session.token), error=str(e)
+            )
             self._timers.add(self._clock.monotonic() + ASK_AGAIN_S, session.token)
 
     def _reconcile(self, session: Session) -> None:
@@ -331,9 +333,8 @@ class Reconciler:
             return plan(session, path_manager, self._addresses.current, now)
         except Exception:  # a third party's: its bug must not end everybody's sessions
             self._counters["path_manager_errors"] += 1
-            log.exception(
-                "path_manager_failed", path_manager=path_manager.name, token=token_text(session.token)
-            )
+            name, token = path_manager.name, token_text(session.token)
+            log.exception("path_manager_failed", about=name, path_manager=name, token=token)
             return Plan()
 
     def _start(self, session: Session, policy: Policy, now: float) -> bool:

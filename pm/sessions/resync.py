@@ -16,7 +16,7 @@ from typing import TypeVar
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, SubflowRecord
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import Subflow
 from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
@@ -36,7 +36,7 @@ SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 
 T = TypeVar("T")
-log = get_logger()
+log = get_limited_logger()
 
 
 class Resync:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, SubflowRecord
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import Origin, Subflow, SubflowState, token_text
 from pm.sessions.failures import note_failure
 from pm.sessions.history import HistoryEvent
@@ -25,7 +25,7 @@ WATCHED_MAX = 1024  # at once; the others wait for the next comparison with the 
 
 NO_DATA = "established, but no data gets through"
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class Watch:
@@ -95,7 +95,7 @@ class Watch:
         try:
             records = self._diagnosis.find_subflows(subflows)
         except KernelRefused as e:  # the next look may succeed
-            log.warning("look_failed", token=token_text(session.token), error=str(e))
+            log.warning("look_failed", about=session.token, token=token_text(session.token), error=str(e))
             return
         changed = [
             self.note(session, subflow, record)
@@ -116,7 +116,7 @@ class Watch:
             self._counters[what] += 1
             if subflow.stuck and not subflow.carried and subflow.origin is Origin.POLICY:
                 note_failure(session, subflow.pair, NO_DATA, self._clock.monotonic())
-            log.info(what, token=token_text(session.token), subflow=subflow.id)
+            log.info(what, about=session.token, token=token_text(session.token), subflow=subflow.id)
         if is_suspect(subflow):
             self.suspect(session.token)
         return changed

@@ -7,6 +7,8 @@ import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
+from pm.log_budget import get_limited_logger
+
 # No deadline per example: the machine is shared. Derandomised: a run tells of the change under test.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
@@ -17,3 +19,9 @@ def blockbuster() -> Iterator[BlockBuster]:
     """The service's code never blocks the event loop: a blocking call of pm/ inside one is an error."""
     with blockbuster_ctx("pm") as guard:
         yield guard
+
+
+@pytest.fixture(autouse=True)
+def full_log_budget() -> None:
+    """No test finds the log's budget used up by another."""
+    get_limited_logger().write_summaries(ending=True)
