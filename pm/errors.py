@@ -58,6 +58,10 @@ class NotFound(PmError):
     """A session, subflow or policy does not exist, or does not exist any more."""
 
 
+class LimitReached(PmError):
+    """There is as much as there can be."""
+
+
 class KernelRefused(PmError):
     """The kernel answered a command with an error.
 

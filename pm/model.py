@@ -102,6 +102,10 @@ class Pair(NamedTuple):
         return f"{self.local} × {self.remote}"
 
 
+SUBFLOWS_MAX = 64
+"""What this end opens in one session at most, the initial subflow included: the kernel has no limit."""
+
+
 class Want(NamedTuple):
     """How many subflows a pair should have, and whether they carry the backup flag."""
 

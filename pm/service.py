@@ -19,7 +19,7 @@ from pm import log, log_budget
 from pm.api.control import LastReload, ServiceState
 from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.callbacks import failure_of_callbacks
 from pm.clock import moment
@@ -119,7 +119,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
         counters=Counter(),
     )
     check_programs(config, state)
-    broadcast, join_delay = Broadcast(), Histogram()
+    broadcast, timings = Broadcast(), Timings()
     path_managers = await asyncio.to_thread(registry)
 
     def keep() -> bool:
@@ -203,7 +203,8 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             path_managers=path_managers,
             publish=broadcast.tell_of_session,
             counters=state.counters,
-            observe_join=join_delay.observe,
+            observe_join=timings.join_delay.observe,
+            observe_answer=timings.observe_answer,
             clock=time,
             scheduler=asyncio.get_running_loop(),
             programs=programs,
@@ -245,7 +246,7 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             broadcast=broadcast,
             reload=reloader.reload,
         )
-        await stack.enter_async_context(serve(control, config.api, join_delay))
+        await stack.enter_async_context(serve(control, config.api, timings))
         yield Service(
             state=state, sessions=sessions, selection=selection, reloader=reloader, upkeep=upkeep, notes=notes
         )

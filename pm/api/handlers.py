@@ -16,7 +16,7 @@ from aiohttp import web
 from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.inputs import parse_body, parse_query
-from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI
+from pm.api.keys import CONTROL, LISTING, OPENAPI, TIMINGS
 from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.views import (
     address_view,
@@ -132,7 +132,7 @@ async def get_metrics(request: web.Request) -> web.Response:
         status=request.app[CONTROL].status(),
         sessions=sessions,
         subflows=subflows,
-        join_delay=request.app[JOIN_DELAY],
+        timings=request.app[TIMINGS],
         options=request.app[CONTROL].option_counters(),
     )
     return web.Response(body=metrics.exposition(snapshot), headers={"Content-Type": metrics.CONTENT_TYPE})

@@ -9,11 +9,11 @@ from aiohttp import web
 
 from pm.api.control import ControlPlane
 from pm.api.listing import Listing
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 
 CONTROL = web.AppKey("CONTROL", ControlPlane)
 LISTING = web.AppKey("LISTING", Listing)
-JOIN_DELAY = web.AppKey("JOIN_DELAY", Histogram)
+TIMINGS = web.AppKey("TIMINGS", Timings)
 TOKEN: web.AppKey[bytes | None] = web.AppKey("TOKEN")
 OPENAPI = web.AppKey("OPENAPI", bytes)
 STREAMS: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("STREAMS")

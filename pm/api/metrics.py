@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Prometheus metrics, made from what the service knows at the moment of a scrape.
 
-The service counts in plain integers (``Status.counters``) and feeds one ``Histogram``; nothing is
-counted again here. Names: https://prometheus.io/docs/practices/naming/.
+The service counts in plain integers (``Status.counters``) and feeds ``Timings``; nothing is counted
+again here. Names: https://prometheus.io/docs/practices/naming/.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pm.sessions.actions import ActionKind
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
 # Counter of the service -> name and help of its metric. Any other counter appears under its own name.
 _TOTALS = {
@@ -32,7 +33,10 @@ _TOTALS = {
     "subflow_recovered": ("subflows_recovered", "Stuck subflows that came back."),
     "joins_refused": ("joins_refused", "Subflows of peers that a policy refused."),
     "subflows_lost": ("subflows_lost", "Subflows that ended without this end closing them."),
-    "path_manager_errors": ("path_manager_errors", "Exceptions that path managers raised."),
+    "path_manager_errors": (
+        "path_manager_errors",
+        "Exceptions that path managers raised, and answers that make no sense.",
+    ),
     "classified": ("classified", "Connections for which a classifier recorded the policy."),
     "claimed": ("claimed", "Sessions that programs of the bpf datapath claimed."),
     "claim_failed": (
@@ -68,6 +72,21 @@ class Histogram:
         return found
 
 
+class Timings:
+    """How long things took, since the start."""
+
+    def __init__(self) -> None:
+        self.join_delay = Histogram()
+        self.path_managers: dict[str, Histogram] = {}
+
+    def observe_answer(self, path_manager: str, seconds: float) -> None:
+        """One answer of a path manager."""
+        histogram = self.path_managers.get(path_manager)
+        if histogram is None:
+            histogram = self.path_managers[path_manager] = Histogram(ANSWER_BOUNDS_S)
+        histogram.observe(seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What one scrape shows.
@@ -78,7 +97,7 @@ class Snapshot:
     status: Status
     sessions: Mapping[tuple[str | None, str], int]
     subflows: int
-    join_delay: Histogram
+    timings: Timings
     options: Mapping[str, Mapping[str, int]]
 
 
@@ -113,13 +132,24 @@ class SnapshotCollector(Collector):
         )
         yield from _counters(status.counters)
         yield self._options()
-        histogram = self._snapshot.join_delay
+        yield self._answers()
+        histogram = self._snapshot.timings.join_delay
         yield HistogramMetricFamily(
             "mptcp_pm_join_delay_seconds",
             "Time from an ESTABLISHED event until the kernel has the commands that open its subflows.",
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
+
+    def _answers(self) -> Metric:
+        answers = HistogramMetricFamily(
+            "mptcp_pm_path_manager_seconds",
+            "How long path managers took to say which subflows a session should have.",
+            labels=["path_manager"],
+        )
+        for name, histogram in sorted(self._snapshot.timings.path_managers.items()):
+            answers.add_metric([name], histogram.buckets(), histogram.sum)
+        return answers
 
     def _options(self) -> Metric:
         events = CounterMetricFamily(

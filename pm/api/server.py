@@ -14,9 +14,9 @@ from aiohttp import web
 from pm.api import sockets
 from pm.api.auth import bearer_middleware
 from pm.api.control import ControlPlane
-from pm.api.keys import CONTROL, JOIN_DELAY, LISTING, OPENAPI, STREAMS, TOKEN
+from pm.api.keys import CONTROL, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
 from pm.api.listing import Listing
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.problems import problem_middleware
 from pm.api.routes import ROUTES
@@ -32,14 +32,14 @@ SHUTDOWN_TIMEOUT_S = 0.5
 _log = get_logger()
 
 
-def create_app(control: ControlPlane, join_delay: Histogram, token: bytes | None = None) -> web.Application:
+def create_app(control: ControlPlane, timings: Timings, token: bytes | None = None) -> web.Application:
     """The application. Without ``token``, every request over TCP except the probes is refused."""
     app = web.Application(
         middlewares=[problem_middleware, bearer_middleware], client_max_size=BODY_LIMIT_BYTES
     )
     app[CONTROL] = control
     app[LISTING] = Listing(control)
-    app[JOIN_DELAY] = join_delay
+    app[TIMINGS] = timings
     app[TOKEN] = token
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
@@ -50,7 +50,7 @@ def create_app(control: ControlPlane, join_delay: Histogram, token: bytes | None
 
 
 @asynccontextmanager
-async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> AsyncIterator[Sequence[Any]]:
+async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncIterator[Sequence[Any]]:
     """Serve ``api`` while the context lasts; gives the bound addresses as ``getsockname()`` returns them.
 
     Raises PmError if a socket, the token file or the certificate cannot be used.
@@ -59,7 +59,7 @@ async def serve(control: ControlPlane, api: Api, join_delay: Histogram) -> Async
         token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
         # No access log: one line for each request of a monitoring system helps nobody.
         runner = web.AppRunner(
-            create_app(control, join_delay, token), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
+            create_app(control, timings, token), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

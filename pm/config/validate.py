@@ -21,6 +21,7 @@ from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
 from pm.errors import ConfigError
 from pm.notation import parse_listen
+from pm.path_managers.choice import spelled_out
 
 
 def validate(document: Document) -> Config:
@@ -29,7 +30,7 @@ def validate(document: Document) -> Config:
     try:
         # From JSON, strict validation accepts a list as a tuple and text as an enumeration, but
         # neither a number as text nor 1 as true.
-        config = TypeAdapter(Config).validate_json(json.dumps(document.data))
+        config = TypeAdapter(Config).validate_json(json.dumps(_spelled_out(document.data)))
     except ValidationError as e:
         schema = json_schema()
         errors = e.errors(include_url=False)
@@ -48,6 +49,20 @@ def validate(document: Document) -> Config:
     if config is None or document.problems:
         raise ConfigError(sorted(document.problems, key=lambda p: p.line))
     return config
+
+
+def _spelled_out(data: Any) -> Any:
+    """The data with each policy's path manager as a mapping."""
+    policies = data.get("policies") if isinstance(data, dict) else None
+    if not isinstance(policies, list):
+        return data
+    spelled = [
+        policy | {"path_manager": spelled_out(policy["path_manager"])}
+        if isinstance(policy, dict) and "path_manager" in policy
+        else policy
+        for policy in policies
+    ]
+    return data | {"policies": spelled}
 
 
 def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:

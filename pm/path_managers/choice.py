@@ -26,7 +26,7 @@ class PathManagerChoice:
 
 
 def path_manager_schema(handler: GetCoreSchemaHandler) -> CoreSchema:
-    """The schema of ``name`` or ``{name: parameters}``, with each path manager's own parameters."""
+    """The schema of ``{name: parameters}``, with each path manager's own parameters."""
     from pydantic_core import core_schema
 
     choices = {
@@ -35,18 +35,22 @@ def path_manager_schema(handler: GetCoreSchemaHandler) -> CoreSchema:
     }
     by_name = core_schema.typed_dict_schema(choices, extra_behavior="forbid")
 
-    def spell_out(value: Any) -> Any:
-        if isinstance(value, str):
-            return {value: {}}
-        if isinstance(value, dict):
-            return {name: {} if parameters is None else parameters for name, parameters in value.items()}
-        return value
-
     def choose(value: dict[str, Any]) -> PathManagerChoice:
         if len(value) != 1:
             raise ValueError(f"must name one path manager, not {len(value)}: write `path_manager: none`")
         [(name, parameters)] = value.items()
         return PathManagerChoice(name, parameters)
 
-    spelled_out = core_schema.no_info_before_validator_function(spell_out, by_name)
-    return core_schema.no_info_after_validator_function(choose, spelled_out)
+    return core_schema.no_info_after_validator_function(choose, by_name)
+
+
+def spelled_out(value: Any) -> Any:
+    """A path manager as YAML has it in the form ``{name: parameters}``, which the schema takes.
+
+    Not a validator: after one in Python, pydantic refuses JSON's lists where tuples are declared.
+    """
+    if isinstance(value, str):
+        return {value: {}}
+    if isinstance(value, dict):
+        return {name: {} if parameters is None else parameters for name, parameters in value.items()}
+    return value

@@ -9,8 +9,9 @@ from typing import Annotated, ClassVar
 
 from typing_extensions import Doc
 
-from pm.model import LocalAddress, Origin, Want, Wanted
+from pm.model import LocalAddress, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
+from pm.path_managers.answers import as_it_is
 from pm.path_managers.base import SessionView
 
 # Built-in path managers that exist as BPF programs too (bpf_pm/path_managers/NAME.c), each with the names of
@@ -55,9 +56,4 @@ class Program:
     @staticmethod
     def wanted(session: SessionView, addresses: Sequence[LocalAddress], parameters: Parameters) -> Wanted:
         # Only the program knows what it wants: the subflows that exist are taken as wanted.
-        wanted: Wanted = {}
-        for subflow in session.subflows:
-            if subflow.origin is not Origin.PEER:
-                count = wanted[subflow.pair].subflows if subflow.pair in wanted else 0
-                wanted[subflow.pair] = Want(count + 1, subflow.backup)
-        return wanted
+        return as_it_is(session)

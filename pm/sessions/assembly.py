@@ -11,6 +11,7 @@ from pm.clock import Clock, EventLoop
 from pm.kernel import Commands, Diagnosis
 from pm.path_managers.base import PathManager
 from pm.sessions.address_ids import AddressIds
+from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
@@ -49,6 +50,7 @@ def assemble(
     publish: Publish,
     counters: Counter[str],
     observe_join: Callable[[float], None],
+    observe_answer: Callable[[str, float], None],
     clock: Clock,
     scheduler: EventLoop,
     programs: Programs | None = None,
@@ -60,9 +62,10 @@ def assemble(
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
-    ``seen_up`` are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses
-    joins to its initial address; ``note`` is called when what is to be noted of these has changed.
-    ``is_local`` asks the kernel whether it routes an address as local.
+    ``observe_answer`` gets a path manager's name and the seconds that its answer took. ``seen_up``
+    are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses joins to its
+    initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
+    the kernel whether it routes an address as local.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -154,7 +157,12 @@ def assemble(
         timers=timers,
         watch=watch,
         addresses=addresses,
-        path_managers=path_managers,
+        path_managers={
+            name: GuardedPathManager(
+                name, path_manager, counters=counters, observe=observe_answer, clock=clock
+            )
+            for name, path_manager in path_managers.items()
+        },
         on_denied=on_denied,
         publish=publish,
         counters=counters,

@@ -61,7 +61,8 @@ class Executor:
     ) -> KernelRefused | None:
         """Execute one action; the kernel's refusal is recorded and returned.
 
-        A refused ``Open`` is noted in ``session.retries`` with the time of the next try.
+        So is an action that fails in any other way. A refused ``Open`` is noted in ``session.retries``
+        with the time of the next try.
         """
         now = moment(self._clock)
         kind = KINDS[type(action)]
@@ -71,6 +72,12 @@ class Executor:
             self._counters[kind.refused] += 1
             self._refused(session, action, e, now)
             return e
+        except Exception as e:  # it must not end the sessions of all others, whoever asked for it
+            log.exception("action_failed", token=token_text(session.token), action=kind.value)
+            self._counters[kind.refused] += 1
+            failure = KernelRefused(kind.value, errno.EINVAL, f"{type(e).__name__}: {e}")
+            self._refused(session, action, failure, now)
+            return failure
         self._counters[kind] += 1
         return None
 

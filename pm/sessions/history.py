@@ -36,6 +36,8 @@ class HistoryEvent(StrEnum):
     ADDRESS_WITHDRAWN = "address_withdrawn"
     REMOTE_ADDRESS_ANNOUNCED = "remote_address_announced"
     REMOTE_ADDRESS_REMOVED = "remote_address_removed"
+    PATH_MANAGER_FAILED = "path_manager_failed"
+    PATH_MANAGER_LIMITED = "path_manager_limited"
     OPEN_REFUSED = "open_refused"
     CLOSE_REFUSED = "close_refused"
     SET_BACKUP_REFUSED = "set_backup_refused"

@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-from pm.errors import NotFound
-from pm.model import Origin, Pair, Subflow, is_link_local, token_text
+from pm.errors import LimitReached, NotFound
+from pm.model import SUBFLOWS_MAX, Origin, Pair, Subflow, is_link_local, token_text
 from pm.sessions.actions import Action, Close, Open, SetBackup
 from pm.sessions.executor import Executor
 from pm.sessions.local_addresses import AddressBook
+from pm.sessions.plan import opened_here
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 
 
 class OperatorCommands:
-    """Every method raises NotFound, and KernelRefused."""
+    """Every method raises NotFound, LimitReached and KernelRefused."""
 
     def __init__(self, *, table: SessionTable, executor: Executor, addresses: AddressBook) -> None:
         self._table = table
@@ -23,6 +24,11 @@ class OperatorCommands:
     def open_subflow(self, token: int, pair: Pair, *, backup: bool | None) -> Subflow:
         """``backup`` None: as the configuration says for the local address."""
         session, addresses = self._session(token), self._addresses
+        if opened_here(session) >= SUBFLOWS_MAX:
+            raise LimitReached(
+                f"session {token_text(token)} has {SUBFLOWS_MAX} subflows of this end already",
+                "close one first",
+            )
         flag = addresses.is_backup(pair.local) if backup is None else backup
         ifindex = addresses.current.interfaces.get(pair.local, 0) if is_link_local(pair.local) else 0
         local_id = addresses.local_id(session, pair.local)

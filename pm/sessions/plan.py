@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from pm.model import (
+    SUBFLOWS_MAX,
     LocalAddress,
     Origin,
     Pair,
@@ -23,7 +25,6 @@ from pm.model import (
     is_loopback,
     is_private,
 )
-from pm.path_managers.base import PathManager
 from pm.path_managers.remotes import can_reach, reachable
 from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.local_addresses import LocalAddresses
@@ -31,6 +32,13 @@ from pm.sessions.session import Retry, Session
 
 SETTLED_S = 10.0  # an idle subflow that lived so long is taken for working
 LEFT_OVER_S = 1.0  # when those that open to a withdrawn address are looked at again
+
+
+class Chooser(Protocol):
+    """A path manager."""
+
+    def wanted(self, session: Session, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
+        """What is asked for ``session``."""
 
 
 @dataclass(slots=True)
@@ -47,9 +55,7 @@ class Plan:
         self.look_at = when if self.look_at is None else min(self.look_at, when)
 
 
-def plan(
-    session: Session, path_manager: type[PathManager], local_addresses: LocalAddresses, now: float
-) -> Plan:
+def plan(session: Session, path_manager: Chooser, local_addresses: LocalAddresses, now: float) -> Plan:
     """Opens come first and the last working subflow is never closed: make before break."""
     made = Plan()
     policy = session.policy
@@ -76,7 +82,7 @@ def plan(
 
 def _wanted(
     session: Session,
-    path_manager: type[PathManager],
+    path_manager: Chooser,
     usable: list[LocalAddress],
     local_addresses: LocalAddresses,
 ) -> Wanted:
@@ -104,6 +110,7 @@ def _open(
     left_over = sum(
         s.state is SubflowState.OPENING and (s.remote, s.remote_port) not in there for s in session.subflows
     )
+    room = SUBFLOWS_MAX - opened_here(session)
     for pair, want in wanted.items():
         flows = have.get(pair, [])
         made.actions += (
@@ -115,7 +122,7 @@ def _open(
             and s.origin in (Origin.INITIAL, Origin.POLICY)
         )
         closed = session.closed_by_operator.get(pair, 0) if session.closed_by_operator else 0
-        missing = want.subflows - closed - sum(not s.stuck for s in flows)
+        missing = min(want.subflows - closed - sum(not s.stuck for s in flows), room)
         # A pair that exists may stay; it is opened only where the peer can be reached.
         if missing <= 0 or session.half_closed or (pair.remote, pair.remote_port) not in there:
             continue
@@ -136,6 +143,7 @@ def _open(
         if held:
             left_over -= held
             made.look_again(now + LEFT_OVER_S)
+        room -= missing
         reason = session.policy.path_manager.name if session.policy else ""
         made.actions += [Open(pair, local_id, want.backup, reason, source)] * (missing - held)
     made.actions += (
@@ -157,6 +165,11 @@ def _takes_back(session: Session, pair: Pair, retry: Retry) -> bool:
         and any(s.working for s in alive)
         and all(s.local != pair.local for s in alive)
     )
+
+
+def opened_here(session: Session) -> int:
+    """The subflows that this end opened, the initial one included."""
+    return sum(s.origin is not Origin.PEER for s in session.subflows)
 
 
 def _source(

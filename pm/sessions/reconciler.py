@@ -15,8 +15,7 @@ from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
 from pm.log_budget import get_limited_logger
-from pm.model import LocalAddress, Origin, RemoteAddress, Subflow, SubflowState, token_text
-from pm.path_managers.base import PathManager
+from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Subflow, SubflowState, token_text
 from pm.policies.model import Policy
 from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
@@ -27,7 +26,7 @@ from pm.sessions.executor import Executor, Publish
 from pm.sessions.failures import forget_failures, forget_halves, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
-from pm.sessions.plan import Plan, plan
+from pm.sessions.plan import Chooser, Plan, plan
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.resync import Resync
@@ -55,7 +54,7 @@ class Reconciler:
         timers: TimerQueue,
         watch: Watch,
         addresses: AddressBook,
-        path_managers: Mapping[str, type[PathManager]],
+        path_managers: Mapping[str, Chooser],
         on_denied: Callable[[Session], None],
         publish: Publish,
         counters: Counter[str],
@@ -302,13 +301,19 @@ class Reconciler:
             return
         if session.retries:
             forget_what_works(session, now)
-        made = self._plan(session, policy, now)
+        path_manager = self._path_managers[policy.path_manager.name]
+        made = plan(session, path_manager, self._addresses.current, now)
+        failed: set[Pair] = set()
         for action in self._behind.defer_opens(session, policy, made.actions):
-            self._perform(session, action, made)
+            if isinstance(action, Open) and action.pair in failed:
+                continue  # those of one pair fail together
+            if self._perform(session, action, made) and isinstance(action, Open):
+                failed.add(action.pair)
         if made.look_at is not None:
             self._timers.add(made.look_at, session.token)
 
-    def _perform(self, session: Session, action: Action, made: Plan) -> None:
+    def _perform(self, session: Session, action: Action, made: Plan) -> bool:
+        """Whether it was refused."""
         refused = self._executor.perform(session, action)
         match action:
             case Open() if refused and session.retries and action.pair in session.retries:
@@ -326,16 +331,7 @@ class Reconciler:
                 made.look_again(self._clock.monotonic())
             case SetBackup(backup=False):
                 self._watch.after_loss(session.token)
-
-    def _plan(self, session: Session, policy: Policy, now: float) -> Plan:
-        path_manager = self._path_managers[policy.path_manager.name]
-        try:
-            return plan(session, path_manager, self._addresses.current, now)
-        except Exception:  # a third party's: its bug must not end everybody's sessions
-            self._counters["path_manager_errors"] += 1
-            name, token = path_manager.name, token_text(session.token)
-            log.exception("path_manager_failed", about=name, path_manager=name, token=token)
-            return Plan()
+        return refused is not None
 
     def _start(self, session: Session, policy: Policy, now: float) -> bool:
         """Whether the session has reached the policy's thresholds; it is looked at again if not."""

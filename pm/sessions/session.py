@@ -52,7 +52,8 @@ class Session:
     ``local_lost`` that this address is lost. ``local_ids`` has address ids that differ from those of
     other sessions. ``retries`` has the pairs that failed since they last worked, ``address_retries``
     the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
-    operator closed: they are not opened again.
+    operator closed: they are not opened again. ``complaint`` is what is wrong with the last answer of
+    the path manager.
     """
 
     token: int
@@ -83,6 +84,7 @@ class Session:
     retries: dict[Pair, Retry] | None = None
     address_retries: dict[str, Retry] | None = None
     closed_by_operator: dict[Pair, int] | None = None
+    complaint: str = ""
 
     @property
     def initial_pair(self) -> Pair:

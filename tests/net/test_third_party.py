@@ -1,31 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A path manager from another package, found through its entry point: the documented example."""
+"""Path managers from other packages: the documented example, and those that do everything wrong."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.lab.commands import run
 from tests.lab.lab import Lab
-from tests.lab.scenarios import ALL_ADDRESSES, config, policy, wait_pairs
-from tests.lab.service import ROOT, ApiError
+from tests.lab.plugins import PLUGINS, install
+from tests.lab.scenarios import ALL_ADDRESSES, config, pairs_of, policy, ports_of, wait_pairs
+from tests.lab.service import ROOT, ApiError, Service
+from tests.lab.waiting import wait_for
+
+# What a path manager does wrong, and what the history of its session says then.
+NONSENSE = {
+    "name": "'example.com' is not an IP address",
+    "port": "99999999 is not a port",
+    "port_text": "'5000' is not a port",
+    "family": "its addresses are of different families",
+    "elsewhere": "192.0.2.1 is none of the usable local addresses",
+    "zero": "0 subflows: at least 1, or leave the pair out",
+    "exit": "raised SystemExit: good bye",
+    "bug": "raised RuntimeError: bug",
+}
 
 
 def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
     """Installed with pip, named in YAML with its parameter, it opens its subflows."""
-    project = ROOT / "docs/examples/per_interface"
-    source = tmp_path / "source"
-    source.mkdir()
-    for file in project.glob("*.*"):
-        (source / file.name).write_bytes(file.read_bytes())
-    target = tmp_path / "installed"
-    # Offline: with the setuptools that is there.
-    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation")
-    run(*pip, "--target", str(target), str(source))
+    target = install(tmp_path / "installed", ROOT / "docs/examples/per_interface")
     lab = make_lab(client=3, server=1)
     lab.add_address("client", 2, "10.77.2.77")
     lab.server()
@@ -36,6 +41,43 @@ def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> Non
     lab.client(cgroup="a").open()
     remote = lab.address("server", 1)
     wait_pairs(lab, [(lab.address("client", 1), remote), (lab.address("client", 2), remote)])
+
+
+def complaints(service: Service, name: str) -> list[str]:
+    """What the history of the policy's only session says about its path manager."""
+    (session,) = service.sessions(policy=name)
+    events = service.get(f"/v1/sessions/{session['token']}")["events"]
+    return [e["detail"] for e in events if e["event"].startswith("path_manager_")]
+
+
+def test_nonsense_costs_its_own_sessions_only(lab: Lab, tmp_path: Path) -> None:
+    """Each session stays as it is and says why, once; the others get their subflows, and a restart helps."""
+    target = install(tmp_path / "installed", PLUGINS / "hostile")
+    kinds = (*NONSENSE, "million", "slow")
+    bad = [policy(lab, kind, {"nonsense": {"kind": kind, "never": ["tun*"]}}) for kind in kinds]
+    lab.server()
+    service = lab.service(config(policy(lab, "good"), *bad), env={"PYTHONPATH": str(target)})
+    clients = {kind: lab.client(cgroup=kind) for kind in (*kinds, "good")}
+    for client in clients.values():
+        client.open()
+    good = ports_of(clients["good"])
+    wait_for(lambda: pairs_of(lab, good), "a mesh", until=lambda pairs: pairs[0].total() == 2)
+    for again in (False, True):
+        for kind, complaint in NONSENSE.items():
+            (found,) = wait_for(partial(complaints, service, kind), f"a complaint about {kind}")
+            assert complaint in found
+            assert pairs_of(lab, ports_of(clients[kind]))[0].total() == 1
+        limit = "nonsense: asks for 1000001 subflows: a session has at most 64"
+        (million,) = service.sessions(policy="million")
+        assert limit in complaints(service, "million") or len(million["subflows"]) <= 64
+        warnings = [r for r in service.log_lines() if r.get("event") == "path_manager_slow"]
+        assert {w["path_manager"] for w in warnings} == {"nonsense"}
+        if not again:
+            service.terminate()
+            service.start()
+    metrics = service.request("GET", "/metrics")[1]
+    assert 'mptcp_pm_path_manager_seconds_count{path_manager="nonsense"}' in metrics
+    assert len(service.log()) < 100_000
 
 
 def test_program_needs_the_bpf_datapath(lab: Lab) -> None:

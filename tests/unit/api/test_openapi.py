@@ -11,7 +11,7 @@ from aiohttp import ClientSession, UnixConnector
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.routes import ROUTES, Route
 from pm.api.server import create_app, serve
@@ -36,7 +36,7 @@ def test_document_is_valid_openapi() -> None:
 
 def test_every_route_is_registered_and_no_other() -> None:
     """The server serves the table of routes exactly."""
-    routes = create_app(Plane(), Histogram()).router.routes()
+    routes = create_app(Plane(), Timings()).router.routes()
     registered = {(r.method, r.resource.canonical) for r in routes if r.resource and r.method != "HEAD"}
     assert registered == {(route.method, route.path) for route in ROUTES}
 
@@ -81,7 +81,7 @@ async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Pat
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
     unix = str(tmp_path / "s")
     async with (
-        serve(plane, Api(unix=unix), Histogram()),
+        serve(plane, Api(unix=unix), Timings()),
         ClientSession("http://x", connector=UnixConnector(unix)) as client,
         client.request(route.method, path, json=BODIES.get(route.handler.__name__)) as response,
     ):
@@ -112,7 +112,7 @@ async def test_problems_fit_their_schema(method: str, path: str, body: Any, tmp_
     plane.add(1)
     unix = str(tmp_path / "s")
     async with (
-        serve(plane, Api(unix=unix), Histogram()),
+        serve(plane, Api(unix=unix), Timings()),
         ClientSession("http://x", connector=UnixConnector(unix)) as client,
         client.request(method, path, json=body) as response,
     ):

@@ -18,7 +18,7 @@ from aiohttp import ClientResponse, ClientSession, TCPConnector, UnixConnector
 from structlog.testing import capture_logs
 
 from pm.api import server
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.config.model import Api, ApiTcp, Tls
 from pm.errors import PmError, Problem
@@ -43,7 +43,7 @@ def path(tmp_path: Path) -> str:
 @pytest.fixture
 async def client(plane: Plane, path: str) -> AsyncIterator[ClientSession]:
     async with (
-        serve(plane, Api(unix=path), Histogram()),
+        serve(plane, Api(unix=path), Timings()),
         ClientSession("http://localhost", connector=UnixConnector(path)) as session,
     ):
         yield session
@@ -283,7 +283,7 @@ async def test_slow_reader_is_told_what_it_lost(client: ClientSession, plane: Pl
 
 async def test_reader_that_never_reads_holds_little(plane: Plane, path: str) -> None:
     """A stuck reader makes neither the publisher wait nor its queue grow, and shutdown ends it."""
-    async with serve(plane, Api(unix=path), Histogram()):
+    async with serve(plane, Api(unix=path), Timings()):
         reader, writer = await asyncio.open_unix_connection(path, limit=1024)
         writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"subscribed")
@@ -310,7 +310,7 @@ async def test_keep_alive_comments(client: ClientSession, monkeypatch: pytest.Mo
 async def test_shutdown_ends_streams_at_once(plane: Plane, path: str) -> None:
     """A service with readers of events stops in less than the two seconds that it has."""
     async with ClientSession("http://localhost", connector=UnixConnector(path)) as session:
-        async with serve(plane, Api(unix=path), Histogram()):
+        async with serve(plane, Api(unix=path), Timings()):
             responses = [await session.get("/v1/events") for _ in range(3)]
             begin = time.monotonic()
         assert time.monotonic() - begin < 2
@@ -323,7 +323,7 @@ async def test_shutdown_ends_streams_at_once(plane: Plane, path: str) -> None:
 
 async def test_unix_socket_has_mode_0660_and_goes_with_the_service(plane: Plane, path: str) -> None:
     """Its directory is made with 0750."""
-    async with serve(plane, Api(unix=path), Histogram()):
+    async with serve(plane, Api(unix=path), Timings()):
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
         assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o750
     assert os.listdir(os.path.dirname(path)) == []
@@ -335,7 +335,7 @@ async def test_socket_of_a_dead_service_is_replaced(plane: Plane, path: str) -> 
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(path)
     async with (
-        serve(plane, Api(unix=path), Histogram()),
+        serve(plane, Api(unix=path), Timings()),
         ClientSession("http://localhost", connector=UnixConnector(path)) as session,
     ):
         await document(await session.get("/healthz"))
@@ -343,9 +343,9 @@ async def test_socket_of_a_dead_service_is_replaced(plane: Plane, path: str) -> 
 
 async def test_socket_of_a_living_service_is_left_alone(plane: Plane, path: str) -> None:
     """The second service fails and the first goes on answering."""
-    async with serve(plane, Api(unix=path), Histogram()):
+    async with serve(plane, Api(unix=path), Timings()):
         with pytest.raises(PmError, match="another service is listening"):
-            async with serve(plane, Api(unix=path), Histogram()):
+            async with serve(plane, Api(unix=path), Timings()):
                 pass
         async with ClientSession("http://localhost", connector=UnixConnector(path)) as session:
             await document(await session.get("/healthz"))
@@ -357,7 +357,7 @@ async def test_bad_socket_path_is_one_clear_error(plane: Plane, tmp_path: Path, 
     (tmp_path / "file").write_text("precious")
     (tmp_path / "directory").mkdir()
     with pytest.raises(PmError, match="cannot listen on"):
-        async with serve(plane, Api(unix=str(tmp_path / name)), Histogram()):
+        async with serve(plane, Api(unix=str(tmp_path / name)), Timings()):
             pass
     assert (tmp_path / "file").read_text() == "precious"
 
@@ -374,7 +374,7 @@ def token_file(tmp_path: Path) -> Path:
 async def test_tcp_needs_the_token(plane: Plane, token_file: Path, host: str) -> None:
     """401 with WWW-Authenticate without it or with a wrong one; probes need none, metrics do."""
     api = Api(unix="", tcp=ApiTcp(listen=f"{host}:0", token_file=str(token_file)))
-    async with serve(plane, api, Histogram()) as addresses, ClientSession() as session:
+    async with serve(plane, api, Timings()) as addresses, ClientSession() as session:
         url = f"http://{host}:{addresses[0][1]}"
         for header in (None, "Bearer wrong", "Bearer ", f"Basic {TOKEN}", TOKEN, "Bearer \udcff"):
             headers = {} if header is None else {"Authorization": header}
@@ -397,7 +397,7 @@ async def test_bad_token_file(plane: Plane, tmp_path: Path, content: str | None,
         file.write_text(content)
     with pytest.raises(PmError, match=message) as error:
         async with serve(
-            plane, Api(unix="", tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(file))), Histogram()
+            plane, Api(unix="", tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(file))), Timings()
         ):
             pass
     assert "short\n" not in str(error.value)
@@ -412,7 +412,7 @@ async def test_bad_certificate_and_bad_address(plane: Plane, token_file: Path) -
         (ApiTcp(listen="192.0.2.1:1", token_file=str(token_file)), "cannot listen on"),
     ):
         with pytest.raises(PmError, match=message):
-            async with serve(plane, Api(unix="", tcp=tcp), Histogram()):
+            async with serve(plane, Api(unix="", tcp=tcp), Timings()):
                 pass
 
 
@@ -434,7 +434,7 @@ async def test_https(plane: Plane, token_file: Path, certificate: tuple[str, str
     tls = Tls(cert=certificate[0], key=certificate[1])
     api = Api(unix="", tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(token_file), tls=tls))
     async with (
-        serve(plane, api, Histogram()) as addresses,
+        serve(plane, api, Timings()) as addresses,
         ClientSession(connector=TCPConnector(ssl=False)) as session,
     ):
         await document(await session.get(f"https://127.0.0.1:{addresses[0][1]}/healthz"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pm.api.metrics import Histogram
+from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.cli.main import main
 from pm.cli.man import man_page
@@ -46,7 +46,7 @@ class Server:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         api = Api(unix=self.socket, tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(self.token_file)))
-        async with serve(self.plane, api, Histogram()) as addresses:
+        async with serve(self.plane, api, Timings()) as addresses:
             self.url = f"http://127.0.0.1:{addresses[1][1]}"
             self._ready.set()
             await self._stop.wait()

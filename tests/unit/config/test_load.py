@@ -31,7 +31,7 @@ from pm.path_managers.fullmesh import FullMesh
 from pm.path_managers.ndiffports import NDiffPorts
 from pm.path_managers.none import NonePathManager
 from pm.path_managers.registry import registry
-from pm.policies.model import Accept, Keepalive, Policy, Start
+from pm.policies.model import Accept, InterfaceGlob, Keepalive, Policy, Start
 
 ROOT = Path(__file__).parents[3]
 BAD = ROOT / "tests/data/config/bad"
@@ -258,6 +258,7 @@ class Weighted:
         weights: Annotated[dict[str, float], Doc("Weight of each interface.")]
         low: int = 1
         high: int = 2
+        never: Annotated[tuple[InterfaceGlob, ...], Doc("A list.")] = ()
 
         def __post_init__(self) -> None:
             if self.low > self.high:
@@ -286,6 +287,16 @@ def test_third_party_parameters_are_validated_like_our_own(path_manager: str, pr
     with pytest.raises(ConfigError) as e:
         load_text(f"policies: [{{name: a, cgroup: /a, path_manager: {path_manager}}}]")
     assert str(e.value) == f"test.yaml:1: policies[0].path_manager{problem}"
+
+
+@pytest.mark.usefixtures("_weighted")
+def test_third_party_parameters_can_be_lists() -> None:
+    """Declared as tuples, like those of the package's own models, which authors copy."""
+    text = "{weighted: {weights: {}, never: [tun*, wg0]}}"
+    (policy,) = load_text(f"policies: [{{name: a, cgroup: /a, path_manager: {text}}}]").policies
+    assert policy.path_manager.parameters.never == ("tun*", "wg0")
+    with pytest.raises(ConfigError, match="must be a list"):
+        load_text(f"policies: [{{name: a, cgroup: /a, path_manager: {text.replace('[tun*, wg0]', 'tun')}}}]")
 
 
 async def test_a_child_gives_the_same_configuration() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from pm.api.views import session_view
 from pm.clock import moment
-from pm.errors import KernelRefused, NotFound
+from pm.errors import KernelRefused, LimitReached, NotFound
 from pm.kernel import (
     CreateCommand,
     EventsLost,
@@ -20,11 +20,12 @@ from pm.kernel import (
     RawEvent,
     TcpState,
 )
-from pm.model import LocalAddress, Pair
+from pm.model import LocalAddress, Pair, Want
 from pm.path_managers.registry import registry
 from pm.policies.model import Start
 from pm.sessions.backoff import EARLY_RETRY_S
 from pm.sessions.failures import FAILURES_MAX, note_failure
+from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
 from tests.unit.sessions.world import ADDRESSES, ANNOUNCED, World
@@ -134,17 +135,77 @@ def test_events_lost_is_survived(world: World) -> None:
     assert world.counters["events_lost"] == 1
 
 
-def test_broken_path_manager_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A third party's exception is counted, its session stays as it is."""
+@pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit, KeyboardInterrupt, RecursionError])
+def test_broken_path_manager_ends_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    """What a third party raises is counted, and noted once; its session stays as it is."""
 
     def broken(*args: Any) -> Any:
-        raise ZeroDivisionError
+        raise error("no\nway")
 
     monkeypatch.setattr(registry()["fullmesh"], "wanted", broken)
     world.connect(ADDRESSES[0])
     world.sessions.events.read()
-    assert world.counters["path_manager_errors"] > 0
-    assert len(only(world).subflows) == 1
+    world.sweep()
+    assert world.counters["path_manager_errors"] == 2
+    session = only(world)
+    assert len(session.subflows) == 1
+    notes = [e.detail for e in session.history if e.event is HistoryEvent.PATH_MANAGER_FAILED]
+    assert notes == [f"fullmesh: raised {error.__name__}: no way"]
+
+
+def test_broken_path_manager_leaves_what_is_lost_to_us(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its session stays as it is, but a subflow whose address is gone is closed all the same."""
+    world.connect(ADDRESSES[0])
+    world.settle()
+    assert len(only(world).subflows) == 2
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", lambda *args: None)
+    world.addresses({ADDRESSES[0]})
+    world.settle()
+    assert [s.local for s in only(world).subflows] == [ADDRESSES[0]]
+
+
+def test_a_session_has_at_most_64_subflows_of_ours(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a path manager asks for; the operator gets no more either."""
+    many = {Pair(ADDRESSES[1], REMOTE, REMOTE_PORT): Want(1_000_000)}
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", lambda *args: many)
+    world.connect(ADDRESSES[0])
+    world.settle()
+    session = only(world)
+    assert len(session.subflows) == 64
+    assert session.complaint == "asks for 1000000 subflows: a session has at most 64"
+    with pytest.raises(LimitReached, match="64 subflows of this end already: close one first"):
+        world.sessions.operator_commands.open_subflow(
+            session.token, Pair(ADDRESSES[1], REMOTE, REMOTE_PORT), backup=False
+        )
+
+
+def test_subflows_of_a_pair_are_refused_together(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One try of a refused pair, then backoff: not one for each subflow that is wanted on it."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise KernelRefused("open subflow", errno.EINVAL)
+
+    world.kernel.create_subflow = refuse  # type: ignore[method-assign]
+    many = {Pair(ADDRESSES[1], REMOTE, REMOTE_PORT): Want(50)}
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", lambda *args: many)
+    world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    assert world.counters["open_refused"] == 1
+
+
+def test_an_action_that_fails_costs_its_session_only(world: World) -> None:
+    """A bug on the way to the kernel: backoff, as for what the kernel refuses."""
+
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise OverflowError("too large")
+
+    world.kernel.create_subflow = fail  # type: ignore[method-assign]
+    world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    (retry,) = (only(world).retries or {}).values()
+    assert "OverflowError: too large" in retry.reason
 
 
 def test_by_hand_on_what_is_not_there(world: World) -> None:

@@ -355,6 +355,7 @@ class World:
             publish=lambda *args: None,
             counters=self.counters,
             observe_join=lambda seconds: None,
+            observe_answer=lambda name, seconds: None,
             clock=self.clock,
             scheduler=self.loop,
             programs=self.kernel.program,
