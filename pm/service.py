@@ -28,6 +28,7 @@ from pm.config.model import Datapath, OnExit
 from pm.datapath import choose_datapath, has
 from pm.errors import PmError
 from pm.linux.bpf.attachments import netns_cookie
+from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import namespace_file, only_instance
@@ -91,7 +92,7 @@ async def _main(config_path: str) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    checks = await asyncio.to_thread(probe)
+    checks = await asyncio.to_thread(probe, precompiled=check_objects)
     require(checks)
     async with open_service(Path(config_path), checks) as service:
         notify("READY=1")

@@ -38,10 +38,11 @@ def check(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Print every check of this system. Exit status 3 if a required one fails."""
+    from pm.linux.bpf.precompiled import check_objects
     from pm.linux.host.probe import probe
     from pm.linux.netlink.pyroute2_family import find_family
 
-    checks = [asdict(check) for check in probe(find_family)]
+    checks = [asdict(check) for check in probe(find_family, precompiled=check_objects)]
     if options.json:
         print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))
     else:

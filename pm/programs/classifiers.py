@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 from pm.errors import KernelRefused
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
-from pm.linux.bpf.objects import SOURCES, compile_object
+from pm.linux.bpf.objects import SOURCES
+from pm.linux.bpf.precompiled import obtain_object
 from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, directory_of
 from pm.log import get_logger
 from pm.policies.policy_table import PolicyTable
@@ -98,7 +99,7 @@ class Selection:
         if not bpffs:
             log.warning("bpffs_not_mounted", remedy="mount -t bpf bpf /sys/fs/bpf")
         async with CgroupWatcher.open(cgroup_root) as watcher:
-            program = await compile_object(SOURCES / "classify.c", log_file=log_file)
+            program = await obtain_object(SOURCES / "classify.c", log_file=log_file)
             classifier = await asyncio.to_thread(Classifier.open, program, bpffs=bpffs, log_file=log_file)
             try:
                 yield cls(

@@ -13,7 +13,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from pm.errors import PmError
 from pm.linux.bpf.attachments import Attachments
-from pm.linux.bpf.objects import BpfObject, compile_object
+from pm.linux.bpf.objects import BpfObject
+from pm.linux.bpf.precompiled import obtain_object
 from pm.linux.bpf.third_party import ThirdParty, digest
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup, attach
@@ -57,14 +58,14 @@ class CompiledPrograms(Generic[Kind]):
         """None until the first programs are loaded."""
 
     async def load(self, sources: Sources, keys: Iterable[Hashable]) -> Kind:
-        """Compile if ``sources`` have changed, and load all programs of ``keys``.
+        """Load all programs of ``keys``, of another object if ``sources`` have changed.
 
         Nothing has changed where it raises: SystemUnfit where BCC, a privilege or a feature of the kernel
         is missing or the verifier refuses a program, PmError for C that does not compile.
         """
         program = self._object
         if program is None or sources.digest != self._digest:
-            program = await compile_object(self._source, log_file=self._log_file, cflags=sources.flags)
+            program = await obtain_object(self._source, log_file=self._log_file, cflags=sources.flags)
         self.attachments = await asyncio.to_thread(self._load, program, keys)
         self._object, self._digest = program, sources.digest
         return self.attachments

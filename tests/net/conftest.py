@@ -15,6 +15,7 @@ import pytest
 
 from tests.lab.lab import Lab, leftovers
 from tests.lab.oracle import Flow
+from tests.lab.precompiled import precompiled_programs
 
 HERE = Path(__file__).parent
 # A file, to which each test adds a line with the subflows that it saw in the end.
@@ -36,6 +37,13 @@ def no_leftovers() -> Iterator[None]:
     if os.geteuid() == 0:
         left = list(leftovers())
         assert not left, "left behind: " + "; ".join(left)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> Iterator[None]:
+    """The services need not compile their own programs; third parties' are compiled all the same."""
+    with precompiled_programs() if os.geteuid() == 0 else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A compiled BPF C file: made by ``compiler.py`` in a child process, loaded here as often as needed."""
+"""A compiled BPF C file: made by ``compiler.py`` in a child process, loaded here as often as needed.
+
+``precompiled.py`` reads one that was made beforehand.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import struct
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
@@ -26,8 +29,12 @@ _LOAD_IMM64 = struct.Struct("=BB2xI4xI")  # opcode, registers, low half, high ha
 _PSEUDO_MAP_FD = 1
 
 
+class NoCompiler(SystemUnfit):
+    """BCC is not installed."""
+
+
 class BpfObject(NamedTuple):
-    """``maps``: name -> (descriptor in the compiler's process, spec); ``programs``: name -> instructions."""
+    """``maps``: name -> (its number in the instructions, spec); ``programs``: name -> instructions."""
 
     maps: Mapping[str, tuple[int, libbpf.MapSpec]]
     programs: Mapping[str, bytes]
@@ -54,14 +61,18 @@ class BpfObject(NamedTuple):
             ) from e
 
 
-async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] = ()) -> BpfObject:
+async def compile_object(
+    source: Path, *, log_file: Path, cflags: Sequence[str] = (), create_maps: bool = True
+) -> BpfObject:
     """Compile with BCC in a child process: it takes up to 1 s, and 100 MiB of memory until it ends.
 
-    Raises SystemUnfit where BCC is missing or may not create maps, PmError for C that does not
-    compile; the compiler's whole output is in ``log_file`` then.
+    No privileges are needed without ``create_maps``. Raises NoCompiler where BCC is missing, SystemUnfit
+    where it may not create maps, PmError for C that does not compile; the compiler's whole output is in
+    ``log_file`` then.
     """
+    options = [] if create_maps else [compiler.WITHOUT_MAPS]
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-P", compiler.__file__, source, *cflags,
+        sys.executable, "-P", compiler.__file__, *options, source, *cflags,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -71,19 +82,18 @@ async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str] 
             child.kill()
             await child.wait()
     if child.returncode == compiler.EXIT_NO_BCC:
-        raise SystemUnfit("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
+        raise NoCompiler("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
     if child.returncode != 0:
         await asyncio.to_thread(_write, log_file, errors.decode(errors="replace"))
         refused = os.strerror(errno.EPERM).encode() in errors
         if refused or (_CREATE_MAP in errors and await asyncio.to_thread(_lacks_capabilities)):
             raise SystemUnfit("creating BPF maps is not permitted", PRIVILEGES)
         raise PmError(f"{source.name} does not compile", f"the compiler's output is in {log_file}")
-    return parse_object(output)
+    return parse_object(json.loads(output))
 
 
-def parse_object(output: bytes) -> BpfObject:
-    """The object that ``compiler.py`` printed."""
-    document = json.loads(output)
+def parse_object(document: Mapping[str, Any]) -> BpfObject:
+    """The object in what ``compiler.py`` printed."""
     return BpfObject(
         maps={name: (m.pop("fd"), libbpf.MapSpec(**m)) for name, m in document["maps"].items()},
         programs={name: bytes.fromhex(code) for name, code in document["programs"].items()},
@@ -93,7 +103,7 @@ def parse_object(output: bytes) -> BpfObject:
 def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Mapping[int, int]) -> bytes:
     """Instructions in which map descriptors and 64-bit constants are replaced by the given ones.
 
-    ``descriptors`` has those of the compiler's process as keys, ``constants`` the placeholders. Raises
+    ``descriptors`` has the numbers of the maps in ``code`` as keys, ``constants`` the placeholders. Raises
     KeyError for a map that is not in ``descriptors``.
     """
     linked = bytearray(code)

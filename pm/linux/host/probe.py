@@ -44,10 +44,13 @@ class SystemCheck:
     remedy: str
 
 
-def probe(find_family: FindFamily = find_family) -> list[SystemCheck]:
+def probe(
+    find_family: FindFamily = find_family, *, precompiled: Callable[[], bool] = lambda: False
+) -> list[SystemCheck]:
     """Run every check, the fundamental ones first. This takes some milliseconds.
 
-    ``find_family`` asks the kernel about a generic netlink family; it raises OSError.
+    ``find_family`` asks the kernel about a generic netlink family; it raises OSError. ``precompiled`` says
+    if there are BPF programs that need no compiler; it raises SystemUnfit where they do not fit.
     """
     return [
         _kernel(),
@@ -58,7 +61,7 @@ def probe(find_family: FindFamily = find_family) -> list[SystemCheck]:
         _path_manager_sysctl(),
         _cgroup2(),
         _bpffs(),
-        _bcc(),
+        _bcc(precompiled),
         _library("libbpf.so.1", "libbpf1"),
         _diagnosis("tcp_diag", socket.IPPROTO_TCP),
         _diagnosis("mptcp_diag", IPPROTO_MPTCP),
@@ -165,16 +168,19 @@ def _bpffs() -> SystemCheck:
     )
 
 
-def _bcc() -> SystemCheck:
+def _bcc(precompiled: Callable[[], bool]) -> SystemCheck:
     library = _library("libbcc.so.0", "libbpfcc")
-    if importlib.util.find_spec("bcc") is None:
-        return _check(
-            "bcc",
-            False,
-            "the Python module bcc is not installed",
-            "run `apt install python3-bpfcc` (a virtual environment needs --system-site-packages to see it)",
-        )
-    return _check("bcc", library.ok, library.found, library.remedy)
+    if importlib.util.find_spec("bcc") is not None:
+        return _check("bcc", library.ok, library.found, library.remedy)
+    found = "the Python module bcc is not installed"
+    remedy = "run `apt install python3-bpfcc` (a virtual environment needs --system-site-packages to see it)"
+    try:
+        if precompiled():
+            found = "not installed; the BPF programs are precompiled, and only `source:` in a policy needs it"
+            return _check("bcc", False, found, f"{remedy}, or use the image `full`", required=False)
+    except SystemUnfit as e:
+        return _check("bcc", False, f"{found}, and {e.message}", e.remedy)
+    return _check("bcc", False, found, remedy)
 
 
 def _library(soname: str, package: str) -> SystemCheck:

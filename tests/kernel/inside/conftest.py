@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.path_manager_programs import Load, PathManagerProgram
+from tests.lab.precompiled import precompiled_programs
 from tests.lab.recorder import Recorder
 from tests.lab.two_hosts import Host, TwoHosts
 
@@ -44,6 +45,13 @@ def no_leak() -> Iterator[None]:
         time.sleep(6)  # kmemleak does not report what is younger than 5 s
         kmemleak.write_text("scan")
         assert not (leaks := kmemleak.read_text()), leaks
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> Iterator[None]:
+    """The services need not compile their own programs; third parties' are compiled all the same."""
+    with precompiled_programs():
+        yield
 
 
 @pytest.fixture
