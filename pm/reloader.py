@@ -70,7 +70,7 @@ class Reloader:
         self._reloading = asyncio.Lock()
 
     async def reload(self) -> None:
-        """Load the file again and bring it in force. Raises ConfigError, PmError: then nothing changed."""
+        """Load the file again and bring it in force. Raises ConfigError: then nothing changed."""
         state = self._state
         path = str(state.config_path)
         async with self._reloading:
@@ -86,7 +86,7 @@ class Reloader:
                 state.counters["reloads_failed"] += 1
                 self._broadcast.tell("config", "refused", problems=[str(p) for p in problems])
                 _log.error("reload_failed", problems=[str(p) for p in problems], in_force=state.loaded.digest)
-                raise
+                raise ConfigError(problems) from e
             finally:
                 notify("READY=1")
             await self._activate(loaded, programs, options)

@@ -6,8 +6,12 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from pm.errors import ConfigError, SystemUnfit
+
+if TYPE_CHECKING:
+    from pm.linux.host.probe import SystemCheck
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,7 +46,8 @@ def doctor(options: argparse.Namespace) -> int:
     from pm.linux.host.probe import probe
     from pm.linux.netlink.pyroute2_family import find_family
 
-    checks = [asdict(check) for check in probe(find_family, precompiled=check_objects)]
+    kernel = probe(find_family, precompiled=check_objects)
+    checks = [asdict(check) for check in (*kernel, *_plug_ins())]
     if options.json:
         print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))
     else:
@@ -51,6 +56,21 @@ def doctor(options: argparse.Namespace) -> int:
         console().print(checks_table(checks))
     unfit = any(c["required"] and not c["ok"] for c in checks)
     return SystemUnfit.exit_status if unfit else 0
+
+
+def _plug_ins() -> list[SystemCheck]:
+    """A check for each path manager of a third party."""
+    from pm.linux.host.probe import SystemCheck
+    from pm.path_managers.choice import unusable
+    from pm.path_managers.registry import installed
+
+    problems = unusable()
+    return [
+        SystemCheck(f"path_manager_{i.name}", not problem, False, i.source, problem)
+        for i in installed()
+        if not i.built_in
+        for problem in [i.problem or problems.get(i.name, "")]
+    ]
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import sys
 
-from pm.config.load import Failed, Loaded, load_config
+from pm.config.load import Failed, Loaded, load_config, write_answer
 from pm.errors import ConfigError, PmError
 
 
@@ -23,7 +22,7 @@ def main() -> None:
     except PmError as e:
         answer = Failed((), e.message, e.remedy)
     with open(answer_fd, "wb") as stream:
-        pickle.dump(answer, stream)
+        write_answer(answer, stream)
 
 
 if __name__ == "__main__":

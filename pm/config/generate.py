@@ -8,18 +8,12 @@ from pathlib import Path
 
 from pm.config.reference import reference_markdown
 from pm.config.schema import json_schema
-from pm.path_managers.base import PathManager
-from pm.path_managers.registry import registry
-
-
-def builtin_path_managers() -> dict[str, type[PathManager]]:
-    """This package's path managers, whatever else is installed: the published files describe these."""
-    return {n: p for n, p in registry().items() if p.__module__.startswith("pm.path_managers.")}
+from pm.path_managers.registry import built_in
 
 
 def _main() -> None:
     repository = Path(__file__).parents[2]
-    schema = json_schema(builtin_path_managers())
+    schema = json_schema(built_in())
     (repository / "config/schema.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
     (repository / "docs/configuration.md").write_text(reference_markdown(schema))
 

@@ -4,13 +4,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import pickle
 import sys
 from dataclasses import dataclass
+from typing import IO
 
+from pm import __version__
 from pm.config.model import Config
 from pm.errors import ConfigError, PmError, Problem
+from pm.path_managers.choice import RESTART
+from pm.path_managers.registry import shape_of
 
 CHILD_TIMEOUT_S = 30.0
 
@@ -40,8 +45,8 @@ def config_digest(content: bytes) -> str:
 def load_config(path: str) -> Loaded:
     """Read and validate a YAML file.
 
-    Raises ConfigError with every problem found, and PmError if a path manager's package is broken.
-    This loads pydantic and PyYAML into the process: the service calls ``load_in_child`` instead.
+    Raises ConfigError with every problem found. This loads pydantic and PyYAML into the process: the
+    service calls ``load_in_child`` instead.
     """
     from pm.config.document import parse, read_bytes
     from pm.config.validate import validate
@@ -79,11 +84,32 @@ async def load_in_child(path: str) -> Loaded:
             f"the configuration loader ended with {how}" + (f" ({last})" if last else ""),
             f"run `mptcp-pm check {path}`",
         )
-    # The pickle comes from our own executable over our own pipe: it can be trusted.
-    answer: Loaded | Failed = pickle.loads(output)
+    answer = await asyncio.to_thread(_read_answer, output)
     if isinstance(answer, Loaded):
         return answer
     raise ConfigError(answer.problems) if answer.problems else PmError(answer.message, answer.remedy)
+
+
+def write_answer(answer: Loaded | Failed, stream: IO[bytes]) -> None:
+    """The child's part: what it is, then its answer."""
+    pickle.dump(_identity(), stream)
+    pickle.dump(answer, stream)
+
+
+def _read_answer(output: bytes) -> Loaded | Failed:
+    """The service's part. Raises PmError where the child is of another version, or has other plug-ins."""
+    # The pickles come from our own executable over our own pipe: they can be trusted.
+    stream = io.BytesIO(output)
+    if (there := pickle.load(stream)) != (here := _identity()):
+        change = f" from {here[0]} to {there[0]}" if here[0] != there[0] else ""
+        raise PmError(f"mptcp-pm has changed{change} since the service started", RESTART)
+    answer: Loaded | Failed = pickle.load(stream)
+    return answer
+
+
+def _identity() -> tuple[str, str]:
+    """Version and shape of the configuration: dataclasses with slots are pickled by position."""
+    return __version__, shape_of(Config)
 
 
 def _child_environment() -> dict[str, str]:

@@ -17,8 +17,7 @@ from typing_extensions import Doc
 from pm.config.model import Config
 from pm.notation import Check, Notation, Off, yaml_key
 from pm.path_managers.base import PathManager
-from pm.path_managers.choice import PathManagerChoice
-from pm.path_managers.registry import registry
+from pm.path_managers.choice import PathManagerChoice, usable
 
 Schema = dict[str, Any]
 PathManagers = Mapping[str, type[PathManager]]
@@ -38,10 +37,9 @@ _RANGES: dict[type, tuple[str, str]] = {
 def json_schema(path_managers: PathManagers | None = None) -> Schema:
     """The JSON Schema (2020-12) of the whole configuration, without references.
 
-    ``path_managers`` are those to include, by default all that are installed. Raises PmError if one
-    of those cannot be loaded.
+    ``path_managers`` are those to include, by default all that are installed and can be used.
     """
-    known = registry() if path_managers is None else path_managers
+    known = usable() if path_managers is None else path_managers
     root = {"$schema": DIALECT, "description": "Configuration of mptcp-pm."}
     return root | _of_dataclass(Config, dict(sorted(known.items())))
 
@@ -152,7 +150,10 @@ def _of_type(hint: Any, known: PathManagers) -> Schema:
     # A third party's parameters may have any type that pydantic validates.
     from pydantic import TypeAdapter
 
-    return TypeAdapter(hint).json_schema()
+    try:
+        return TypeAdapter(hint).json_schema()
+    except Exception:  # JSON has no words for it
+        return {}
 
 
 def _of_annotated(base: Any, metadata: tuple[Any, ...], known: PathManagers) -> Schema:

@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from pm.config.document import Document, Loc
+from pm.config.document import Document, Loc, one_line
 from pm.config.model import Config
 from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
 from pm.errors import ConfigError
 from pm.notation import parse_listen
-from pm.path_managers.choice import spelled_out
+from pm.path_managers.choice import spelled_out, unusable
 
 
 def validate(document: Document) -> Config:
@@ -71,6 +71,8 @@ def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:
     match error["type"]:
         case "value_error":
             return str(error["ctx"]["error"])
+        case "extra_forbidden" if _is_path_manager(error) and (why := unusable().get(str(loc[-1]))):
+            return f"path manager `{loc[-1]}` cannot be used: {one_line(why)}"
         case "unexpected_keyword_argument" | "extra_forbidden":
             what = f"path manager `{loc[-1]}`" if _is_path_manager(error) else "key"
             return f"unknown {what}: {_suggest(schema, loc)}"

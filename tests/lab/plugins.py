@@ -18,6 +18,8 @@ def install(target: Path, *packages: Path) -> Path:
     sources = target.with_name(f"{target.name}-sources")
     for package in packages:  # a build writes into its source
         shutil.copytree(package, sources / package.name, ignore=shutil.ignore_patterns("build", "*.egg-info"))
+    for source in sources.rglob("*.py.in"):  # what no other tool can read as Python
+        source.rename(source.with_suffix(""))
     # Offline: with the setuptools that is there.
     pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--upgrade")
     run(*pip, "--target", str(target), *(str(sources / package.name) for package in packages))

@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.lab.lab import Lab
 from tests.lab.plugins import PLUGINS, install
-from tests.lab.scenarios import ALL_ADDRESSES, config, pairs_of, policy, ports_of, wait_pairs
-from tests.lab.service import ROOT, ApiError, Service
+from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, pairs_of, policy, ports_of, wait_pairs
+from tests.lab.service import ROOT, ApiError, Service, command
 from tests.lab.waiting import wait_for
 
 # What a path manager does wrong, and what the history of its session says then.
@@ -91,3 +93,55 @@ def test_program_needs_the_bpf_datapath(lab: Lab) -> None:
     assert refused.value.status == 422
     assert "needs the bpf datapath: boot the patched kernel" in problem["message"]
     assert service.get("/v1/policies")["policies"][0]["path_manager"]["name"] == "fullmesh"
+
+
+# What `doctor` says about each, and the configuration where a policy names it.
+REFUSED = {
+    "import_error": "cannot be loaded from broken_import:Broken (ModuleNotFoundError: No module named",
+    "syntax_error": "cannot be loaded from broken_syntax:Broken (SyntaxError:",
+    "no_parameters": "Broken needs a frozen dataclass `Parameters`",
+    "other": "its entry point is `other` and its class has the name `one`",
+    "twins": "both have a path manager `twins`: remove one of them",
+}
+
+
+def test_what_is_installed_later_needs_a_restart(lab: Lab, tmp_path: Path) -> None:
+    """A plug-in that came or changed after the start is refused; those that are broken cost nobody."""
+    target = install(tmp_path / "installed", PLUGINS / "broken", PLUGINS / "twin")
+    lab.server()
+    service = lab.service(config(policy(lab, "good")), env={"PYTHONPATH": str(target)})
+
+    def reload(path_manager: Any) -> str:
+        """What is wrong with it."""
+        service.configure(config(policy(lab, "good"), policy(lab, "other", path_manager)))
+        with pytest.raises(ApiError) as refused:
+            service.reload()
+        assert refused.value.status == 422
+        (problem,) = refused.value.problem["problems"]
+        return str(problem["message"])
+
+    for name, why in REFUSED.items():
+        assert why in reload(name)
+    install(target, PLUGINS / "versioned_1")
+    installed = "path manager `versioned` was installed after the service started (versioned 1.0)"
+    assert reload({"versioned": {"interfaces": 1}}) == f"{installed}: restart the service"
+    lab.client(cgroup="good").open()
+    wait_pairs(lab, mesh(lab))
+    service.terminate()
+    service.start()
+    assert policy_parameters(service, "other") == {"interfaces": 1}
+    install(target, PLUGINS / "versioned_2")
+    assert reload({"versioned": {"interfaces": 1}}) == (
+        "path manager `versioned` has changed from versioned 1.0 to versioned 2.0 since the service started: "
+        "restart the service"
+    )
+    doctor = lab.run("client", "env", f"PYTHONPATH={target}", *command(), "doctor", "--json")
+    checks = {c["name"]: c for c in json.loads(doctor)["checks"] if c["name"].startswith("path_manager_")}
+    assert checks["path_manager_versioned"]["found"] == "versioned 2.0"
+    assert {n for n in checks if not checks[n]["ok"]} == {f"path_manager_{n}" for n in (*REFUSED, "fullmesh")}
+
+
+def policy_parameters(service: Service, name: str) -> Any:
+    """The parameters of a policy's path manager that are in force."""
+    found = service.get(f"/v1/policies/{name}")
+    return found["path_manager"]["parameters"]

@@ -269,7 +269,6 @@ class Weighted:
 def _weighted(monkeypatch: pytest.MonkeyPatch) -> None:
     known = {**registry(), "weighted": Weighted}
     monkeypatch.setattr("pm.path_managers.choice.registry", lambda: known)
-    monkeypatch.setattr("pm.config.schema.registry", lambda: known)
 
 
 @pytest.mark.usefixtures("_weighted")
@@ -335,14 +334,17 @@ async def test_a_child_that_dies_is_a_clear_error(
 async def test_a_path_manager_that_cannot_be_loaded_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A broken third-party package gives PmError with the remedy, through the child too."""
+    """A broken third-party package is a problem of the policies that name it, and of no others."""
     info = tmp_path / "broken-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[mptcp_pm.path_managers]\nbroken = no_such_module:X\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(PmError, match=r"path manager 'broken' cannot be loaded.*reinstall or remove"):
-        await load_in_child(str(GOOD[0]))
+    assert (await load_in_child(str(GOOD[0]))).config.policies
+    file = tmp_path / "config.yaml"
+    file.write_text("policies:\n- {name: a, cgroup: /a, path_manager: broken}\n")
+    with pytest.raises(ConfigError, match=r"yaml:2: .*: path manager `broken` cannot be used: broken 1: can"):
+        await load_in_child(str(file))
 
 
 def test_loading_in_a_child_leaves_pydantic_and_yaml_out_of_this_process() -> None:

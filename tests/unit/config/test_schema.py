@@ -11,11 +11,11 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pm.config.generate import builtin_path_managers
 from pm.config.load import load_config
 from pm.config.reference import reference_markdown
 from pm.config.schema import json_schema, schema_at, variant
 from pm.errors import ConfigError
+from pm.path_managers.registry import built_in
 
 ROOT = Path(__file__).parents[3]
 REFERENCE = ROOT / "config/mptcp-pm.yaml"
@@ -34,7 +34,7 @@ BAD_FOR_BOTH = [
 
 @pytest.fixture(scope="module")
 def schema() -> dict[str, Any]:
-    return json_schema(builtin_path_managers())
+    return json_schema(built_in())
 
 
 def test_the_generated_files_are_up_to_date(schema: dict[str, Any]) -> None:

@@ -27,11 +27,6 @@ def pair(local: str, remote: str = REMOTE, port: int = REMOTE_PORT) -> Pair:
     return Pair(local, remote, port)
 
 
-def test_registry_has_the_four_built_in_ones() -> None:
-    """The entry points of this package are installed and load."""
-    assert {"none", "ndiffports", "fullmesh", "backup"} <= registry().keys()
-
-
 def test_none_wants_the_initial_subflow_only() -> None:
     """`none` adds nothing, whatever addresses there are."""
     assert wanted("none", session(), address(A), address(B)) == {pair(A): Want()}

@@ -32,7 +32,7 @@ from pm.linux.ip import packed_ip
 from pm.model import Origin, Pair, Want
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.program import BUILT_IN, Program
-from pm.path_managers.registry import registry
+from pm.path_managers.registry import built_in, registry
 from pm.policies.model import Accept, Policy, Start
 from pm.programs.path_manager_programs import assign_slots
 from tests.unit.builders import address, policy, session, subflow
@@ -91,7 +91,7 @@ def test_accepted_peers_of_both_families() -> None:
 def test_path_managers_without_a_program_are_only_claimed() -> None:
     """One in Python only gets the program `none`: the service opens its subflows."""
     assert [program_of(policy(name)) for name in BUILT_IN] == list(BUILT_IN)
-    assert set(BUILT_IN) == registry().keys() - {"program"}
+    assert set(BUILT_IN) == built_in().keys() - {"program"}
     assert program_of(Policy(name="x", cgroup="/", path_manager=PathManagerChoice("other", None))) == "none"
 
 

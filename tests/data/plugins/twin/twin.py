@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A path manager with a name that another package has too."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pm.path_managers.none import NonePathManager
+
+
+class Twins(NonePathManager):
+    name: ClassVar[str] = "twins"
