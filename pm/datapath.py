@@ -5,21 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pm.config.model import Datapath
+from pm.config.model import Datapath, SelectionMode
 from pm.errors import SystemUnfit
-from pm.linux.host.probe import SystemCheck
+from pm.linux.host.probe import SystemCheck, has
+from pm.linux.host.remedies import SEE_CGROUPS
 
 
-def choose_datapath(wanted: Datapath, checks: Sequence[SystemCheck]) -> Datapath:
-    """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel does not have it."""
+def choose_datapath(
+    wanted: Datapath, checks: Sequence[SystemCheck], selection: SelectionMode = SelectionMode.CGROUP
+) -> Datapath:
+    """NETLINK or BPF. Raises SystemUnfit where BPF is asked for and the kernel does not have it.
+
+    BPF programs are attached to cgroups: it is NETLINK where sessions are selected by namespace.
+    """
+    if selection is SelectionMode.NAMESPACE:
+        if wanted is Datapath.BPF:
+            raise SystemUnfit("datapath: bpf needs `selection: cgroup`", SEE_CGROUPS)
+        return Datapath.NETLINK
     available = has(checks, "bpf_datapath")
     if wanted is Datapath.BPF and not available:
         raise SystemUnfit(
             "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
         )
     return Datapath.BPF if available and wanted is not Datapath.NETLINK else Datapath.NETLINK
-
-
-def has(checks: Sequence[SystemCheck], name: str) -> bool:
-    """Whether a check of this name is there, and well."""
-    return any(check.name == name and check.ok for check in checks)

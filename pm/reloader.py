@@ -21,9 +21,10 @@ from pm.linux.netlink.addresses import AddressMonitor
 from pm.log import get_logger
 from pm.path_managers.program import Program
 from pm.policies.policy_table import compile_policies
-from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerPrograms
 from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
+from pm.programs.whole_namespace import AnySelection
+from pm.selection import check_policies
 from pm.sessions.reconciler import Reconciler
 from pm.upkeep import Upkeep
 
@@ -50,7 +51,7 @@ class Reloader:
         state: ServiceState,
         addresses: AddressMonitor,
         reconciler: Reconciler,
-        selection: Selection,
+        selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
@@ -78,6 +79,7 @@ class Reloader:
             try:
                 loaded = await load_in_child(path)
                 self._check_restart(loaded.config)
+                check_policies(loaded.config, path, state.selection)
                 check_programs(loaded.config, state)
                 programs, options = await self._prepare_programs(loaded.config)
             except PmError as e:
@@ -119,7 +121,7 @@ class Reloader:
     def _check_restart(self, config: Config) -> None:
         """Sockets are opened once: what only a restart can change must not look changed."""
         state = self._state
-        for key in ("api", "datapath"):
+        for key in ("api", "datapath", "selection"):
             if getattr(config, key) != getattr(state.loaded.config, key):
                 message = "cannot change at run time: restart the service"
                 raise ConfigError([Problem(str(state.config_path), 0, key, message)])

@@ -6,14 +6,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import signal
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-
-import uvloop
 
 from pm import log, log_budget
 from pm.api.control import LastReload, ServiceState
@@ -24,20 +22,17 @@ from pm.api.server import serve
 from pm.callbacks import failure_of_callbacks
 from pm.clock import moment
 from pm.config.load import load_in_child
-from pm.config.model import Datapath, OnExit
-from pm.datapath import choose_datapath, has
-from pm.errors import PmError
-from pm.linux.bpf.attachments import netns_cookie
+from pm.config.model import Datapath, OnExit, SelectionMode
+from pm.datapath import choose_datapath
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import namespace_file, only_instance
 from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
+from pm.linux.host.netns import netns_cookie
 from pm.linux.host.notes import Notes
-from pm.linux.host.notify import notify
-from pm.linux.host.probe import SystemCheck, probe, require
-from pm.linux.host.scheduling import prefer_latency
+from pm.linux.host.probe import has, probe, require
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
@@ -52,73 +47,51 @@ from pm.programs.classifiers import Selection
 from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
+from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
 from pm.reloader import Reloader, check_programs
+from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import Sessions, assemble
 from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
 from pm.upkeep import Kept, Upkeep
 
-STATE_DIRECTORY = Path("/run/mptcp-pm")
-
 _log = log.get_logger()
 
 
-def run(config_path: str, *, log_level: str, log_format: str) -> int:
-    """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
-    log.configure(log_level, log_format)
-    prefer_latency()
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_main(config_path))
-    except PmError as e:
-        print(e, file=sys.stderr)
-        return e.exit_status
-    except ExceptionGroup as group:
-        errors, bugs = group.split(PmError)
-        if bugs or errors is None:
-            raise
-        print(*_leaves(errors), sep="\n", file=sys.stderr)
-        return 1
-    return 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command line says. ``cgroup_root`` None: the cgroup2 tree is where it is mounted."""
 
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for e in error.exceptions for leaf in _leaves(e)]
-    return [error]
-
-
-async def _main(config_path: str) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    checks = await asyncio.to_thread(probe, precompiled=check_objects)
-    require(checks)
-    async with open_service(Path(config_path), checks) as service:
-        notify("READY=1")
-        await service.run(stopping)
-        notify("STOPPING=1")
+    config: Path
+    state_directory: Path
+    cgroup_root: Path | None = None
 
 
 @asynccontextmanager
-async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[Service]:
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Everything up, classifiers attached, API listening; all undone at exit.
 
     Raises ConfigError, SystemUnfit, PmError.
     """
+    path, state_directory = settings.config, settings.state_directory
     seen = await asyncio.to_thread(signature, path)
     loaded = await load_in_child(str(path))
     config = loaded.config
+    found = await asyncio.to_thread(probe, precompiled=check_objects, cgroup_root=settings.cgroup_root)
+    mode = choose_selection(config.selection, found)
+    checks = checks_for(mode, found)
+    require(checks)
     started_at = moment(time)
     state = ServiceState(
         config_path=path,
-        datapath=choose_datapath(config.datapath, checks),
+        selection=mode,
+        datapath=choose_datapath(config.datapath, checks, mode),
         checks=checks,
         started_at=started_at,
         loaded=loaded,
         last_reload=LastReload(time=started_at.time, ok=True),
         counters=Counter(),
     )
+    check_policies(config, str(path), mode)
     check_programs(config, state)
     broadcast, timings = Broadcast(), Timings()
     path_managers = await asyncio.to_thread(registry)
@@ -145,55 +118,62 @@ async def open_service(path: Path, checks: list[SystemCheck]) -> AsyncIterator[S
             await programs.attach(cgroups)
         await options.attach(cgroups)
 
-    cgroup_root = await asyncio.to_thread(find_cgroup_root)
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
-        await _enter_in_thread(stack, only_instance(STATE_DIRECTORY))
-        notes_file = await asyncio.to_thread(namespace_file, STATE_DIRECTORY, "notes")
+        await _enter_in_thread(stack, only_instance(state_directory))
+        notes_file = await asyncio.to_thread(namespace_file, state_directory, "notes")
         notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=netns_cookie()))
-        ids = CgroupIds(cgroup_root, noted=notes.found("cgroups"), on_new=notes.touch)
-        notes.keep("cgroups", ids.notes)
+        ids = None
+        if mode is SelectionMode.CGROUP or has(checks, "cgroup_tree"):
+            cgroup_root = await asyncio.to_thread(find_cgroup_root, settings.cgroup_root)
+            ids = CgroupIds(cgroup_root, noted=notes.found("cgroups"), on_new=notes.touch)
+            notes.keep("cgroups", ids.notes)
+        if mode is SelectionMode.NAMESPACE:
+            await asyncio.to_thread(remove_all_programs, bpffs)
+            bpffs = None
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
         kept: list[Kept] = [LiveChecks(checks)]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
-            await asyncio.to_thread(PathManagerSysctl(STATE_DIRECTORY).restore_left)
+            await asyncio.to_thread(PathManagerSysctl(state_directory).restore_left)
             programs = await stack.enter_async_context(
                 PathManagerPrograms.open(
                     config.policies,
-                    log_file=STATE_DIRECTORY / "bpf-path-managers.log",
+                    log_file=state_directory / "bpf-path-managers.log",
                     keep=keep,
                     bpffs=bpffs,
                 )
             )
         else:
             await asyncio.to_thread(remove_left_programs, bpffs)
-            sysctl = PathManagerSysctl(STATE_DIRECTORY)
+            sysctl = PathManagerSysctl(state_directory)
             await _enter_in_thread(stack, sysctl)
             kept.append(sysctl)
         options = await stack.enter_async_context(
             TcpOptionPrograms.open(
                 config.policies,
                 config.tcp_options,
-                log_file=STATE_DIRECTORY / "bpf-options.log",
+                log_file=state_directory / "bpf-options.log",
                 keep=keep,
                 bpffs=bpffs,
                 counts_segments=has(checks, "delack_segments"),
             )
         )
-        selection = await stack.enter_async_context(
-            Selection.open(
-                log_file=STATE_DIRECTORY / "bpf.log",
-                keep=keep,
-                on_change=on_attachment,
-                on_cgroups=on_cgroups,
-                cgroup_root=cgroup_root,
-                ids=ids,
-                bpffs=bpffs,
+        selection: AnySelection = NamespaceSelection(on_change=on_attachment, ids=ids)
+        if mode is SelectionMode.CGROUP and ids:
+            selection = await stack.enter_async_context(
+                Selection.open(
+                    log_file=state_directory / "bpf.log",
+                    keep=keep,
+                    on_change=on_attachment,
+                    on_cgroups=on_cgroups,
+                    cgroup_root=ids.root,
+                    ids=ids,
+                    bpffs=bpffs,
+                )
             )
-        )
         # From here to the sessions nothing awaits: a change of addresses finds them built.
         addresses = await stack.enter_async_context(AddressMonitor.open(config.addresses, on_addresses))
         diagnosis = stack.enter_context(SockDiag.open(addresses.interface_of))
@@ -267,7 +247,7 @@ class Service:
         *,
         state: ServiceState,
         sessions: Sessions,
-        selection: Selection,
+        selection: AnySelection,
         reloader: Reloader,
         upkeep: Upkeep,
         notes: Notes,
@@ -305,6 +285,7 @@ class Service:
             gc.freeze()
             _log.info(
                 "started",
+                selection=self._state.selection,
                 config=str(self._state.config_path),
                 policies=len(self._state.loaded.config.policies),
                 cgroups=len(self._selection.attached()),

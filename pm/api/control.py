@@ -17,6 +17,7 @@ from typing import Protocol
 from pm.api.events import EventReader
 from pm.clock import Moment
 from pm.config.load import Loaded
+from pm.config.model import SelectionMode
 from pm.errors import Problem
 from pm.linux.host.probe import SystemCheck
 from pm.model import LocalAddress, Subflow
@@ -71,6 +72,7 @@ class Status:
     ready: bool
     reasons: tuple[str, ...]
     datapath: str
+    selection: str
     kernel_release: str
     checks: Sequence[SystemCheck]
     config_path: str
@@ -86,6 +88,7 @@ class ServiceState:
 
     config_path: Path
     datapath: str
+    selection: SelectionMode
     checks: Sequence[SystemCheck]
     started_at: Moment
     loaded: Loaded

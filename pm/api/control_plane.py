@@ -17,9 +17,9 @@ from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.model import LocalAddress, Pair, Subflow
 from pm.policies.model import Policy
-from pm.programs.classifiers import Selection
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
+from pm.programs.whole_namespace import AnySelection
 from pm.sessions.assembly import Sessions
 from pm.sessions.session import Session
 from pm.upkeep import Upkeep
@@ -36,7 +36,7 @@ class ServiceControlPlane:
         sessions: Sessions,
         addresses: AddressMonitor,
         diagnosis: SockDiag,
-        selection: Selection,
+        selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
@@ -62,6 +62,7 @@ class ServiceControlPlane:
             ready=state.ready and not self._upkeep.reasons,
             reasons=tuple(self._upkeep.reasons.values()),
             datapath=state.datapath,
+            selection=state.selection,
             kernel_release=platform.release(),
             checks=state.checks,
             config_path=str(state.config_path),

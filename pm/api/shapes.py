@@ -217,6 +217,7 @@ class StatusShape(TypedDict):
     started_at: Time
     uptime_s: float
     datapath: str
+    selection: Annotated[str, Doc("`cgroup`, or `namespace`: the policy for `/` owns every session.")]
     kernel: KernelShape
     config: ConfigShape
     sessions: Count

@@ -233,6 +233,7 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: M
         "started_at": rfc3339(status.started_at.time),
         "uptime_s": round(now.monotonic - status.started_at.monotonic, 3),
         "datapath": status.datapath,
+        "selection": status.selection,
         "kernel": {
             "release": status.kernel_release,
             "checks": [

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pm.errors import ConfigError, SystemUnfit
@@ -15,9 +16,15 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    from pm.service import run as run_service
+    from pm.process import run as run_process
+    from pm.service import Settings
 
-    return run_service(options.config, log_level=options.log_level, log_format=options.log_format)
+    settings = Settings(
+        config=Path(options.config),
+        state_directory=Path(options.state_directory),
+        cgroup_root=Path(options.cgroup_root) if options.cgroup_root else None,
+    )
+    return run_process(settings, log_level=options.log_level, log_format=options.log_format)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -42,11 +49,15 @@ def check(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """Print every check of this system. Exit status 3 if a required one fails."""
+    from pm.config.model import SelectionMode
     from pm.linux.bpf.precompiled import check_objects
     from pm.linux.host.probe import probe
     from pm.linux.netlink.pyroute2_family import find_family
+    from pm.selection import checks_for, choose_selection
 
-    kernel = probe(find_family, precompiled=check_objects)
+    root = Path(options.cgroup_root) if options.cgroup_root else None
+    found = probe(find_family, cgroup_root=root, precompiled=check_objects)
+    kernel = checks_for(choose_selection(SelectionMode.AUTO, found), found)
     checks = [asdict(check) for check in (*kernel, *_plug_ins())]
     if options.json:
         print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))

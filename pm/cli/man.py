@@ -12,8 +12,20 @@ import sys
 from argparse_manpage.manpage import Manpage
 
 from pm import __version__
-from pm.cli.parser import ENV_SOCKET, EXAMPLES, EXIT_STATUS, build_parser
+from pm.cli.parser import (
+    ENV_CGROUP_ROOT,
+    ENV_SOCKET,
+    ENV_STATE_DIRECTORY,
+    EXAMPLES,
+    EXIT_STATUS,
+    build_parser,
+)
 
+ENVIRONMENT = {
+    ENV_SOCKET: "Unix socket of the API, as set by --socket.",
+    ENV_STATE_DIRECTORY: "Directory for the state, as set by --state-directory.",
+    ENV_CGROUP_ROOT: "Where the cgroup2 tree is, as set by --cgroup-root.",
+}
 SUMMARY = "a per-cgroup path manager for Multipath TCP"
 
 
@@ -28,9 +40,8 @@ def man_page() -> str:
     page.date = ""
     statuses = (f".TP\n.B {status}\n{_escape(meaning)}" for status, meaning in EXIT_STATUS.items())
     page.add_section("exit status", ">", "\n".join(statuses))
-    page.add_section(
-        "environment", ">", f".TP\n.B {ENV_SOCKET}\nUnix socket of the API, as set by \\-\\-socket."
-    )
+    variables = (f".TP\n.B {name}\n{_escape(text)}" for name, text in ENVIRONMENT.items())
+    page.add_section("environment", ">", "\n".join(variables))
     examples = (f".TP\n{what}\n.B {_escape(command)}" for what, command in EXAMPLES.items())
     page.add_section("examples", ">", "\n".join(examples))
     page.add_section("see also", ">", ".BR mptcpize (8),\n.BR ip\\-mptcp (8),\n.BR cgroups (7)")

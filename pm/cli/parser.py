@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ENV_SOCKET = "MPTCP_PM_SOCKET"
+ENV_STATE_DIRECTORY = "MPTCP_PM_STATE_DIRECTORY"
+ENV_CGROUP_ROOT = "MPTCP_PM_CGROUP_ROOT"
+STATE_DIRECTORY = "/run/mptcp-pm"
 DESCRIPTION = "A per-cgroup path manager for Multipath TCP: the service, and commands to control it."
 EXIT_STATUS = {
     0: "success",
@@ -34,8 +37,9 @@ EXAMPLES = {
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
     "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
 }
-# For shtab: how each shell completes an argument that is a file.
+# For shtab: how each shell completes an argument that is a file, or a directory.
 _FILE = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+_DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 
 
 def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
@@ -51,7 +55,7 @@ def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPa
     _add_connection(parser)
     parser.set_defaults(socket=environ.get(ENV_SOCKET) or Api().unix, url=None, token_file=None)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
-    _add_local(commands)
+    _add_local(commands, environ)
     _add_views(commands)
     _add_changes(commands)
     return parser
@@ -94,10 +98,19 @@ def _add(
     return added
 
 
-def _add_local(commands: Commands) -> None:
+def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
     run = _add(commands, "run", "run the service", asks_service=False, json=False)
     config = run.add_argument("--config", metavar="FILE", required=True, help="configuration file (YAML)")
     config.complete = _FILE  # type: ignore[attr-defined]
+    _add_cgroup_root(run, environ)
+    state = run.add_argument(
+        "--state-directory",
+        metavar="DIR",
+        default=environ.get(ENV_STATE_DIRECTORY) or STATE_DIRECTORY,
+        help="where the service keeps what the next start must know "
+        f"(default: ${ENV_STATE_DIRECTORY}, or {STATE_DIRECTORY})",
+    )
+    state.complete = _DIRECTORY  # type: ignore[attr-defined]
     run.add_argument(
         "--log-level", choices=_values(Level), default="info", help="minimum level to log (default: info)"
     )
@@ -109,17 +122,29 @@ def _add_local(commands: Commands) -> None:
     )
     check = _add(commands, "check", "check a configuration and print all its problems", asks_service=False)
     check.add_argument("file", metavar="FILE", help="configuration file (YAML)").complete = _FILE  # type: ignore[attr-defined]
-    _add(
+    doctor = _add(
         commands,
         "doctor",
         "show what this system offers, what is missing, and how to fix what is missing",
         asks_service=False,
     )
+    _add_cgroup_root(doctor, environ)
     _add(commands, "schema", "print the JSON Schema of the configuration", asks_service=False)
     completion = _add(
         commands, "completion", "print the completion script of a shell", asks_service=False, json=False
     )
     completion.add_argument("shell", choices=("bash", "zsh"), help="which shell")
+
+
+def _add_cgroup_root(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    root = parser.add_argument(
+        "--cgroup-root",
+        metavar="DIR",
+        default=environ.get(ENV_CGROUP_ROOT),
+        help="where the cgroup2 tree is, with the cgroups of the host "
+        f"(default: ${ENV_CGROUP_ROOT}, or where it is mounted)",
+    )
+    root.complete = _DIRECTORY  # type: ignore[attr-defined]
 
 
 def _add_views(commands: Commands) -> None:

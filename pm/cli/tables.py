@@ -17,6 +17,10 @@ from pm.errors import Problem
 
 Json = Mapping[str, Any]
 
+SELECTIONS = {
+    "cgroup": "by cgroup",
+    "namespace": "by network namespace: the policy for / owns every session",
+}
 FAILED_LOAD = "FAILED: the last good configuration stays in force"
 
 
@@ -191,6 +195,7 @@ def status_report(status: Json) -> RenderableType:
         ("state", _state(status)),
         ("uptime", duration_text(status["uptime_s"])),
         ("datapath", status["datapath"]),
+        ("selection", SELECTIONS[status["selection"]]),
         ("kernel", status["kernel"]["release"]),
         ("configuration", f"{config['path']} ({config['digest'][:12]})"),
         (

@@ -27,6 +27,12 @@ class Datapath(StrEnum):
     BPF = "bpf"
 
 
+class SelectionMode(StrEnum):
+    AUTO = "auto"
+    CGROUP = "cgroup"
+    NAMESPACE = "namespace"
+
+
 class OnExit(StrEnum):
     DETACH = "detach"
     KEEP = "keep"
@@ -70,6 +76,14 @@ class Config:
         Datapath,
         Doc("`netlink` for any kernel, `bpf` for the patched one; `auto` picks the better one available."),
     ] = Datapath.AUTO
+    selection: Annotated[
+        SelectionMode,
+        Doc(
+            "How a session's policy is found. `cgroup`: by the cgroup of its socket. `namespace`: the policy "
+            "for `/` owns every session of the network namespace; needs neither cgroups nor CAP_BPF, and has "
+            "no TCP options. `auto` is `cgroup` where other cgroups than the service's own are visible."
+        ),
+    ] = SelectionMode.AUTO
     api: Annotated[Api, Doc("Where the REST API is served.")] = field(default_factory=Api)
     addresses: Annotated[Addresses, Doc("Which local addresses path managers may use.")] = field(
         default_factory=Addresses

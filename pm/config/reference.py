@@ -53,6 +53,20 @@ character, and `**` as a whole level stands for any number of levels, including 
 root. A backslash is an ordinary character: copy names such as `system-foo\\x2dbar.slice` as they are.
 `[*]` is a literal `*`.
 
+### Where no other cgroup is visible
+
+A container often has a cgroup namespace of its own and sees one cgroup, its own, although it shares
+the network namespace of the application beside it. `selection: auto` recognises that: the root of the
+cgroup2 mount is the service's own cgroup. It then means `namespace`: the policy for `/` owns every
+session of the network namespace, whatever its cgroup. Nothing is attached, and CAP_NET_ADMIN is the only
+capability that is needed. The log, `mptcp-pm status` and `mptcp-pm doctor` say which of the two it is.
+
+- Other policies own nothing then. It is an error if none is for `/`.
+- A policy with TCP options is an error: options are BPF programs on cgroups. So is `datapath: bpf`.
+- To tell the containers of a pod apart, let the service see the host's cgroups: mount them read-only
+  (`-v /sys/fs/cgroup:/sys/fs/cgroup:ro`) or run it in the host's cgroup namespace (`--cgroupns host`),
+  and add CAP_BPF. If they are mounted at another place, say so with `--cgroup-root`.
+
 ## Which local addresses are used
 
 Path managers use and announce an address only if it is *usable*. `mptcp-pm addresses` and

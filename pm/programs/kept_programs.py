@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.cgroup_links import CgroupGone
 from pm.programs.attach import MatchedCgroup
-from pm.programs.classifiers import Selection
+from pm.programs.whole_namespace import AnySelection
 from pm.upkeep import Change
 
 
@@ -27,7 +27,7 @@ class Programs(Protocol):
 class KeptPrograms:
     """Programs of all kinds, as a ``pm.upkeep.Kept``."""
 
-    def __init__(self, selection: Selection, kinds: Sequence[Programs | None]) -> None:
+    def __init__(self, selection: AnySelection, kinds: Sequence[Programs | None]) -> None:
         """``kinds`` are asked for their programs at each look."""
         self._sweep = selection.sweep
         self._steady = selection.steady

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from pm.clock import Moment
 from pm.linux.bpf import libbpf
-from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
 from pm.linux.bpf.path_manager_maps import (
@@ -27,6 +26,7 @@ from pm.linux.bpf.path_manager_maps import (
     third_parties_of,
     up_entries,
 )
+from pm.linux.host.netns import netns_cookie
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
 from pm.path_managers.registry import registry

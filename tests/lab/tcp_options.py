@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from pm.linux.bpf import libbpf
-from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.tcp_option_layouts import BUILT_IN, OptionRecord
 from pm.linux.bpf.tcp_option_maps import read_records
+from pm.linux.host.netns import netns_cookie
 from pm.programs.tcp_option_programs import PluginReport, plugin_reports
 from tests.lab.capture import Option
 from tests.lab.lab import Lab, Side

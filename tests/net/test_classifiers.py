@@ -22,12 +22,12 @@ import pytest
 
 from pm.errors import KernelRefused, PmError, SystemUnfit
 from pm.linux.bpf import libbpf
-from pm.linux.bpf.attachments import netns_cookie
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.layouts import SessionKey
 from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.host.cgroups import CgroupIds, directory_of, find_cgroup_root
 from pm.linux.host.mounts import find_mount
+from pm.linux.host.netns import netns_cookie
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.policy_table import PolicyTable

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from pm.linux.host.remedies import in_container
 from pm.linux.host.sysctl import SYSCTLS
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, count_programs, mesh, policy, wait_pairs
@@ -74,11 +75,12 @@ def test_mptcp_disabled(lab: Lab, good: Path) -> None:
 
 
 def test_no_cgroup2(lab: Lab, good: Path) -> None:
-    """Exit 3 and the mount command."""
+    """Exit 3 and the mount, where sessions are to be told by cgroup."""
+    good.write_text(f"selection: cgroup\n{good.read_text()}")
     unmount = 'umount -l -a -t cgroup2; exec "$@"'
     status, complaint = start(lab, good, "unshare", "--mount", "sh", "-c", unmount, "sh")
     assert (status, len(complaint.splitlines())) == (3, 1)
-    assert "mount -t cgroup2" in complaint
+    assert ("--cgroupns host" if in_container() else "mount -t cgroup2") in complaint
 
 
 @pytest.mark.skipif(

@@ -12,8 +12,6 @@ the programs of all links that it takes over.
 from __future__ import annotations
 
 import os
-import socket
-import sys
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -26,8 +24,7 @@ from pm.linux.bpf.cgroup_links import link_to
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
 from pm.linux.bpf.pins import Pins, pin_directory
-
-SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+from pm.linux.host.netns import netns_cookie
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -250,17 +247,3 @@ class Attachments(Generic[Key]):
 
     def _link_name(self, cgroup_id: int) -> str:
         return f"{self.link_prefix}{cgroup_id}"
-
-
-def netns_cookie() -> int:
-    """SO_NETNS_COOKIE of the calling thread's network namespace, not reused until reboot.
-
-    Raises SystemUnfit where the kernel does not have it.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
-        try:
-            return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
-        except OSError as e:
-            raise SystemUnfit(
-                "this kernel has no network namespace cookies", "boot Linux 5.19 or newer"
-            ) from e

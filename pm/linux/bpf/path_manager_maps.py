@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pm.linux.bpf import libbpf, third_party
-from pm.linux.bpf.attachments import Attachments, netns_cookie
+from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.third_party import ThirdParty
+from pm.linux.host.netns import netns_cookie
 from pm.linux.ip import ip_text, packed_ip
 from pm.model import LocalAddress
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program

@@ -23,6 +23,15 @@ def pin_directory(bpffs: Path, cookie: int) -> Path:
     return bpffs / "mptcp-pm" / str(cookie)
 
 
+def unpin_all(directory: Path) -> bool:
+    """Remove every pin of a directory: links that nothing else holds are detached. Whether there was one."""
+    found = False
+    for pin in directory.glob("*"):
+        pin.unlink(missing_ok=True)
+        found = True
+    return found
+
+
 class Pins:
     """The directory with our pins; made by ``open``."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pm.linux.bpf import libbpf, third_party
-from pm.linux.bpf.attachments import Attachments, netns_cookie
+from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER
 from pm.linux.bpf.objects import SOURCES
@@ -24,6 +24,7 @@ from pm.linux.bpf.tcp_option_layouts import (
 )
 from pm.linux.bpf.tcp_option_parameters import KIND, KernelOptionSupport, PolicyEntries
 from pm.linux.bpf.third_party import ThirdParty
+from pm.linux.host.netns import netns_cookie
 from pm.linux.netlink.sock_diag import read_storages
 from pm.policies.tcp_options import PARAMETERS_MAX
 

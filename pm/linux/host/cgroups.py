@@ -22,7 +22,7 @@ from typing import NamedTuple, Self
 from asyncinotify import Event, Inotify, Mask
 
 from pm.errors import PmError, SystemUnfit
-from pm.linux.host.mounts import find_mount
+from pm.linux.host.cgroup_tree import find_tree
 
 _FOLLOWED = Mask.CREATE | Mask.DELETE | Mask.MOVED_FROM | Mask.MOVED_TO | Mask.ONLYDIR
 _FILEID_KERNFS = 0xFE  # include/linux/exportfs.h
@@ -30,12 +30,12 @@ KNOWN_MAX = 4096
 _OTHERS_MAX = 16384
 
 
-def find_cgroup_root() -> Path:
-    """Where cgroup2 is mounted: /sys/fs/cgroup, or below it beside cgroup v1 (hybrid layout).
+def find_cgroup_root(wanted: Path | None = None) -> Path:
+    """Where the cgroup2 tree is: /sys/fs/cgroup, or below it beside cgroup v1 (hybrid layout).
 
-    Raises SystemUnfit where it is not mounted.
+    Raises SystemUnfit where it is not mounted, and where ``wanted`` is not in one.
     """
-    if root := find_mount("cgroup2"):
+    if root := find_tree(wanted).directory:
         return root
     raise SystemUnfit("cgroup2 is not mounted", "mount -t cgroup2 none /sys/fs/cgroup/unified")
 
@@ -55,7 +55,7 @@ class CgroupIds:
 
     def __init__(self, root: Path, *, noted: object = None, on_new: Callable[[], object] = bool) -> None:
         """``noted`` is what ``notes`` gave to the service before. ``on_new``: ``notes`` has changed."""
-        self._root = root
+        self.root = root
         self._on_new = on_new
         self._paths = _paths_of(noted)
         self._others: dict[int, str | None] = {}
@@ -96,9 +96,9 @@ class CgroupIds:
 
     def _find(self, cgroup_id: int) -> str | None:
         try:
-            return _open_by_id(self._root, cgroup_id)
+            return _open_by_id(self.root, cgroup_id)
         except PermissionError:  # no CAP_DAC_READ_SEARCH
-            self._others |= _walk(self._root)
+            self._others |= _walk(self.root)
             return self._others.get(cgroup_id)
 
 

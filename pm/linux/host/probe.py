@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pm.errors import SystemUnfit
+from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
+from pm.linux.host.remedies import SEE_CGROUPS, where_it_runs
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
 from pm.linux.netlink.generic_netlink import Family, find_family
 from pm.linux.netlink.inet_diag_requests import IPPROTO_MPTCP
@@ -45,13 +47,18 @@ class SystemCheck:
 
 
 def probe(
-    find_family: FindFamily = find_family, *, precompiled: Callable[[], bool] = lambda: False
+    find_family: FindFamily = find_family,
+    *,
+    precompiled: Callable[[], bool] = lambda: False,
+    cgroup_root: Path | None = None,
 ) -> list[SystemCheck]:
     """Run every check, the fundamental ones first. This takes some milliseconds.
 
     ``find_family`` asks the kernel about a generic netlink family; it raises OSError. ``precompiled`` says
     if there are BPF programs that need no compiler; it raises SystemUnfit where they do not fit.
+    ``cgroup_root`` is where the cgroup2 tree is, if not where it is mounted; SystemUnfit if it is no tree.
     """
+    tree = find_tree(cgroup_root)
     return [
         _kernel(),
         _mptcp(),
@@ -59,7 +66,8 @@ def probe(
         _capability(Capability.NET_ADMIN),
         _capability(Capability.BPF),
         _path_manager_sysctl(),
-        _cgroup2(),
+        _cgroup2(tree),
+        _cgroup_tree(tree),
         _bpffs(),
         _bcc(precompiled),
         _library("libbpf.so.1", "libbpf1"),
@@ -76,6 +84,11 @@ def probe(
 def probe_sysctls() -> list[SystemCheck]:
     """The checks that a sysctl can change at any time."""
     return [_mptcp(), _path_manager_sysctl(), _join_initial_address()]
+
+
+def has(checks: Iterable[SystemCheck], name: str) -> bool:
+    """Whether a check of this name is there, and well."""
+    return any(check.name == name and check.ok for check in checks)
 
 
 def require(checks: Iterable[SystemCheck]) -> None:
@@ -145,16 +158,27 @@ def _capability(capability: Capability) -> SystemCheck:
     return _check(name, ok, "held" if ok else "not held", remedy)
 
 
-def _cgroup2() -> SystemCheck:
-    mount = find_mount("cgroup2")
+def _cgroup2(tree: CgroupTree) -> SystemCheck:
     # If cgroup version 1 is at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
     target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
     return _check(
         "cgroup2",
-        mount is not None,
-        str(mount or "not mounted"),
-        f"run `mkdir -p {target} && mount -t cgroup2 cgroup2 {target}`",
+        tree.directory is not None,
+        str(tree.directory or "not mounted"),
+        where_it_runs(
+            host=f"run `mkdir -p {target} && mount -t cgroup2 cgroup2 {target}`",
+            container=f"{SEE_CGROUPS}, or set `selection: namespace`",
+        ),
     )
+
+
+def _cgroup_tree(tree: CgroupTree) -> SystemCheck:
+    found = (
+        "other cgroups are visible"
+        if tree.visible
+        else "no cgroup but our own is visible: only a policy for `/` has sessions, all of this namespace"
+    )
+    return _check("cgroup_tree", tree.visible, found, f"to tell cgroups apart, {SEE_CGROUPS}", required=False)
 
 
 def _bpffs() -> SystemCheck:

@@ -107,6 +107,7 @@ class Plane:
             ready=self.ready,
             reasons=self.reasons,
             datapath="netlink",
+            selection="cgroup",
             kernel_release="6.18.0",
             checks=self.checks,
             config_path="/etc/mptcp-pm.yaml",

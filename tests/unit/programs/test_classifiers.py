@@ -113,8 +113,12 @@ def test_session_key_is_filled_where_its_fields_are() -> None:
 
 
 def test_find_mount_reads_escaped_paths(tmp_path: Path) -> None:
-    """A blank in a mount point is \\040 in /proc/self/mounts."""
-    mounts = tmp_path / "mounts"
-    mounts.write_text("none /proc proc rw 0 0\ncgroup2 /a\\040b cgroup2 rw 0 0\ncgroup2 /c cgroup2 rw 0 0\n")
+    """A blank in a mount point is \\040 in /proc/self/mountinfo."""
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "1 0 0:5 / /proc rw - proc none rw\n"
+        "2 0 0:6 / /a\\040b rw shared:1 - cgroup2 none rw\n"
+        "3 0 0:6 / /c rw - cgroup2 none rw\n"
+    )
     assert find_mount("cgroup2", mounts) == Path("/a b")
     assert find_mount("bpf", mounts) is None

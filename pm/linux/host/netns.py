@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The network namespace of the calling thread."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+
+from pm.errors import SystemUnfit
+
+SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+_INITIAL_ONLY = Path("/proc/sys/net/core/dev_weight")  # of the sysctls that no other namespace has
+
+
+def netns_cookie() -> int:
+    """SO_NETNS_COOKIE of the namespace, not reused until reboot.
+
+    Raises SystemUnfit where the kernel does not have it.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        try:
+            return int.from_bytes(s.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError as e:
+            raise SystemUnfit(
+                "this kernel has no network namespace cookies", "boot Linux 5.19 or newer"
+            ) from e
+
+
+def in_initial_namespace() -> bool:
+    """Whether it is the namespace that the machine booted with."""
+    return _INITIAL_ONLY.exists()

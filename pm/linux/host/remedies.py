@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How to fix what is missing: in a container it is the engine that has to be told."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
+SEE_CGROUPS = (
+    "let the container see the host's cgroups (`-v /sys/fs/cgroup:/sys/fs/cgroup:ro`, or `--cgroupns host`)"
+)
+
+
+def in_container() -> bool:
+    """Whether a container engine started this process: Docker, Podman, systemd-nspawn or Kubernetes."""
+    return (
+        "container" in os.environ
+        or "KUBERNETES_SERVICE_HOST" in os.environ
+        or any(mark.exists() for mark in _MARKS)
+    )
+
+
+def where_it_runs(*, host: str, container: str) -> str:
+    """The remedy for where this process runs."""
+    return container if in_container() else host

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The process around the service: its event loop, its signals, and its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+
+import uvloop
+
+from pm import log
+from pm.errors import PmError
+from pm.linux.host.notify import notify
+from pm.linux.host.scheduling import prefer_latency
+from pm.service import Settings, open_service
+
+
+def run(settings: Settings, *, log_level: str, log_format: str) -> int:
+    """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
+    log.configure(log_level, log_format)
+    prefer_latency()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_main(settings))
+    except PmError as e:
+        return _report([e])
+    except ExceptionGroup as group:
+        errors, bugs = group.split(PmError)
+        if bugs or errors is None:
+            raise
+        return _report(_leaves(errors))
+    return 0
+
+
+def _report(errors: list[PmError]) -> int:
+    """Print errors; the exit status that is the most particular of theirs."""
+    print(*errors, sep="\n", file=sys.stderr)
+    return max(error.exit_status for error in errors)
+
+
+def _leaves(error: PmError | ExceptionGroup[PmError]) -> list[PmError]:
+    if isinstance(error, ExceptionGroup):
+        return [leaf for e in error.exceptions for leaf in _leaves(e)]
+    return [error]
+
+
+async def _main(settings: Settings) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with open_service(settings) as service:
+        notify("READY=1")
+        await service.run(stopping)
+        notify("STOPPING=1")

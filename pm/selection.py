@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a session's policy is found: by the cgroup of its socket, or by its network namespace alone.
+
+A container often sees no cgroup but its own. The policy for ``/`` is then that of the whole namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from pm.config.model import Config, SelectionMode
+from pm.errors import ConfigError, Problem
+from pm.linux.bpf.tcp_option_parameters import has_options
+from pm.linux.host.probe import SystemCheck, has
+from pm.linux.host.remedies import SEE_CGROUPS
+from pm.policies.policy_table import PolicyTable
+
+ONLY_FOR_CGROUPS = frozenset({"cap_bpf", "bpf_syscall", "cgroup2", "bcc", "libbpf.so.1"})
+
+
+def choose_selection(wanted: SelectionMode, checks: Sequence[SystemCheck]) -> SelectionMode:
+    """CGROUP or NAMESPACE: ``auto`` is CGROUP where the cgroup tree is visible."""
+    if wanted is not SelectionMode.AUTO:
+        return wanted
+    return SelectionMode.CGROUP if has(checks, "cgroup_tree") else SelectionMode.NAMESPACE
+
+
+def checks_for(selection: SelectionMode, checks: Sequence[SystemCheck]) -> list[SystemCheck]:
+    """The checks: what only programs on cgroups need is not required by NAMESPACE."""
+    if selection is SelectionMode.CGROUP:
+        return list(checks)
+    return [
+        replace(check, required=check.required and check.name not in ONLY_FOR_CGROUPS) for check in checks
+    ]
+
+
+def check_policies(config: Config, file: str, selection: SelectionMode) -> None:
+    """Raises ConfigError for policies that can have no effect without the cgroup tree."""
+    if selection is not SelectionMode.NAMESPACE:
+        return
+    problems = [
+        Problem(
+            file,
+            0,
+            f"policies.{policy.name}.options",
+            f"need `selection: cgroup`, the cgroup tree and CAP_BPF: {SEE_CGROUPS}",
+        )
+        for policy in config.policies
+        if has_options(policy.options)
+    ]
+    if config.policies and PolicyTable(config.policies).direct("/") is None:
+        problems.append(
+            Problem(
+                file,
+                0,
+                "policies",
+                "no session would have a policy, since no cgroup can be told from another here "
+                f"(`selection: namespace`): write one policy with `cgroup: /`, or {SEE_CGROUPS}",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`selection: namespace`: a sidecar that sees no cgroup but its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pm.linux.host.cgroups import find_cgroup_root
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, count_programs, mesh, pairs_of, policy, ports_of
+from tests.lab.service import Config, Service, command
+from tests.lab.waiting import wait_equal
+
+CAPABILITY = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin")
+EVERYTHING = {"name": "all", "cgroup": "/", "path_manager": "fullmesh"}
+
+Sidecar = Callable[..., Service]
+
+
+@pytest.fixture
+def sidecar(lab: Lab) -> Sidecar:
+    """A service as an engine starts it: CAP_NET_ADMIN alone, and a cgroup namespace of its own."""
+    root = find_cgroup_root()
+    script = f'umount -l {root} && mount -t cgroup2 none {root} && umount -a -l -t bpf; exec "$@"'
+    alone = ["unshare", "--cgroup", "--mount", "sh", "-c", script, "sh", *CAPABILITY]
+
+    def start(document: Config, **arguments: Any) -> Service:
+        service = lab.service(document, cgroup="sidecar", start=False, program=[], **arguments)
+        service.prefix = []
+        service.program = [*alone, *command()]
+        return service.start()
+
+    return start
+
+
+def test_one_policy_owns_every_session(lab: Lab, sidecar: Sidecar) -> None:
+    """With NET_ADMIN alone and nothing mounted: sessions of other cgroups have the policy for `/`."""
+    lab.server()
+    before = lab.client(cgroup="app")
+    before.open()
+    service = sidecar(config(EVERYTHING, policy(lab, "app")))
+    after = lab.client(cgroup="app")
+    after.open()
+    wait_equal(lambda: [s["policy"] for s in service.sessions()], ["all", "all"])
+    # The first one was there before the service: the kernel's path manager has it.
+    wait_equal(lambda: pairs_of(lab, ports_of(after)), [Counter(mesh(lab))])
+    status = service.get("/v1/status")
+    assert (status["selection"], status["datapath"]) == ("namespace", "netlink")
+    assert service.get("/v1/policies/all")["cgroups"] == ["/"]
+    assert count_programs(lab, "app") == (0, 0)
+    records = {line.get("event"): line for line in service.log_lines()}
+    assert records["started"]["selection"] == "namespace"
+    assert records["policies_without_sessions"]["policies"] == ["app"]
+    service.configure(config({**EVERYTHING, "name": "other", "path_manager": "none"}))
+    service.reload()
+    assert [s["policy"] for s in service.sessions()] == ["other", "other"]
+    service.terminate()
+
+
+def test_what_needs_the_tree_is_refused(lab: Lab, sidecar: Sidecar) -> None:
+    """A policy that could never own a session, and one with TCP options: an error with the mount."""
+    service = sidecar(config(EVERYTHING))
+    options = {"user_timeout": {"advertise": "30s"}}
+    for document in (config(policy(lab, "app")), config({**EVERYTHING, "options": options})):
+        service.configure(document)
+        status, problem = service.request("POST", "/v1/reload")
+        assert status == 422
+        assert [p["path"] for p in problem["problems"]] == ["policies"] or "options" in json.dumps(problem)
+        assert "-v /sys/fs/cgroup:/sys/fs/cgroup:ro" in json.dumps(problem)
+    service.terminate()
+
+
+def test_asked_for_on_a_host(lab: Lab) -> None:
+    """Programs that a service with `selection: cgroup` left go away; cgroups are named."""
+    lab.server()
+    lab.cgroup("app")
+    first = lab.service(config(policy(lab, "app"), on_exit="keep"))
+    first.terminate()
+    assert count_programs(lab, "app") != (0, 0)
+    service = lab.service(config(EVERYTHING, selection="namespace"))
+    assert count_programs(lab, "app") == (0, 0)
+    lab.client(cgroup="app").open()
+    wait_equal(
+        lambda: [(s["policy"], s["cgroup"]) for s in service.sessions()], [("all", lab.cgroup_path("app"))]
+    )
+    service.terminate()
+    assert lab.pins() == []
+
+
+def test_doctor_says_what_a_sidecar_gets(lab: Lab, sidecar: Sidecar) -> None:
+    """Without a visible tree CAP_BPF is not required, and the mount that shows the tree is named."""
+    service = sidecar(config(EVERYTHING))
+    doctor = lab.popen(
+        [*service.program, "doctor", "--json"], cgroup="sidecar", stdout=subprocess.PIPE, text=True
+    )
+    output, _ = doctor.communicate(timeout=30)
+    checks = {check["name"]: check for check in json.loads(output)["checks"]}
+    assert doctor.returncode == 0
+    assert (checks["cap_bpf"]["ok"], checks["cap_bpf"]["required"]) == (False, False)
+    assert not checks["cgroup_tree"]["ok"]
+    assert "--cgroupns host" in checks["cgroup_tree"]["remedy"]
+    service.terminate()
