@@ -24,10 +24,11 @@ from pm.clock import moment
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit, SelectionMode
 from pm.datapath import choose_datapath
+from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
-from pm.linux.host.instance import namespace_file, only_instance
+from pm.linux.host.instance import Instance, check_state_directory, namespace_file
 from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.netns import netns_cookie
@@ -120,7 +121,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
-        await _enter_in_thread(stack, only_instance(state_directory))
+        await asyncio.to_thread(check_state_directory, state_directory)
+        instance = Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None)
+        await _enter_in_thread(stack, instance)
         notes_file = await asyncio.to_thread(namespace_file, state_directory, "notes")
         notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=netns_cookie()))
         ids = None
@@ -134,7 +137,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
-        kept: list[Kept] = [LiveChecks(checks)]
+        kept: list[Kept] = [LiveChecks(checks), instance]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(PathManagerSysctl(state_directory).restore_left)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Self
 
 from pm.errors import PmError, SystemUnfit
 from pm.linux.host.instance import namespace_file
+from pm.linux.host.notes import BOOT_ID
 from pm.upkeep import Change
 
 SYSCTLS = Path("/proc/sys/net/mptcp")
@@ -132,7 +133,7 @@ class _Sysctl:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             partial = self.note.with_suffix(".new")
-            partial.write_text(json.dumps({self.spelling.name: original}))
+            partial.write_text(json.dumps({"boot": _boot_id(), self.spelling.name: original}))
             partial.replace(self.note)
         except OSError as e:
             raise SystemUnfit(
@@ -141,10 +142,16 @@ class _Sysctl:
 
     def recall(self) -> str | None:
         try:
-            value = json.loads(self.note.read_text())[self.spelling.name]
+            note = json.loads(self.note.read_text())
+            value = note[self.spelling.name] if note["boot"] == _boot_id() else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return value if isinstance(value, str) else None
+
+
+def _boot_id() -> str:
+    """Cookies of network namespaces begin anew at each boot."""
+    return BOOT_ID.read_text().strip()
 
 
 def _locate(state_directory: Path, sysctls: Path) -> _Sysctl:
