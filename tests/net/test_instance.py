@@ -19,6 +19,13 @@ from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
 
 CLAIM = "from pm.linux.host.instance import Instance; Instance(None).__enter__()"
+HOLD = """
+import pathlib, time
+from pm.linux.host.instance import Instance
+instance = Instance(pathlib.Path("{pins}")).__enter__()
+print("in", flush=True)
+time.sleep(60)
+"""
 SQUAT = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -80,7 +87,7 @@ def test_another_pid_namespace(netns: str) -> None:
 def test_an_ordinary_user_keeps_nobody_from_starting(
     netns: str, state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Somebody else's socket has the name: the start goes on and says whose it is. The pins are a lock too."""
+    """Somebody else's socket has the name: the start goes on, and says whose it is; pins are locked too."""
     pins = tmp_path / "mptcp-pm" / "7"
 
     def start() -> None:
@@ -113,10 +120,7 @@ def test_a_directory_that_others_removed_is_locked_again(netns: str, tmp_path: P
 def test_a_lock_ends_with_its_process(netns: str, tmp_path: Path) -> None:
     """SIGKILL leaves the directory and no lock."""
     pins = tmp_path / "7"
-    script = (
-        f"from pathlib import Path; {CLAIM.replace('None', f'Path({str(pins)!r})')}; print('in', flush=True)"
-    )
-    script += "; import time; time.sleep(60)"
+    script = HOLD.format(pins=pins)
 
     def scenario() -> None:
         with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as first:
