@@ -44,6 +44,7 @@ class Route:
     query: type | None = None
     body: type | None = None
     public: bool = False  # no token needed
+    probe: bool = False  # served by `api.probes` too
 
 
 ROUTES = (
@@ -145,6 +146,7 @@ ROUTES = (
         summary="200 while the service runs",
         shape=HealthShape,
         public=True,
+        probe=True,
     ),
     Route(
         method="GET",
@@ -154,6 +156,7 @@ ROUTES = (
         shape=ReadinessShape,
         answers=(200, 503),
         public=True,
+        probe=True,
     ),
     Route(
         method="GET",
@@ -161,6 +164,7 @@ ROUTES = (
         handler=handlers.get_metrics,
         summary="Prometheus metrics",
         media_type="text/plain",
+        probe=True,
     ),
     Route(
         method="GET",

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from pm.api import sockets
 from pm.api.auth import bearer_middleware
@@ -19,10 +21,10 @@ from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.problems import problem_middleware
-from pm.api.routes import ROUTES
+from pm.api.routes import ROUTES, Route
 from pm.api.sse import end_streams
 from pm.api.views import encode
-from pm.config.model import Api, ApiTcp
+from pm.config.model import Api
 from pm.errors import PmError
 from pm.log import get_logger
 
@@ -34,18 +36,28 @@ _log = get_logger()
 
 def create_app(control: ControlPlane, timings: Timings, token: bytes | None = None) -> web.Application:
     """The application. Without ``token``, every request over TCP except the probes is refused."""
-    app = web.Application(
-        middlewares=[problem_middleware, bearer_middleware], client_max_size=BODY_LIMIT_BYTES
-    )
-    app[CONTROL] = control
-    app[LISTING] = Listing(control)
-    app[TIMINGS] = timings
+    app = _create(control, timings, ROUTES, problem_middleware, bearer_middleware)
     app[TOKEN] = token
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
-    for route in ROUTES:
-        app.router.add_route(route.method, route.path, route.handler)
     app.on_shutdown.append(end_streams)
+    return app
+
+
+def create_probes_app(control: ControlPlane, timings: Timings) -> web.Application:
+    """The application of ``api.probes``: the probes and the metrics, for everybody."""
+    return _create(control, timings, [route for route in ROUTES if route.probe], problem_middleware)
+
+
+def _create(
+    control: ControlPlane, timings: Timings, routes: Iterable[Route], *middlewares: Middleware
+) -> web.Application:
+    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
+    app[CONTROL] = control
+    app[LISTING] = Listing(control)
+    app[TIMINGS] = timings
+    for route in routes:
+        app.router.add_route(route.method, route.path, route.handler)
     return app
 
 
@@ -57,18 +69,27 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
     """
     async with AsyncExitStack() as stack:
         token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
-        # No access log: one line for each request of a monitoring system helps nobody.
-        runner = web.AppRunner(
-            create_app(control, timings, token), access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S
-        )
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
+        runner = await _run(create_app(control, timings, token), stack)
         if api.unix:
             await _listen_unix(runner, api.unix, stack)
         if api.tcp:
-            await _listen_tcp(runner, api.tcp)
-        _log.info("api_listening", addresses=[_address_text(address) for address in runner.addresses])
-        yield runner.addresses
+            context = await asyncio.to_thread(sockets.tls_context, api.tcp.tls) if api.tcp.tls else None
+            await _listen_tcp(runner, api.tcp.listen, "api.tcp.listen", context)
+        addresses = [*runner.addresses]
+        if api.probes:
+            probes = await _run(create_probes_app(control, timings), stack)
+            await _listen_tcp(probes, api.probes.listen, "api.probes.listen")
+            addresses += probes.addresses
+        _log.info("api_listening", addresses=[_address_text(address) for address in addresses])
+        yield addresses
+
+
+async def _run(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
+    # No access log: one line for each request of a monitoring system helps nobody.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    return runner
 
 
 def _address_text(address: Any) -> str:
@@ -86,10 +107,12 @@ async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) 
     await web.SockSite(runner, bound).start()
 
 
-async def _listen_tcp(runner: web.AppRunner, tcp: ApiTcp) -> None:
-    host, port = sockets.host_and_port(tcp.listen)
-    context = await asyncio.to_thread(sockets.tls_context, tcp.tls) if tcp.tls else None
+async def _listen_tcp(
+    runner: web.AppRunner, listen: str, key: str, context: ssl.SSLContext | None = None
+) -> None:
+    """``key`` is the configuration's key for ``listen``."""
+    host, port = sockets.host_and_port(listen, key)
     try:
         await web.TCPSite(runner, host, port, ssl_context=context).start()
     except OSError as e:
-        raise PmError(f"cannot listen on {tcp.listen}: {e.strerror}", "correct `api.tcp.listen`") from e
+        raise PmError(f"cannot listen on {listen}: {e.strerror}", f"correct `{key}`") from e

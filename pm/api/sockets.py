@@ -115,13 +115,13 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     return context
 
 
-def host_and_port(listen: str) -> tuple[str, int]:
-    """Address and port of ``api.tcp.listen``; port 0, which no configuration has, is any free one.
+def host_and_port(listen: str, key: str) -> tuple[str, int]:
+    """Address and port of a configuration's ``key``; port 0, which no configuration has, is any free one.
 
     Raises PmError for text that is not an address and a port.
     """
     try:
         address, port = parse_listen(listen, lowest_port=0)
     except ValueError as e:
-        raise PmError(f"`api.tcp.listen`: {e}") from e
+        raise PmError(f"`{key}`: {e}") from e
     return str(address), port

@@ -56,11 +56,23 @@ class ApiTcp:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ApiProbes:
+    listen: Annotated[str, checks.LISTEN, Doc("IP address and port, such as `0.0.0.0:9464` or `[::]:9464`.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
     unix: Annotated[str, checks.SOCKET, Doc("Unix socket of the API, mode 0660; empty for none.")] = (
         "/run/mptcp-pm/api.sock"
     )
     tcp: Annotated[ApiTcp | None, Doc("Also serve the API over TCP, with a bearer token.")] = None
+    probes: Annotated[
+        ApiProbes | None,
+        Doc(
+            "Also serve `/healthz`, `/readyz` and `/metrics`, and nothing else, over plain HTTP without a "
+            "token: for Kubernetes and Prometheus. Whoever can connect can read them."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

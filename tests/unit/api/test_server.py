@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from pm.api import server
 from pm.api.metrics import Timings
 from pm.api.server import serve
-from pm.config.model import Api, ApiTcp, Tls
+from pm.config.model import Api, ApiProbes, ApiTcp, Tls
 from pm.errors import PmError, Problem
 from tests.unit.api.plane import Plane, not_connected
 
@@ -327,6 +327,31 @@ async def test_unix_socket_has_mode_0660_and_goes_with_the_service(plane: Plane,
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
         assert stat.S_IMODE(os.stat(os.path.dirname(path)).st_mode) == 0o750
     assert os.listdir(os.path.dirname(path)) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]"])
+async def test_probes_have_a_listener_of_their_own(plane: Plane, path: str, host: str) -> None:
+    """No token is asked for, and there is nothing but health, readiness and metrics."""
+    api = Api(unix=path, probes=ApiProbes(listen=f"{host}:0"))
+    async with serve(plane, api, Timings()) as addresses, ClientSession() as session:
+        url = f"http://{host}:{addresses[-1][1]}"
+        for probe in ("/healthz", "/readyz"):
+            await document(await session.get(url + probe))
+        assert "mptcp_pm_build_info" in await (await session.get(url + "/metrics")).text()
+        for other in ("/v1/status", "/v1/sessions", "/v1/events", "/openapi.json"):
+            await problem(await session.get(url + other), 404)
+        await problem(await session.post(url + "/v1/reload"), 404)
+        await problem(await session.post(url + "/healthz"), 405)
+
+
+async def test_a_port_of_the_probes_that_is_taken(plane: Plane, path: str) -> None:
+    """The error names the key."""
+    api = Api(unix=path, probes=ApiProbes(listen="127.0.0.1:0"))
+    async with serve(plane, api, Timings()) as addresses:
+        taken = Api(unix=path + "2", probes=ApiProbes(listen=f"127.0.0.1:{addresses[-1][1]}"))
+        with pytest.raises(PmError, match=r"cannot listen on .*: correct `api.probes.listen`"):
+            async with serve(plane, taken, Timings()):
+                pass
 
 
 async def test_socket_of_a_dead_service_is_replaced(plane: Plane, path: str) -> None:
