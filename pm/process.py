@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 
 import uvloop
 
 from pm import log
-from pm.errors import PmError
+from pm.errors import ConfigError, PmError
 from pm.linux.host.notify import notify
 from pm.linux.host.scheduling import prefer_latency
 from pm.service import Settings, open_service
@@ -36,7 +37,7 @@ def run(settings: Settings, *, log_level: str, log_format: str) -> int:
 def _report(errors: list[PmError]) -> int:
     """Print errors; the exit status that is the most particular of theirs."""
     print(*errors, sep="\n", file=sys.stderr)
-    return max(error.exit_status for error in errors)
+    return max(os.EX_CONFIG if isinstance(e, ConfigError) else e.exit_status for e in errors)
 
 
 def _leaves(error: PmError | ExceptionGroup[PmError]) -> list[PmError]:

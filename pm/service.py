@@ -8,10 +8,12 @@ import gc
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from pm import log, log_budget
 from pm.api.control import LastReload, ServiceState
@@ -29,9 +31,10 @@ from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import Instance, check_state_directory, namespace_file
+from pm.linux.host.left_alone import LeftAlone
 from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
-from pm.linux.host.netns import netns_cookie
+from pm.linux.host.netns import in_initial_namespace, netns_cookie
 from pm.linux.host.notes import Notes
 from pm.linux.host.probe import has, probe, require
 from pm.linux.host.sysctl import PathManagerSysctl
@@ -51,7 +54,7 @@ from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
 from pm.reloader import Reloader, check_programs
 from pm.selection import check_policies, checks_for, choose_selection
-from pm.sessions.assembly import Sessions, assemble
+from pm.sessions.assembly import assemble
 from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
 from pm.upkeep import Kept, Upkeep
 
@@ -65,6 +68,7 @@ class Settings:
     config: Path
     state_directory: Path
     cgroup_root: Path | None = None
+    alone_exit_s: float | None = None
 
 
 @asynccontextmanager
@@ -102,6 +106,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     # Called back later: what these name is built by then.
     def on_addresses(found: tuple[LocalAddress, ...]) -> None:
+        left_alone.interfaces(others=bool(addresses.interfaces) or in_initial)
         sessions.reconciler.addresses_changed(found)
         if programs:
             programs.write_locals(sessions.addresses.current)
@@ -120,6 +125,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await options.attach(cgroups)
 
     bpffs = await asyncio.to_thread(find_mount, "bpf")
+    in_initial = await asyncio.to_thread(in_initial_namespace)
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(check_state_directory, state_directory)
         instance = Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None)
@@ -137,7 +143,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
-        kept: list[Kept] = [LiveChecks(checks), instance]
+        left_alone = LeftAlone(exit_after_s=settings.alone_exit_s)
+        kept: list[Kept] = [LiveChecks(checks), instance, left_alone]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(PathManagerSysctl(state_directory).restore_left)
@@ -232,7 +239,19 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         )
         await stack.enter_async_context(serve(control, config.api, timings))
         yield Service(
-            state=state, sessions=sessions, selection=selection, reloader=reloader, upkeep=upkeep, notes=notes
+            state=state,
+            reloader=reloader,
+            compared=sessions.resync.compared,
+            attached=selection.attached,
+            parts=(
+                partial(sessions.reconciler.run, sessions.events),
+                selection.run,
+                reloader.on_change,
+                upkeep.run,
+                partial(left_alone.run, upkeep.look),
+                notes.run,
+                log_budget.get_limited_logger().run,
+            ),
         )
 
 
@@ -242,57 +261,35 @@ async def _enter_in_thread(stack: AsyncExitStack, manager: AbstractContextManage
     stack.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """Runs the parts; made by ``open_service``."""
+    """Runs the parts until it is told to stop; made by ``open_service``.
 
-    def __init__(
-        self,
-        *,
-        state: ServiceState,
-        sessions: Sessions,
-        selection: AnySelection,
-        reloader: Reloader,
-        upkeep: Upkeep,
-        notes: Notes,
-    ) -> None:
-        self._state = state
-        self._sessions = sessions
-        self._selection = selection
-        self._reloader = reloader
-        self._upkeep = upkeep
-        self._notes = notes
+    ``compared`` is set once the sessions agree with the kernel's.
+    """
+
+    state: ServiceState
+    reloader: Reloader
+    compared: asyncio.Event
+    attached: Callable[[], Mapping[str, str]]
+    parts: Sequence[Callable[[], Coroutine[Any, Any, None]]]
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until ``stopping`` is set. A part that fails ends the service with its error."""
         loop = asyncio.get_running_loop()
         hangup = asyncio.Event()
         loop.add_signal_handler(signal.SIGHUP, hangup.set)
+        first = [failure_of_callbacks(loop), self.reloader.on_hangup(hangup)]
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(part)
-                for part in (
-                    failure_of_callbacks(loop),
-                    self._sessions.reconciler.run(self._sessions.events),
-                    self._selection.run(),
-                    self._reloader.on_hangup(hangup),
-                    self._reloader.on_change(),
-                    self._upkeep.run(),
-                    self._notes.run(),
-                    log_budget.get_limited_logger().run(),
-                )
-            ]
-            await self._sessions.resync.compared.wait()
-            self._state.ready = True
+            tasks = [group.create_task(part) for part in (*first, *(run() for run in self.parts))]
+            await self.compared.wait()
+            self.state.ready = True
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            _log.info(
-                "started",
-                selection=self._state.selection,
-                config=str(self._state.config_path),
-                policies=len(self._state.loaded.config.policies),
-                cgroups=len(self._selection.attached()),
-            )
+            facts = {"selection": self.state.selection, "config": str(self.state.config_path)}
+            policies = len(self.state.loaded.config.policies)
+            _log.info("started", **facts, policies=policies, cgroups=len(self.attached()))
             await stopping.wait()
             _log.info("stopping")
             for task in tasks:

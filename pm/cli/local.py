@@ -23,6 +23,7 @@ def run(options: argparse.Namespace) -> int:
         config=Path(options.config),
         state_directory=Path(options.state_directory),
         cgroup_root=Path(options.cgroup_root) if options.cgroup_root else None,
+        alone_exit_s=options.alone_exit,
     )
     return run_process(settings, log_level=options.log_level, log_format=options.log_format)
 

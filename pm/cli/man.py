@@ -13,6 +13,7 @@ from argparse_manpage.manpage import Manpage
 
 from pm import __version__
 from pm.cli.parser import (
+    ENV_ALONE_EXIT,
     ENV_CGROUP_ROOT,
     ENV_SOCKET,
     ENV_STATE_DIRECTORY,
@@ -24,6 +25,7 @@ from pm.cli.parser import (
 ENVIRONMENT = {
     ENV_SOCKET: "Unix socket of the API, as set by --socket.",
     ENV_STATE_DIRECTORY: "Directory for the state, as set by --state-directory.",
+    ENV_ALONE_EXIT: "When to leave a network namespace without interfaces, as set by --alone-exit.",
     ENV_CGROUP_ROOT: "Where the cgroup2 tree is, as set by --cgroup-root.",
 }
 SUMMARY = "a per-cgroup path manager for Multipath TCP"

@@ -13,6 +13,7 @@ from pm import __version__
 from pm.config.model import Api
 from pm.log import Format, Level
 from pm.model import EventKind
+from pm.notation import parse_duration
 from pm.sessions.session import SessionState
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 ENV_SOCKET = "MPTCP_PM_SOCKET"
 ENV_STATE_DIRECTORY = "MPTCP_PM_STATE_DIRECTORY"
 ENV_CGROUP_ROOT = "MPTCP_PM_CGROUP_ROOT"
+ENV_ALONE_EXIT = "MPTCP_PM_ALONE_EXIT"
 STATE_DIRECTORY = "/run/mptcp-pm"
 DESCRIPTION = "A per-cgroup path manager for Multipath TCP: the service, and commands to control it."
 EXIT_STATUS = {
@@ -28,6 +30,8 @@ EXIT_STATUS = {
     1: "invalid configuration or arguments; or the service refused the request or is not running",
     2: "wrong usage",
     3: "this system cannot run the service: `mptcp-pm doctor` shows how to fix it",
+    4: "`run`: the network namespace has lost all interfaces but `lo` (see --alone-exit)",
+    os.EX_CONFIG: "`run`: the configuration cannot be used",
 }
 EXAMPLES = {
     "Find every problem in a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",
@@ -111,6 +115,14 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
         f"(default: ${ENV_STATE_DIRECTORY}, or {STATE_DIRECTORY})",
     )
     state.complete = _DIRECTORY  # type: ignore[attr-defined]
+    run.add_argument(
+        "--alone-exit",
+        metavar="DURATION",
+        type=_delay,
+        default=environ.get(ENV_ALONE_EXIT) or "5s",
+        help="in a container whose network namespace has lost all interfaces but `lo`: exit with status 4 "
+        f"after this time, or `off` (default: ${ENV_ALONE_EXIT}, or 5s)",
+    )
     run.add_argument(
         "--log-level", choices=_values(Level), default="info", help="minimum level to log (default: info)"
     )
@@ -202,6 +214,13 @@ def _token(parser: argparse.ArgumentParser) -> None:
 
 def _subflow_id(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", metavar="ID", help="id of the subflow, as shown by `session TOKEN --json`")
+
+
+def _delay(text: str) -> float | None:
+    return None if text == "off" else parse_duration(text)
+
+
+_delay.__name__ = "duration, such as 5s, or off,"
 
 
 def _positive(text: str) -> int:

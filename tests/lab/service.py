@@ -87,11 +87,14 @@ class Service:
         new.write_text(text)
         new.replace(self.config_path)
 
-    def start(self, deadline_s: float = 20.0) -> Service:
-        """Start the process and wait until it is ready; else AssertionError with its log."""
+    def start(self, *options: str, deadline_s: float = 20.0) -> Service:
+        """Start the process and wait until it is ready; else AssertionError with its log.
+
+        ``options`` are those of ``mptcp-pm run``.
+        """
         with self.log_path.open("ab") as log:
             self.process = self.popen(
-                [*self.prefix, *self.program, "run", "--config", str(self.config_path)],
+                [*self.prefix, *self.program, "run", "--config", str(self.config_path), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -38,19 +38,19 @@ def good(tmp_path: Path) -> Path:
 
 
 def test_bad_file(lab: Lab, tmp_path: Path) -> None:
-    """Exit 1 and every problem with its line; no traceback."""
+    """Exit 78 and every problem with its line; no traceback."""
     path = tmp_path / "config.yaml"
     path.write_text("datapath: fast\npolicies:\n  - {name: a, cgroup: a}\n")
     status, complaint = start(lab, path)
-    assert status == 1
+    assert status == os.EX_CONFIG
     assert [line.split(": ")[0] for line in complaint.splitlines()] == [f"{path}:1", f"{path}:3", f"{path}:3"]
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/config.yaml", "/etc"])
 def test_no_file(lab: Lab, path: str) -> None:
-    """Exit 1 and one line for a file that is missing or a directory."""
+    """Exit 78, at which the unit does not restart, and one line for a file that is missing or a directory."""
     status, complaint = start(lab, Path(path))
-    assert status == 1
+    assert status == os.EX_CONFIG
     assert len(complaint.splitlines()) == 1
 
 

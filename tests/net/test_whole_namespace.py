@@ -13,9 +13,10 @@ import pytest
 
 from pm.linux.host.cgroups import find_cgroup_root
 from tests.lab.lab import Lab
+from tests.lab.netns import run_inside
 from tests.lab.scenarios import config, count_programs, mesh, pairs_of, policy, ports_of
 from tests.lab.service import Config, Service, command
-from tests.lab.waiting import wait_equal
+from tests.lab.waiting import wait_equal, wait_for
 
 CAPABILITY = ("setpriv", "--bounding-set=-all,+net_admin", "--inh-caps=-all,+net_admin")
 EVERYTHING = {"name": "all", "cgroup": "/", "path_manager": "fullmesh"}
@@ -106,3 +107,21 @@ def test_doctor_says_what_a_sidecar_gets(lab: Lab, sidecar: Sidecar) -> None:
     assert not checks["cgroup_tree"]["ok"]
     assert "--cgroupns host" in checks["cgroup_tree"]["remedy"]
     service.terminate()
+
+
+def test_a_sidecar_that_is_left_alone(lab: Lab) -> None:
+    """All interfaces but `lo` are gone: not ready at once, then exit 4; one that comes back is in time."""
+    service = lab.service(config(EVERYTHING, selection="namespace"), start=False)
+    service.start("--alone-exit", "off")
+    for device in ("eth0", "eth1"):
+        run_inside(lab.netns("client"), "ip", "link", "del", device)
+    wait_for(lambda: not service.ready(), "a service that is not ready")
+    assert "has no interface but lo left" in service.request("GET", "/readyz")[1]["reasons"][0]
+    run_inside(lab.netns("client"), "ip", "link", "add", "back", "type", "veth", "peer", "name", "back2")
+    wait_for(service.ready, "a service that is ready again")
+    service.terminate()
+    service.start("--alone-exit", "0s")
+    run_inside(lab.netns("client"), "ip", "link", "del", "back")
+    assert service.process.wait(20) == 4
+    assert "start" in service.log().splitlines()[-1]
+    assert lab.pins() == []

@@ -43,6 +43,10 @@ from pm.policies.model import Addresses
 
 RECEIVE_BUFFER_BYTES = 4 << 20
 ATTEMPTS = 10
+# The others appear with modules, unless net.core.fb_tunnels_only_for_init_net is set.
+IN_EVERY_NAMESPACE = frozenset(
+    ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"]
+)
 
 
 def _subscribe(receive_buffer_bytes: int) -> socket.socket:
@@ -68,6 +72,8 @@ class AddressMonitor:
         source_of: SourceOf,
     ) -> None:
         self.addresses: tuple[LocalAddress, ...] = ()
+        self.interfaces: frozenset[str] = frozenset()
+        """All but ``lo`` and the tunnels that every namespace has, with addresses or without."""
         self._rules = rules
         self._on_change = on_change
         self._socket = sock
@@ -89,7 +95,8 @@ class AddressMonitor:
     ) -> AsyncIterator[Self]:
         """Dump, then follow. Raises KernelRefused where the kernel does not answer the dump.
 
-        ``on_change`` gets all addresses whenever any of them or its verdict has changed since.
+        ``on_change`` gets all addresses whenever any of them or its verdict, or an interface, has changed
+        since.
         """
         with SourceLookup.open() as lookup:
             subscribed = _subscribe(receive_buffer_bytes)
@@ -139,9 +146,11 @@ class AddressMonitor:
 
     def _update(self) -> bool:
         addresses = self._judge_all()
-        changed = addresses != self.addresses
+        interfaces = frozenset(link.name for link in self._links.values()) - IN_EVERY_NAMESPACE
+        changed = addresses != self.addresses or interfaces != self.interfaces
         if changed:
             self.addresses = addresses
+            self.interfaces = interfaces
             self._interfaces = interfaces_of(addresses)
         return changed
 
