@@ -20,6 +20,7 @@ from pm.linux.bpf.precompiled import NAMES, objects_directory, write_object
 
 def precompile(directory: Path) -> list[Path]:
     """Write an object for each program, all or none. Raises PmError, OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as logs:
         try:
             compiled = {
@@ -32,7 +33,6 @@ def precompile(directory: Path) -> list[Path]:
             for log_file in Path(logs).iterdir():
                 print(log_file.read_text(), file=sys.stderr)
             raise
-    directory.mkdir(parents=True, exist_ok=True)
     return [write_object(directory, name, program) for name, program in compiled.items()]
 
 

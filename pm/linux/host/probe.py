@@ -200,8 +200,10 @@ def _bcc(precompiled: Callable[[], bool]) -> SystemCheck:
     remedy = "run `apt install python3-bpfcc` (a virtual environment needs --system-site-packages to see it)"
     try:
         if precompiled():
-            found = "not installed; the BPF programs are precompiled, and only `source:` in a policy needs it"
-            return _check("bcc", False, found, f"{remedy}, or use the image `full`", required=False)
+            found = (
+                "not installed; only `source:` in a policy needs it, since the BPF programs are precompiled"
+            )
+            return _check("bcc", True, found, "", required=False)
     except SystemUnfit as e:
         return _check("bcc", False, f"{found}, and {e.message}", e.remedy)
     return _check("bcc", False, found, remedy)
