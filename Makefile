@@ -2,7 +2,7 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo demo-kernel bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
+.PHONY: image image-full image-arm64 help setup test lint demo demo-kernel bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -16,6 +16,15 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mp
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 
 SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
+
+# The times of a build are those of the last commit: two builds of one day are equal.
+IMAGE_TARGET ?= slim
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+BUILD_IMAGE = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-context ca=/etc/ssl/certs \
+	--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL) \
+	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+	--build-arg CREATED=$(shell date --utc --date=@$(SOURCE_DATE_EPOCH) +%FT%TZ)
 
 # By content, so that a changed file is installed again and a touched one is not.
 STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
@@ -60,6 +69,12 @@ kernel-selftests: ## upstream's MPTCP selftests, patched and unpatched kernel co
 
 test-kernel: setup ## tests under the patched kernel
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/kernel
+
+image: ## container image mptcp-pm:slim (without Docker: docker/with-engine make image)
+	@$(BUILD_IMAGE) --target $(IMAGE_TARGET) --tag mptcp-pm:$(IMAGE_TARGET) .
+
+image-full: ## container image mptcp-pm:full, which has BCC for C of third parties
+	@$(MAKE) --no-print-directory image IMAGE_TARGET=full
 
 man: setup ## docs/mptcp-pm.1, from the command's own parser
 	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1
