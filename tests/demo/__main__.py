@@ -17,11 +17,9 @@ import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
+from tests.demo.view import View, console, watch
 from tests.lab.lab import Lab
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal
@@ -114,60 +112,16 @@ def _words(sessions: list[Pairs]) -> str:
     return "; ".join(", ".join(f"{n}x {a} - {b}" for (a, b), n in s.items()) for s in sessions) or "none"
 
 
-class View:
-    """The table; throughput is what the kernel's byte counters moved since the last look."""
-
-    def __init__(self, service: Service) -> None:
-        self.service = service
-        self.seen: dict[str, tuple[float, int]] = {}
-
-    def _mbit_per_s(self, key: str, sent: int) -> float:
-        now = time.monotonic()
-        before, base = self.seen.get(key, (now, sent))
-        self.seen[key] = (now, sent)
-        return (sent - base) * 8e-6 / (now - before) if now > before else 0.0
-
-    def table(self) -> Table:
-        table = Table(title="mptcp-pm: sessions of the client", expand=True)
-        for column in ("session", "policy", "subflow", "state"):
-            table.add_column(column, no_wrap=True)
-        table.add_column("Mbit/s", justify="right")
-        table.add_column("why")
-        for session in sorted(self.service.sessions(), key=lambda s: (s["policy"] or "~", s["token"])):
-            name = Text(session["token"], "bold")
-            manager = session["path_manager"] or "none"
-            policy = f"{session['policy']} ({manager})" if session["policy"] else "no policy"
-            for flow in session["subflows"]:
-                local, remote = (f"{flow[end]['ip']}:{flow[end]['port']}" for end in ("local", "remote"))
-                rate = self._mbit_per_s(f"{session['token']} {flow['id']}", flow["bytes_sent"] or 0)
-                backup = " backup" if flow["backup"] else ""
-                table.add_row(
-                    name, policy, f"{local} → {remote}{backup}", flow["state"], f"{rate:.1f}", flow["reason"]
-                )
-                name, policy = Text(), ""
-            table.add_section()
-        return table
-
-
-def watch(console: Console, view: View) -> None:
-    """Until Ctrl-C."""
-    hint = Text("Ctrl-C ends and cleans up everything", "dim")
-    with Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
-        while True:
-            live.update(Group(view.table(), hint), refresh=True)
-            time.sleep(0.5)
-
-
-def check_once(console: Console, lab: Lab, view: View) -> int:
+def check_once(console: Console, lab: Lab, service: Service, view: View) -> int:
     """Wait for the subflows, let traffic flow, print; 0 if everything still is as asked for."""
     try:
-        wait_equal(lambda: differences(lab, view.service), [], deadline_s=15)
+        wait_equal(lambda: differences(lab, service), [], deadline_s=15)
     except AssertionError as e:
         console.print(f"not reached: {e}")
     view.table()
     time.sleep(3)
     console.print(view.table())
-    found = differences(lab, view.service)
+    found = differences(lab, service)
     console.print("\n".join(found) or "every session has exactly the subflows its policy asks for")
     return 1 if found else 0
 
@@ -179,15 +133,14 @@ def main() -> int:
     # SIGTERM unwinds the stack as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     once = os.environ.get("DEMO_ONCE") == "1"
-    # Under kernel/run standard output always is a terminal, if need be one without a size.
-    has_size = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns
-    console = Console(width=None if has_size else 150)
+    shown = console()
     try:
         with Lab() as lab:
-            view = View(start(lab))
+            service = start(lab)
+            view = View(service)
             if once:
-                return check_once(console, lab, view)
-            watch(console, view)
+                return check_once(shown, lab, service, view)
+            watch(shown, view)
     except KeyboardInterrupt:
         pass
     return 0
