@@ -2,7 +2,8 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: image image-full image-arm64 help setup test lint demo demo-kernel bench kernel kernel-deb kernel-selftests test-kernel man clean packages bench-packages
+.PHONY: help setup test lint demo demo-kernel demo-sidecar bench kernel kernel-deb kernel-selftests test-kernel \
+	test-container image image-full image-arm64 man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -37,7 +38,7 @@ setup: packages $(STAMP) ## install Debian packages and the virtual environment 
 test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
 
-lint: setup ## ruff, import-linter, mypy, yamllint, clang-format, shellcheck
+lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, clang-format, shellcheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
@@ -45,6 +46,9 @@ lint: setup ## ruff, import-linter, mypy, yamllint, clang-format, shellcheck
 	@# Tests compare with pyroute2's own classes, which have no type information.
 	$(VENV)/bin/mypy --allow-untyped-calls tests
 	yamllint --strict .
+	@# The oldest Kubernetes with native sidecars, and the newest that is known.
+	$(VENV)/bin/kubernetes-validate --quiet --strict -k 1.29.0 docker/kubernetes/deployment.yaml
+	$(VENV)/bin/kubernetes-validate --quiet --strict docker/kubernetes/deployment.yaml
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
 
@@ -53,6 +57,9 @@ demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 
 
 demo-kernel: setup ## the same demo on the patched kernel (User Mode Linux), whose programs open the subflows
 	@MPTCP_PM_TEST_DATAPATH=bpf kernel/run --mem 1G --timeout 86400 -- $(PYTHON) -B -m tests.demo
+
+demo-sidecar: setup ## containers with a sidecar (docker/compose.yaml); a private engine where no docker answers
+	@docker/with-engine $(PYTHON) -m tests.demo.sidecar
 
 bench: setup bench-packages build/bench/second_path.so ## join delay, start, memory, API speed, against mptcpd and the kernel
 	@$(AS_ROOT) $(PYTHON) -m tests.bench
@@ -69,6 +76,9 @@ kernel-selftests: ## upstream's MPTCP selftests, patched and unpatched kernel co
 
 test-kernel: setup ## tests under the patched kernel
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/kernel
+
+test-container: setup ## tests of the sidecar in containers; a private engine where no docker answers
+	@docker/with-engine $(PYTHON) -m pytest tests/container
 
 image: ## container image mptcp-pm:slim (without Docker: docker/with-engine make image)
 	@$(BUILD_IMAGE) --target $(IMAGE_TARGET) --tag mptcp-pm:$(IMAGE_TARGET) .
