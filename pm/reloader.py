@@ -25,6 +25,7 @@ from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerP
 from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
 from pm.selection import check_policies
+from pm.sessions.open_limits import OpenLimits
 from pm.sessions.reconciler import Reconciler
 from pm.upkeep import Upkeep
 
@@ -51,6 +52,7 @@ class Reloader:
         state: ServiceState,
         addresses: AddressMonitor,
         reconciler: Reconciler,
+        open_limits: OpenLimits,
         selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
@@ -62,6 +64,7 @@ class Reloader:
         self._state = state
         self._addresses = addresses
         self._reconciler = reconciler
+        self._open_limits = open_limits
         self._selection = selection
         self._options = options
         self._programs = programs
@@ -112,6 +115,7 @@ class Reloader:
         await self._upkeep.start_over()
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)
+        self._open_limits.update(config.limits)
         self._reconciler.policies_changed()
         state.last_reload = LastReload(time=time.time(), ok=True)
         state.counters["reloads"] += 1

@@ -205,6 +205,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             denied=read_denied(notes.found("denied")),
             note=notes.touch,
             is_local=is_local,
+            limits=config.limits,
         )
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
@@ -219,6 +220,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             upkeep=upkeep,
             addresses=addresses,
             reconciler=sessions.reconciler,
+            open_limits=sessions.open_limits,
             selection=selection,
             options=options,
             programs=programs,

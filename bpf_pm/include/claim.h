@@ -15,7 +15,7 @@
 struct path_parameters {
 	u64 start_after_ns;
 	u64 start_after_bytes; /* on the initial subflow, both ways */
-	u32 accept_max_subflows; /* established ones, the initial included; 0: no limit */
+	u32 accept_max_subflows; /* established ones, the initial included */
 	u32 accept_listed; /* 1: from peers in accepted_peers only */
 	u32 value[PARAMETERS]; /* the path manager's own; the last is always 0 for a third party */
 };

@@ -40,7 +40,7 @@ static __always_inline bool accepts(struct bpf_sock_ops *skops, struct claim *cl
 	};
 	struct bpf_mptcp_addr address = {};
 
-	if (p->accept_max_subflows && claim->established >= p->accept_max_subflows)
+	if (claim->established >= p->accept_max_subflows)
 		return false;
 	if (!p->accept_listed)
 		return true;

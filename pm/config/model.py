@@ -17,7 +17,7 @@ from typing_extensions import Doc
 
 from pm.config import checks
 from pm.notation import PATH, yaml_key
-from pm.policies.model import Addresses, Policy
+from pm.policies.model import Addresses, Limits, Policy
 from pm.policies.tcp_options import TcpOptions
 
 
@@ -99,6 +99,9 @@ class Config:
     api: Annotated[Api, Doc("Where the REST API is served.")] = field(default_factory=Api)
     addresses: Annotated[Addresses, Doc("Which local addresses path managers may use.")] = field(
         default_factory=Addresses
+    )
+    limits: Annotated[Limits, Doc("How fast subflows are opened: a peer says where their SYNs go.")] = field(
+        default_factory=Limits
     )
     tcp_options: Annotated[TcpOptions, Doc("TCP-option settings on which both ends must agree.")] = field(
         default_factory=TcpOptions

@@ -30,6 +30,12 @@ class PathManagerChoice:
     name: str
     parameters: Any
 
+    @property
+    def max_subflows(self) -> int:
+        """How many subflows a session gets at most, by the parameter of that name; 0: there is none."""
+        limits = (getattr(self.parameters, name, None) for name in ("max_subflows", "subflows"))
+        return next((limit for limit in limits if isinstance(limit, int)), 0)
+
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return path_manager_schema(handler)

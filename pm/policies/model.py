@@ -16,6 +16,7 @@ from pm.policies.globs import split_glob
 from pm.policies.tcp_options import Options
 
 KEEPALIVE_MAX_S = 32767  # MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, include/net/tcp.h
+ACCEPT_DEFAULT = 8
 _INTERFACE_NAME_MAX = 15  # IFNAMSIZ - 1, include/uapi/linux/if.h
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
@@ -72,6 +73,28 @@ class Addresses:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    opens_per_second: Annotated[
+        int,
+        Ge(1),
+        Le(100_000),
+        Doc(
+            "How many subflows are opened per second in all sessions together, on average and at once; what "
+            "is beyond waits. It does not hold for the programs of the bpf datapath."
+        ),
+    ] = 200
+    opens_per_session_per_second: Annotated[
+        int,
+        Ge(1),
+        Le(1000),
+        Doc(
+            "How many subflows are opened per second in one session, on average. So many are opened at once, "
+            "or what the path manager may open, if that is more."
+        ),
+    ] = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     after: Annotated[
         Duration,
@@ -91,7 +114,10 @@ class Accept:
         int | None,
         Ge(1),
         Le(255),
-        Doc("Refuse the peer's joins beyond this number of subflows, the initial one included."),
+        Doc(
+            "Refuse the peer's joins beyond this number of subflows, the initial one included. If it is not "
+            "set, that is 8, or what the policy's own path manager may open, if that is more."
+        ),
     ] = None
     # `from` is a Python keyword: see yaml_key.
     from_: Annotated[
@@ -154,3 +180,8 @@ class Policy:
         Options,
         Doc("TCP options on every TCP connection and MPTCP subflow of the cgroups (`docs/options.md`)."),
     ] = field(default_factory=Options)
+
+    @property
+    def accept_limit(self) -> int:
+        """The number of subflows, the initial one included, beyond which the peer's joins are refused."""
+        return self.accept.max_subflows or max(ACCEPT_DEFAULT, self.path_manager.max_subflows)

@@ -11,7 +11,7 @@ from enum import Enum
 from ipaddress import ip_address
 
 from pm.model import Subflow, SubflowState
-from pm.policies.model import Accept, Start
+from pm.policies.model import Policy, Start
 from pm.sessions.actions import Action, Open, SetBackup
 
 THRESHOLD_POLL_S = 0.1  # how often `after_bytes` is looked at first; less often as a session ages
@@ -31,17 +31,15 @@ def wait_for_bytes(start: Start, age_s: float, moved: int) -> float:
     return min(max(age_s / 4, THRESHOLD_POLL_S), THRESHOLD_POLL_CAP_S)
 
 
-def refusal(accept: Accept, join: Subflow, subflows: Sequence[Subflow]) -> str:
+def refusal(policy: Policy, join: Subflow, subflows: Sequence[Subflow]) -> str:
     """Why the policy refuses a join of the peer, "" if it does not; ``subflows`` include the join."""
-    reason = ""
-    if accept.from_ is not None:
+    reason, prefixes, limit = "", policy.accept.from_, policy.accept_limit
+    if prefixes is not None:
         address = ip_address(join.remote)
-        if not any(address in prefix for prefix in accept.from_ if prefix.version == address.version):
+        if not any(address in prefix for prefix in prefixes if prefix.version == address.version):
             reason = "refused: not from an accepted prefix"
-    if accept.max_subflows is not None:
-        established = sum(s.state is SubflowState.ESTABLISHED for s in subflows)
-        if established > accept.max_subflows:
-            reason = f"refused: more than {accept.max_subflows} subflows"
+    if len(subflows) > limit and sum(s.state is SubflowState.ESTABLISHED for s in subflows) > limit:
+        reason = f"refused: more than {limit} subflows"
     return reason
 
 

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
 from pm.kernel import Commands, Diagnosis
+from pm.model import Subflow
 from pm.path_managers.base import PathManager
+from pm.policies.model import Limits
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.local_addresses import AddressBook
+from pm.sessions.open_limits import OpenLimits
 from pm.sessions.operator_commands import OperatorCommands
 from pm.sessions.policy_assignment import PolicyAssignment, Selector
 from pm.sessions.preopened import FirstSubflows
@@ -38,6 +41,7 @@ class Sessions:
     reconciler: Reconciler
     resync: Resync
     first_subflows: FirstSubflows
+    open_limits: OpenLimits
     operator_commands: OperatorCommands
 
 
@@ -59,6 +63,7 @@ def assemble(
     denied: Collection[SessionName] = (),
     note: Callable[[], None] = lambda: None,
     is_local: Callable[[str], bool] = lambda ip: True,
+    limits: Limits | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -79,6 +84,9 @@ def assemble(
     def compared(number: int) -> None:
         behind.compared(number)
         reconciler.compared(number)
+
+    def joined(session: Session, joins: Sequence[Subflow]) -> None:
+        reconciler.joined(session, joins)
 
     def on_denied(session: Session) -> None:
         if session.deny_join_id0:
@@ -104,11 +112,13 @@ def assemble(
         clock=clock,
         scheduler=scheduler,
     )
+    open_limits = OpenLimits(limits or Limits(), counters)
     first_subflows = FirstSubflows(
         commands=commands,
         executor=executor,
         selector=selector,
         admit=lambda pending: reconciler.admit(pending),
+        reserve=open_limits.reserve,
         scheduler=scheduler,
     )
     behind: BehindPrograms | NoPrograms = NoPrograms()
@@ -140,6 +150,7 @@ def assemble(
         denied=denied,
         on_denied=on_denied,
         reconcile=reconcile,
+        on_joins=joined,
         on_compared=compared,
         publish=publish,
         counters=counters,
@@ -153,6 +164,7 @@ def assemble(
         first_subflows=first_subflows,
         assignment=assignment,
         behind=behind,
+        open_limits=open_limits,
         resync=resync,
         timers=timers,
         watch=watch,
@@ -183,5 +195,6 @@ def assemble(
         reconciler=reconciler,
         resync=resync,
         first_subflows=first_subflows,
+        open_limits=open_limits,
         operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
     )

@@ -18,7 +18,7 @@ GONE = "gone without an event"
 
 def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow | None:
     """The subflow of a record where the table has it just so: it is marked as seen by this comparison."""
-    subflow = find_subflow(session, record.local, record.local_port, record.remote, record.remote_port)
+    subflow = find_subflow(session, record)
     if subflow is None:
         return None
     subflow.seen = number
@@ -35,13 +35,16 @@ def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow 
 
 def merge_session(
     table: SessionTable, records: Sequence[SubflowRecord], number: int, now: Moment
-) -> tuple[Session, bool]:
-    """Take what the kernel shows of one session into the table; the session, and whether it has changed.
+) -> tuple[Session, bool, list[Subflow]]:
+    """Take what the kernel shows of one session into the table.
+
+    Returns the session, whether it has changed, and the subflows that the table did not have.
 
     ``records`` are subflows of one token that the kernel has at this moment: some or all of them.
     """
     session = table.get(records[0].token)
     changed = session is None
+    new = []
     if session is None:
         session = _adopt(table, records, now)
     session.cgroup_id = session.cgroup_id or records[0].cgroup_id
@@ -49,10 +52,11 @@ def merge_session(
         table.mark_established(session, now)
         changed = True
     for record in records:
-        subflow = find_subflow(session, record.local, record.local_port, record.remote, record.remote_port)
+        subflow = find_subflow(session, record)
         subflow = subflow or table.find_opening(session, record)
         if subflow is None:
             subflow = _add_subflow(session, record, now)
+            new.append(subflow)
             table.learn_remote(session, record, now)
             changed = True
         if record.is_established and subflow.state is SubflowState.OPENING:
@@ -60,13 +64,13 @@ def merge_session(
             subflow.since = now.monotonic
             changed = True
         changed = changed or subflow.backup != record.backup
-        subflow.local_port = record.local_port
+        session.subflows.learn_port(subflow, record.local_port)
         subflow.local_id, subflow.remote_id = record.local_id, record.remote_id
         subflow.socket_family = record.socket_family
         subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
         subflow.seen = number
         table.learn_local_id(session, record)
-    return session, changed
+    return session, changed, new
 
 
 def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Moment) -> None:

@@ -106,10 +106,15 @@ def _open(
     take_back: dict[str, int] = {}
     for subflow in session.subflows:
         have.setdefault(subflow.pair, []).append(subflow)
-    # To an address that the peer has withdrawn: closed once their source port is known.
+    # Those that open and are not wanted any more, such as to an address that the peer has withdrawn, count
+    # against the cap. They are closed once their source port is known.
     left_over = sum(
-        s.state is SubflowState.OPENING and (s.remote, s.remote_port) not in there for s in session.subflows
+        s.state is SubflowState.OPENING and (s.pair not in wanted or (s.remote, s.remote_port) not in there)
+        for s in session.subflows
     )
+    if left_over and session.policy:
+        spare = session.policy.path_manager.max_subflows - sum(want.subflows for want in wanted.values())
+        left_over -= min(left_over, max(0, spare))
     room = SUBFLOWS_MAX - opened_here(session)
     for pair, want in wanted.items():
         flows = have.get(pair, [])
@@ -285,7 +290,7 @@ def _close(
         opening = subflow.state is SubflowState.OPENING
         if opening and subflow.local_port and (pair.remote, pair.remote_port) not in there:
             closes.append(Close(subflow, "the peer withdrew its address"))
-        elif surplus and subflow.origin is Origin.POLICY and not opening:
+        elif surplus and subflow.origin is Origin.POLICY and (subflow.local_port or not opening):
             closes.append(Close(subflow, "not wanted by the policy"))
     closing = {id(c.subflow) for c in closes} | planned
     established = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED]

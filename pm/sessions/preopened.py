@@ -42,13 +42,18 @@ class FirstSubflows:
         executor: Executor,
         selector: Selector,
         admit: Callable[[PendingSession], None],
+        reserve: Callable[[int, float], bool],
         scheduler: Scheduler,
     ) -> None:
-        """``admit`` takes a session into the table, when it is needed there."""
+        """``admit`` takes a session into the table, when it is needed there.
+
+        ``reserve`` says whether so many subflows may be opened at this time.
+        """
         self._commands = commands
         self._executor = executor
         self._selector = selector
         self._admit = admit
+        self._reserve = reserve
         self._scheduler = scheduler
         self._pending: dict[int, PendingSession] = {}
         self._armed: dict[int, FirstOpens] = {}
@@ -58,7 +63,8 @@ class FirstSubflows:
     def expect(self, event: MptcpEvent, now: Moment) -> None:
         """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
         policy = self.classify(event)
-        if policy and (opens := self._remembered.get(_kind_of(event, policy))):
+        opens = self._remembered.get(_kind_of(event, policy)) if policy else None
+        if opens and self._reserve(len(opens), now.monotonic):
             self._commands.arm(event.token, [command for _, command in opens])
             self._armed[event.token] = opens
         self._pending[event.token] = PendingSession(event, now, policy)

@@ -26,14 +26,19 @@ from pm.sessions.executor import Executor, Publish
 from pm.sessions.failures import forget_failures, forget_halves, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
+from pm.sessions.open_limits import OpenLimits
 from pm.sessions.plan import Chooser, Plan, plan
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
+from pm.sessions.rates import Rate
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH, TimerQueue
 from pm.sessions.watch import Watch
+
+# Of a session, as fast as its peer causes events: each looks at all of its subflows.
+PLANS_FOR_EVENTS = Rate(per_second=10, burst=20)
 
 log = get_limited_logger()
 
@@ -50,6 +55,7 @@ class Reconciler:
         first_subflows: FirstSubflows,
         assignment: PolicyAssignment,
         behind: BehindPrograms | NoPrograms,
+        open_limits: OpenLimits,
         resync: Resync,
         timers: TimerQueue,
         watch: Watch,
@@ -68,6 +74,7 @@ class Reconciler:
         self._first_subflows = first_subflows
         self._assignment = assignment
         self._behind = behind
+        self._open_limits = open_limits
         self._resync = resync
         self._timers = timers
         self._watch = watch
@@ -141,7 +148,7 @@ class Reconciler:
             elif session := self._table.get(event.token):
                 self._behind.note_activity(event.token)
                 if self._changed(session, event, now):
-                    self.reconcile(session)
+                    self._reconcile_for_event(session, now.monotonic)
 
     def admit(self, pending: PendingSession) -> None:
         """Take a session whose CREATED was received into the table."""
@@ -159,6 +166,8 @@ class Reconciler:
         armed = first_subflows.take_armed(event.token)
         if armed and message.outcomes is not None:
             self._executor.record(session, armed, message.outcomes)
+            if session.policy:
+                self._open_limits.opened(session, session.policy, len(armed), now.monotonic)
             self._observe_join(message.took_s)
         if session.policy is None:
             self._assignment.assign(session, first_subflows.classify(event), now)
@@ -197,7 +206,7 @@ class Reconciler:
         return True
 
     def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
-        table = self._table
+        table, was = self._table, session.state
         subflow = table.subflow_established(session, event, now)
         if subflow.origin is Origin.PEER:
             (found,) = self._diagnosis.find_subflows((subflow,))
@@ -206,7 +215,10 @@ class Reconciler:
             self._timers.add(now.monotonic + PROVEN_S, session.token)
         detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
         self._publish(now.time, "subflow", "established", session, detail)
-        return not (subflow.origin is Origin.PEER and self._refused(session, subflow))
+        if subflow.origin is Origin.PEER:
+            self.joined(session, (subflow,))
+            return was is SessionState.CREATED
+        return True
 
     def _subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         subflow = self._table.subflow_closed(session, event, now)
@@ -218,15 +230,13 @@ class Reconciler:
         self._publish(now.time, "subflow", "closed", session, detail)
         return True
 
-    def _refused(self, session: Session, join: Subflow) -> bool:
-        """Close a join of the peer that the policy does not accept."""
-        if session.policy is None or not session.managed:
-            return False
-        reason = refusal(session.policy.accept, join, session.subflows)
-        if reason:
-            self._counters["joins_refused"] += 1
-            self._executor.perform(session, Close(join, reason))
-        return bool(reason)
+    def joined(self, session: Session, joins: Sequence[Subflow]) -> None:
+        """Close joins of the peer that the policy does not accept."""
+        for join in reversed(joins) if session.policy and session.managed else ():
+            assert session.policy
+            if reason := refusal(session.policy, join, session.subflows):
+                self._counters["joins_refused"] += 1
+                self._executor.perform(session, Close(join, reason))
 
     # Policies and local addresses
 
@@ -280,6 +290,13 @@ class Reconciler:
         if session := self._table.get(token):
             self.reconcile(session)
 
+    def _reconcile_for_event(self, session: Session, now: float) -> None:
+        """``reconcile``, now or soon."""
+        if PLANS_FOR_EVENTS.room(session.plans_full_at, now):
+            self.reconcile(session)
+        else:
+            self._timers.add(PLANS_FOR_EVENTS.next_at(session.plans_full_at), session.token)
+
     def reconcile(self, session: Session) -> None:
         """Plan one session and perform the plan."""
         try:
@@ -301,10 +318,15 @@ class Reconciler:
             return
         if session.retries:
             forget_what_works(session, now)
+        session.plans_full_at = PLANS_FOR_EVENTS.take(session.plans_full_at, now, 1)
         path_manager = self._path_managers[policy.path_manager.name]
         made = plan(session, path_manager, self._addresses.current, now)
+        actions = self._behind.defer_opens(session, policy, made.actions)
+        actions, look_at = self._open_limits.admit(session, policy, actions, now)
+        if look_at is not None:
+            made.look_again(look_at)
         failed: set[Pair] = set()
-        for action in self._behind.defer_opens(session, policy, made.actions):
+        for action in actions:
             if isinstance(action, Open) and action.pair in failed:
                 continue  # those of one pair fail together
             if self._perform(session, action, made) and isinstance(action, Open):

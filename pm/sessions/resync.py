@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, SubflowRecord
 from pm.log_budget import get_limited_logger
-from pm.model import Subflow
+from pm.model import Origin, Subflow
 from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.dump_merge import find_known, may_deny_joins, merge_session, remove_gone
@@ -52,6 +52,7 @@ class Resync:
         denied: Collection[SessionName],
         on_denied: Callable[[Session], None],
         reconcile: Callable[[Session], None],
+        on_joins: Callable[[Session, Sequence[Subflow]], None],
         on_compared: Callable[[int], None],
         publish: Publish,
         counters: Counter[str],
@@ -62,7 +63,8 @@ class Resync:
 
         ``denied`` are sessions whose peer refuses joins to its initial address, as an earlier run noted;
         ``on_denied`` hears of each session that may be one when it comes and when it goes.
-        ``on_compared`` gets the number of each comparison when it is over.
+        ``on_joins`` gets the peer's subflows that no event told of, and
+        ``on_compared`` the number of each comparison when it is over.
         """
         self._table = table
         self._diagnosis = diagnosis
@@ -73,6 +75,7 @@ class Resync:
         self._denied = denied
         self._on_denied = on_denied
         self._reconcile = reconcile
+        self._on_joins = on_joins
         self._on_compared = on_compared
         self._publish = publish
         self._counters = counters
@@ -151,12 +154,14 @@ class Resync:
                 if record.is_live and not self._look(record):
                     doubtful.setdefault(record.token, []).append(record)
             yield
-        for batch in _batches(doubtful.values()):
+        # The initial subflow first: a session is adopted from it.
+        records = [r for group in doubtful.values() for r in sorted(group, key=lambda r: not r.is_initial)]
+        for batch in _batches(records):
             self._merge(batch)
             yield
         opening: list[tuple[Session, Subflow]] = []
         for sessions in _batches(list(self._table)):
-            opening += self._look_for_missing(sessions, began)
+            opening += yield from self._look_for_missing(sessions, began)
             yield
         if opening:
             yield from self._remove_unless_opening(opening)
@@ -174,9 +179,8 @@ class Resync:
             self._reconcile(session)
         return True
 
-    def _merge(self, groups: Sequence[Sequence[SubflowRecord]]) -> None:
-        """Take sessions into the table as they are now."""
-        records = [record for group in groups for record in group]
+    def _merge(self, records: Sequence[SubflowRecord]) -> None:
+        """Take subflows and their sessions into the table as they are now."""
         found: dict[int, list[SubflowRecord]] = {}
         for record in self._diagnosis.find_subflows(records):
             if record and record.is_live and record.token:
@@ -185,16 +189,19 @@ class Resync:
         for token, there in found.items():
             self._first_subflows.admit(token)
             adopted = token not in self._table.by_token
-            session, changed = merge_session(self._table, there, self._number, now)
+            session, changed, new = merge_session(self._table, there, self._number, now)
             if adopted:
                 session.deny_join_id0 = name_of(session) in self._denied or may_deny_joins(session)
                 self._on_denied(session)
+            self._on_joins(session, [s for s in new if s.origin is Origin.PEER])
             if changed:
                 self._first_subflows.forget(token)  # what is armed may be done already
                 self._assignment.find_cgroup(session)
                 self._reconcile(session)
 
-    def _look_for_missing(self, sessions: Sequence[Session], began: float) -> list[tuple[Session, Subflow]]:
+    def _look_for_missing(
+        self, sessions: Sequence[Session], began: float
+    ) -> Generator[None, None, list[tuple[Session, Subflow]]]:
         """Remove subflows and sessions that the kernel does not have; those still opening are returned."""
         unseen = {
             session.token: (session, [s for s in session.subflows if s.seen != self._number])
@@ -209,11 +216,12 @@ class Resync:
             for subflow in subflows
             if subflow.since < began
         ]
-        known = [(session, subflow) for session, subflow in missing if subflow.local_port]
-        records = self._diagnosis.find_subflows([subflow for _, subflow in known])
-        self._remove(
-            [pair for pair, record in zip(known, records, strict=True) if not (record and record.is_live)]
-        )
+        for known in _batches((session, subflow) for session, subflow in missing if subflow.local_port):
+            records = self._diagnosis.find_subflows([subflow for _, subflow in known])
+            self._remove(
+                [pair for pair, record in zip(known, records, strict=True) if not (record and record.is_live)]
+            )
+            yield
         return [(session, subflow) for session, subflow in missing if not subflow.local_port]
 
     def _remove_unless_opening(self, subflows: Sequence[tuple[Session, Subflow]]) -> Iterator[None]:

@@ -9,7 +9,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pm.clock import Moment
-from pm.model import Pair, RemoteAddress, Role, Subflow
+from pm.model import Pair, RemoteAddress, Role
+from pm.sessions.subflows import Subflows
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
@@ -52,8 +53,9 @@ class Session:
     ``local_lost`` that this address is lost. ``local_ids`` has address ids that differ from those of
     other sessions. ``retries`` has the pairs that failed since they last worked, ``address_retries``
     the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
-    operator closed: they are not opened again. ``complaint`` is what is wrong with the last answer of
-    the path manager.
+    operator closed: they are not opened again. ``opens_full_at`` and ``plans_full_at`` are token buckets
+    (``pm.sessions.rates``); ``opens_wait_until`` is when one that found its bucket empty asks again.
+    ``complaint`` is what is wrong with the last answer of the path manager.
     """
 
     token: int
@@ -77,7 +79,7 @@ class Session:
     initial_removed: bool = False
     local_ifindex: int = 0
     local_lost: bool = False
-    subflows: list[Subflow] = field(default_factory=list)
+    subflows: Subflows = field(default_factory=Subflows)
     remotes: tuple[RemoteAddress, ...] = ()
     announced: dict[str, int] | None = None
     local_ids: dict[str, int] | None = None
@@ -85,6 +87,9 @@ class Session:
     address_retries: dict[str, Retry] | None = None
     closed_by_operator: dict[Pair, int] | None = None
     complaint: str = ""
+    opens_full_at: float = 0.0
+    opens_wait_until: float = 0.0
+    plans_full_at: float = 0.0
 
     @property
     def initial_pair(self) -> Pair:

@@ -13,7 +13,7 @@ from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
 
 from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
-from pm.model import Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, family_of
+from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
 from pm.sessions.backoff import REFUSED_WITHIN_S
@@ -158,9 +158,7 @@ class SessionTable:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
         if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
             self.mark_established(session, now)
-        subflow = self.find_opening(session, event)
-        if subflow is None:
-            subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
+        subflow = find_subflow(session, event) or self.find_opening(session, event)
         if subflow is None:
             subflow = Subflow(
                 event.local,
@@ -173,7 +171,7 @@ class SessionTable:
             )
             session.subflows.append(subflow)
         else:
-            subflow.local_port = event.local_port
+            session.subflows.learn_port(subflow, event.local_port)
             subflow.state = SubflowState.ESTABLISHED
         subflow.since = now.monotonic
         self.learn_local_id(session, event)
@@ -218,9 +216,7 @@ class SessionTable:
 
     def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
-        subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
-        if subflow is None:
-            subflow = self.find_opening(session, event)
+        subflow = find_subflow(session, event) or self.find_opening(session, event)
         if subflow is None:
             return None
         self.remove_subflow(session, subflow)
@@ -240,12 +236,11 @@ class SessionTable:
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:
         """Take a subflow out of the table."""
-        # By identity: subflows that are still opening look alike.
-        session.subflows = [s for s in session.subflows if s is not subflow]
+        session.subflows.remove(subflow)
 
     def priority_changed(self, session: Session, event: MptcpEvent, now: Moment) -> None:
         """MPTCP_EVENT_SUB_PRIORITY: the peer's MP_PRIO."""
-        subflow = find_subflow(session, event.local, event.local_port, event.remote, event.remote_port)
+        subflow = find_subflow(session, event)
         if subflow:
             subflow.peer_backup = event.backup
             what = HistoryEvent.PEER_SET_BACKUP if event.backup else HistoryEvent.PEER_CLEARED_BACKUP
@@ -253,26 +248,12 @@ class SessionTable:
 
     def find_opening(self, session: Session, end: SubflowAddress) -> Subflow | None:
         """A subflow that this end opens on that pair and whose source port is not known yet."""
-        pair = Pair(end.local, end.remote, end.remote_port)
-        for subflow in session.subflows:
-            if subflow.state is SubflowState.OPENING and subflow.pair == pair:
-                return subflow
-        return None
+        return session.subflows.find(end.local, 0, end.remote, end.remote_port)
 
 
-def find_subflow(
-    session: Session, local: str, local_port: int, remote: str, remote_port: int
-) -> Subflow | None:
+def find_subflow(session: Session, end: SubflowAddress) -> Subflow | None:
     """The subflow with this 4-tuple."""
-    for subflow in session.subflows:
-        if (
-            subflow.local_port == local_port
-            and subflow.remote_port == remote_port
-            and subflow.local == local
-            and subflow.remote == remote
-        ):
-            return subflow
-    return None
+    return session.subflows.find(end.local, end.local_port, end.remote, end.remote_port)
 
 
 def _was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:

@@ -33,6 +33,7 @@ from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.history import History
 from pm.sessions.session import Session
+from pm.sessions.subflows import Subflows
 from tests.lab.netns import inside
 from tests.lab.sock_ops import LOG, compiled, link
 from tests.lab.two_hosts import Host, TwoHosts
@@ -166,6 +167,8 @@ def wanted(
 ) -> Wanted:
     """What the pure function says of the session of ``end``."""
     (local, local_port), (remote, remote_port) = end.getsockname()[:2], end.getpeername()[:2]
+    ends = v4(local), local_port, v4(remote), remote_port
+    initial = Subflow(*ends, Origin.INITIAL, SubflowState.ESTABLISHED)
     session = Session(
         token=1,
         number=1,
@@ -179,9 +182,7 @@ def wanted(
         created=Moment(0.0, 0.0),
         local_ifindex=next((a.ifindex for a in topology.addresses if a.ip == v4(local)), 0),
         history=History(),
-        subflows=[
-            Subflow(v4(local), local_port, v4(remote), remote_port, Origin.INITIAL, SubflowState.ESTABLISHED)
-        ],
+        subflows=Subflows([initial]),
         remotes=tuple(RemoteAddress(a.ip, a.port, i) for i, a in enumerate(remotes, 1)),
     )
     usable = [a for a in topology.addresses if session.socket_family == 6 or a.family == 4]

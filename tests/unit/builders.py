@@ -15,6 +15,7 @@ from pm.policies.model import Policy
 from pm.sessions.history import History
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session, SessionState
+from pm.sessions.subflows import Subflows
 
 
 def at(seconds: float) -> Moment:
@@ -65,9 +66,10 @@ def session(local: str = "10.0.1.1", remote: str = REMOTE, **fields: Any) -> Ses
         "started": True,
         "local_ifindex": 2,
     } | fields
+    values["subflows"] = Subflows(values.get("subflows", ()))
     result = Session(**values)
     if "subflows" not in fields:
-        result.subflows = [subflow(local, remote, local_port=40000, origin=Origin.INITIAL)]
+        result.subflows.append(subflow(local, remote, local_port=40000, origin=Origin.INITIAL))
     return result
 
 

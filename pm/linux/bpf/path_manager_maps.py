@@ -199,7 +199,7 @@ def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> Polic
     block = _PARAMETERS.pack(
         round(policy.start.after * 1e9),
         policy.start.after_bytes,
-        accept.max_subflows or 0,
+        policy.accept_limit,
         accept.from_ is not None,
         *parameter_values(policy, third_parties),
     )

@@ -68,7 +68,7 @@ def make_session(number: int, policy: Policy | None = SYNC) -> Session:
             Pair("10.0.3.1", "10.0.1.2", 443): Retry(2, 0.0, 0.0, "ENETUNREACH: Network is unreachable")
         },
     )
-    session.subflows = [
+    session.subflows += [
         Subflow("10.0.1.1", session.local_port, "10.0.1.2", 443, Origin.INITIAL, SubflowState.ESTABLISHED),
         Subflow("10.0.2.1", 50000, "10.0.2.2", 443, Origin.POLICY, SubflowState.ESTABLISHED, 1, 2),
     ]

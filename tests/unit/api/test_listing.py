@@ -110,10 +110,9 @@ async def test_state_policy_and_subflows_are_never_stale(plane: Plane) -> None:
     view = Listing(plane)
     await view.page(SessionQuery())
     session = plane.table[0xA0000001]
-    session.subflows = [
-        *session.subflows,
+    session.subflows.append(
         Subflow("10.0.3.1", 1, "10.0.3.2", 443, Origin.POLICY, SubflowState.OPENING),
-    ]
+    )
     plane.table[0xA0000002].policy = SYNC
     plane.table[0xA0000003].state = SessionState.CREATED
     sessions = json.loads(await view.page(SessionQuery()))["sessions"]

@@ -19,6 +19,7 @@ from pm.sessions.admission import (
     wait_for_age,
     wait_for_bytes,
 )
+from tests.unit.builders import policy
 
 
 def join(remote: str, state: SubflowState = SubflowState.ESTABLISHED) -> Subflow:
@@ -42,21 +43,39 @@ def test_bytes_of_a_start() -> None:
 
 def test_joins_from_elsewhere_are_refused() -> None:
     """A prefix of one family says nothing of the other: what no prefix contains is refused."""
-    accept = Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/8")))
-    assert refusal(accept, join("10.9.9.9"), []) == ""
-    assert refusal(accept, join("fd00::9"), []) == ""
-    assert "prefix" in refusal(accept, join("192.0.2.1"), [])
-    assert "prefix" in refusal(Accept(from_=(ip_network("10.0.0.0/8"),)), join("fd00::9"), [])
-    assert "prefix" in refusal(Accept(from_=()), join("10.9.9.9"), [])
+    both = policy(accept=Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/8"))))
+    assert refusal(both, join("10.9.9.9"), []) == ""
+    assert refusal(both, join("fd00::9"), []) == ""
+    assert "prefix" in refusal(both, join("192.0.2.1"), [])
+    ip4_only = policy(accept=Accept(from_=(ip_network("10.0.0.0/8"),)))
+    assert "prefix" in refusal(ip4_only, join("fd00::9"), [])
+    assert "prefix" in refusal(policy(accept=Accept(from_=())), join("10.9.9.9"), [])
 
 
 def test_joins_above_the_limit_are_refused() -> None:
     """Established subflows count, the join among them; those that are opening do not."""
-    accept = Accept(max_subflows=2)
+    two = policy(accept=Accept(max_subflows=2))
     there = [join("10.0.0.1"), join("10.0.0.2"), join("10.0.0.3", SubflowState.OPENING)]
-    assert refusal(accept, there[1], there) == ""
-    assert "more than 2" in refusal(accept, there[1], [*there, join("10.0.0.4")])
-    assert refusal(Accept(), there[1], there * 100) == ""
+    assert refusal(two, there[1], there) == ""
+    assert "more than 2" in refusal(two, there[1], [*there, join("10.0.0.4")])
+
+
+@pytest.mark.parametrize(
+    ("path_manager", "parameters", "limit"),
+    [
+        ("none", {}, 8),
+        ("backup", {}, 8),
+        ("ndiffports", {"subflows": 3}, 8),
+        ("ndiffports", {"subflows": 20}, 20),
+        ("fullmesh", {"max_subflows": 64}, 64),
+    ],
+)
+def test_joins_are_limited_by_default(path_manager: str, parameters: dict[str, int], limit: int) -> None:
+    """By 8, or by what the policy's own path manager may open."""
+    chosen = policy(path_manager, parameters)
+    there = [join(f"10.0.0.{i}") for i in range(limit)]
+    assert refusal(chosen, there[-1], there) == ""
+    assert f"more than {limit}" in refusal(chosen, there[-1], [*there, join("10.0.1.1")])
 
 
 def test_the_service_acts_behind_a_program_only_after_a_dump() -> None:

@@ -104,7 +104,8 @@ def test_remote_addresses() -> None:
 
 
 def merge(table: SessionTable, *records: SubflowRecord, now: float = 5.0) -> tuple[Session, bool]:
-    return merge_session(table, records, 1, at(now))
+    session, changed, _ = merge_session(table, records, 1, at(now))
+    return session, changed
 
 
 def test_merge_adopts_older_sessions() -> None:
