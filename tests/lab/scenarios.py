@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 from pm.linux.host.instance import namespace_file
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.commands import run
 from tests.lab.lab import STATE_DIRECTORY, Lab, cgroup2_root
 from tests.lab.netns import inside
@@ -126,3 +127,14 @@ def wait_usable(service: Service, ip: str, *, usable: bool = True) -> None:
         return any(a["usable"] for a in found if a["ip"] == ip)
 
     wait_equal(is_usable, usable)
+
+
+def blackhole(lab: Lab, *selector: str, family: int = 4) -> None:
+    """Drop routed packets that match an ``ip rule`` selector, without a word to anybody."""
+    lab.ip("net", f"-{family}", "rule", "add", "pref", "5", *selector, "blackhole")
+
+
+def peer_path_manager(lab: Lab, ns: str = "server") -> PathManagerSocket:
+    """Commands to the sessions of a namespace without a service; call before they are made."""
+    lab.sysctl(ns, net__mptcp__pm_type=1)
+    return inside(lab.netns(ns), PathManagerSocket.open)

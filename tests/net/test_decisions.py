@@ -15,10 +15,12 @@ from tests.lab.netns import inside
 from tests.lab.oracle import Flow
 from tests.lab.scenarios import (
     ALL_ADDRESSES,
+    blackhole,
     config,
     counter,
     mesh,
     pairs_of,
+    peer_path_manager,
     policy,
     wait_pairs,
     wait_reported,
@@ -40,11 +42,6 @@ def failed(service: Service) -> list[dict[str, Any]]:
     return list(session["failed"])
 
 
-def blackhole(lab: Lab, *selector: str, family: int = 4) -> None:
-    """Drop routed packets that match an ``ip rule`` selector, without a word to anybody."""
-    lab.ip("net", f"-{family}", "rule", "add", "pref", "5", *selector, "blackhole")
-
-
 def heal(lab: Lab, *selector: str, family: int = 4) -> None:
     lab.ip("net", f"-{family}", "rule", "del", "pref", "5", *selector, "blackhole")
 
@@ -53,12 +50,6 @@ def flows(lab: Lab, ns: str = "client") -> list[Flow]:
     """The established subflows of the only session."""
     found = [f for fs in lab.subflows(ns).values() for f in fs]
     return [f for f in found if f.state == "ESTAB"]
-
-
-def peer_path_manager(lab: Lab, ns: str = "server") -> PathManagerSocket:
-    """Commands to the sessions of a namespace without a service; call before they are made."""
-    lab.sysctl(ns, net__mptcp__pm_type=1)
-    return inside(lab.netns(ns), PathManagerSocket.open)
 
 
 # Refused joins
