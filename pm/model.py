@@ -186,7 +186,7 @@ def is_host(ip: str) -> bool:
     )
 
 
-_PRIVATE = tuple(
+PRIVATE = tuple(
     ip_network(prefix)
     for prefix in (
         "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
@@ -199,7 +199,7 @@ _PRIVATE = tuple(
 def is_private(ip: str) -> bool:
     """An address that hosts elsewhere cannot reach: RFC 1918, 4193, 6598 (behind a provider), link-local."""
     address = ip_address(ip)
-    return any(address in prefix for prefix in _PRIVATE if prefix.version == address.version)
+    return any(address in prefix for prefix in PRIVATE if prefix.version == address.version)
 
 
 def token_text(token: int) -> str:

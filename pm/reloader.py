@@ -25,8 +25,7 @@ from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerP
 from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
 from pm.selection import check_policies
-from pm.sessions.open_limits import OpenLimits
-from pm.sessions.reconciler import Reconciler
+from pm.sessions.assembly import Sessions
 from pm.upkeep import Upkeep
 
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
@@ -51,8 +50,7 @@ class Reloader:
         *,
         state: ServiceState,
         addresses: AddressMonitor,
-        reconciler: Reconciler,
-        open_limits: OpenLimits,
+        sessions: Sessions,
         selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
@@ -63,8 +61,7 @@ class Reloader:
         """``seen`` is the signature of the file from before it was loaded."""
         self._state = state
         self._addresses = addresses
-        self._reconciler = reconciler
-        self._open_limits = open_limits
+        self._sessions = sessions
         self._selection = selection
         self._options = options
         self._programs = programs
@@ -115,8 +112,9 @@ class Reloader:
         await self._upkeep.start_over()
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)
-        self._open_limits.update(config.limits)
-        self._reconciler.policies_changed()
+        self._sessions.open_limits.update(config.limits)
+        self._sessions.remote_rules.update(config.remote_addresses)
+        self._sessions.reconciler.policies_changed()
         state.last_reload = LastReload(time=time.time(), ok=True)
         state.counters["reloads"] += 1
         self._broadcast.tell("config", "reloaded", digest=loaded.digest)

@@ -206,6 +206,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             note=notes.touch,
             is_local=is_local,
             limits=config.limits,
+            remote_addresses=config.remote_addresses,
         )
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
@@ -219,8 +220,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             state=state,
             upkeep=upkeep,
             addresses=addresses,
-            reconciler=sessions.reconciler,
-            open_limits=sessions.open_limits,
+            sessions=sessions,
             selection=selection,
             options=options,
             programs=programs,

@@ -18,6 +18,7 @@ from typing_extensions import Doc
 from pm.config import checks
 from pm.notation import PATH, yaml_key
 from pm.policies.model import Addresses, Limits, Policy
+from pm.policies.remote_addresses import RemoteAddresses
 from pm.policies.tcp_options import TcpOptions
 
 
@@ -100,6 +101,13 @@ class Config:
     addresses: Annotated[Addresses, Doc("Which local addresses path managers may use.")] = field(
         default_factory=Addresses
     )
+    remote_addresses: Annotated[
+        RemoteAddresses,
+        Doc(
+            "Which of the addresses that a peer announces subflows may go to. Never to this host's own, nor "
+            "to loopback, multicast and broadcast addresses; to link-local ones only in link-local sessions."
+        ),
+    ] = field(default_factory=RemoteAddresses)
     limits: Annotated[Limits, Doc("How fast subflows are opened: a peer says where their SYNs go.")] = field(
         default_factory=Limits
     )

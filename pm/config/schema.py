@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -127,7 +128,9 @@ def _as_yaml(value: Any, hint: Any) -> Any:
     for notation in get_args(hint)[1:]:
         if isinstance(notation, Notation):
             return notation.show(value)
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [str(item) if isinstance(item, IPv4Network | IPv6Network) else item for item in value]
+    return value
 
 
 def _of_type(hint: Any, known: PathManagers) -> Schema:

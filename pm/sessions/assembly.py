@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
 from pm.kernel import Commands, Diagnosis
-from pm.model import Subflow
+from pm.model import RemoteAddress, Subflow
 from pm.path_managers.base import PathManager
 from pm.policies.model import Limits
+from pm.policies.remote_addresses import RemoteAddresses, RemoteRules
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
@@ -42,6 +43,7 @@ class Sessions:
     resync: Resync
     first_subflows: FirstSubflows
     open_limits: OpenLimits
+    remote_rules: RemoteRules
     operator_commands: OperatorCommands
 
 
@@ -64,6 +66,7 @@ def assemble(
     note: Callable[[], None] = lambda: None,
     is_local: Callable[[str], bool] = lambda ip: True,
     limits: Limits | None = None,
+    remote_addresses: RemoteAddresses | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -88,12 +91,18 @@ def assemble(
     def joined(session: Session, joins: Sequence[Subflow]) -> None:
         reconciler.joined(session, joins)
 
+    def judge(session: Session, remote: RemoteAddress) -> str:
+        if remote.ip in addresses.current.interfaces:
+            return "an address of this host"
+        return remote_rules.refusal(remote.ip, session.remote)
+
     def on_denied(session: Session) -> None:
         if session.deny_join_id0:
             note()
 
     ids = AddressIds(address_ids or {})
-    table = SessionTable(ids.by_ip)
+    remote_rules = RemoteRules(remote_addresses or RemoteAddresses())
+    table = SessionTable(ids.by_ip, judge)
     addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note)
     timers = TimerQueue(due, clock=clock, scheduler=scheduler)
     executor = Executor(
@@ -196,5 +205,6 @@ def assemble(
         resync=resync,
         first_subflows=first_subflows,
         open_limits=open_limits,
+        remote_rules=remote_rules,
         operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
     )

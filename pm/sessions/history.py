@@ -35,6 +35,7 @@ class HistoryEvent(StrEnum):
     ADDRESS_ANNOUNCED = "address_announced"
     ADDRESS_WITHDRAWN = "address_withdrawn"
     REMOTE_ADDRESS_ANNOUNCED = "remote_address_announced"
+    REMOTE_ADDRESS_REFUSED = "remote_address_refused"
     REMOTE_ADDRESS_REMOVED = "remote_address_removed"
     PATH_MANAGER_FAILED = "path_manager_failed"
     PATH_MANAGER_LIMITED = "path_manager_limited"

@@ -190,9 +190,12 @@ class Reconciler:
                 return self._subflow_closed(session, event, now)
             case EventType.ANNOUNCED:
                 remote = RemoteAddress(event.remote, event.remote_port, event.remote_id)
-                if not self._table.remote_announced(session, remote, now):
-                    return False
-                self._publish(now.time, "session", "remote_address_announced", session, remote._asdict())
+                changed = self._table.remote_announced(session, remote, now)
+                if remote in session.refused_remotes:
+                    self._counters["remote_addresses_refused"] += 1
+                elif changed:
+                    self._publish(now.time, "session", "remote_address_announced", session, remote._asdict())
+                return changed
             case EventType.REMOVED:
                 if not self._table.remote_removed(session, event.remote_id, now):
                     return False
@@ -245,11 +248,18 @@ class Reconciler:
         self._first_subflows.admit_all()
         self._first_subflows.forget_remembered()
         self._assignment.assign_all()
+        self._judge_remotes()
         self._sweep.set()
+
+    def _judge_remotes(self) -> None:
+        for session in self._table:
+            if session.remotes or session.refused_remotes:
+                self._table.judge_remotes(session)
 
     def addresses_changed(self, addresses: Sequence[LocalAddress]) -> None:
         """Replace the local addresses and reconcile every session soon."""
         changes = self._addresses.update(addresses)
+        self._judge_remotes()
         self._first_subflows.forget_remembered()
         opening = False
         for session in self._table:

@@ -49,7 +49,8 @@ class Session:
     kernel's own path manager has the session. ``half_closed``: one end has closed; no subflow can be
     opened any more. ``initial_removed``: the peer withdrew its initial address.
 
-    ``local_ifindex`` is the interface of the initial local address as last known, 0 for unknown;
+    ``remotes`` are the addresses that the peer announced and to which subflows may go, ``refused_remotes``
+    the others. ``local_ifindex`` is the interface of the initial local address as last known, 0 for unknown;
     ``local_lost`` that this address is lost. ``local_ids`` has address ids that differ from those of
     other sessions. ``retries`` has the pairs that failed since they last worked, ``address_retries``
     the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
@@ -81,6 +82,7 @@ class Session:
     local_lost: bool = False
     subflows: Subflows = field(default_factory=Subflows)
     remotes: tuple[RemoteAddress, ...] = ()
+    refused_remotes: tuple[RemoteAddress, ...] = ()
     announced: dict[str, int] | None = None
     local_ids: dict[str, int] | None = None
     retries: dict[Pair, Retry] | None = None

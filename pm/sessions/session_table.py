@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
 
 from pm.clock import Moment
@@ -20,6 +20,8 @@ from pm.sessions.backoff import REFUSED_WITHIN_S
 from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
+
+REMOTES_MAX = 32  # announced addresses of a session that are used; there are 255 ids
 
 # MP_TCPRST reasons (RFC 8684, section 3.6)
 SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
@@ -34,11 +36,19 @@ RESET_REASONS = {
 
 
 class SessionTable:
-    """Sessions by token, oldest first. ``address_ids`` are those of the namespace, by address."""
+    """Sessions by token, oldest first. ``address_ids`` are those of the namespace, by address.
 
-    def __init__(self, address_ids: Mapping[str, int]) -> None:
+    ``judge`` says why no subflow of a session may go to an announced address, "" if it may.
+    """
+
+    def __init__(
+        self,
+        address_ids: Mapping[str, int],
+        judge: Callable[[Session, RemoteAddress], str] = lambda session, remote: "",
+    ) -> None:
         self.by_token: dict[int, Session] = {}
         self._address_ids = address_ids
+        self._judge = judge
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -113,25 +123,56 @@ class SessionTable:
         return self.by_token.pop(token, None)
 
     def remote_announced(self, session: Session, remote: RemoteAddress, now: Moment) -> bool:
-        """MPTCP_EVENT_ANNOUNCED: ADD_ADDR from the peer. False where it says nothing new."""
-        if remote in session.remotes:
+        """MPTCP_EVENT_ANNOUNCED: ADD_ADDR from the peer. False where it changes nothing."""
+        if remote in session.remotes or remote in session.refused_remotes:
             return False
-        others = tuple(r for r in session.remotes if r.address_id != remote.address_id)
-        session.remotes = (*others, remote)
+        replaced = self._forget_remote(session, remote.address_id)
+        reason = self._refusal(session, remote)
+        if reason:
+            session.refused_remotes = (*session.refused_remotes, remote)
+            session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REFUSED, f"{remote.ip}: {reason}")
+            return bool(replaced)
+        session.remotes = (*session.remotes, remote)
         try_soon(session, remote.ip, now.monotonic)
         session.history.add(now, HistoryEvent.REMOTE_ADDRESS_ANNOUNCED, remote)
         return True
+
+    def judge_remotes(self, session: Session) -> None:
+        """Judge all that the peer announced again: the rules, or our own addresses, have changed."""
+        known = *session.remotes, *session.refused_remotes
+        session.remotes = session.refused_remotes = ()
+        for remote in known:
+            if self._refusal(session, remote):
+                session.refused_remotes = (*session.refused_remotes, remote)
+            else:
+                session.remotes = (*session.remotes, remote)
+
+    def _refusal(self, session: Session, remote: RemoteAddress) -> str:
+        if len(session.remotes) >= REMOTES_MAX:
+            return f"more than {REMOTES_MAX} addresses"
+        return self._judge(session, remote)
+
+    def _forget_remote(self, session: Session, address_id: int) -> Sequence[RemoteAddress]:
+        """Those that were used. Another that found no place may have it now."""
+        gone = [r for r in session.remotes if r.address_id == address_id]
+        if gone:
+            session.remotes = tuple(r for r in session.remotes if r.address_id != address_id)
+        if session.refused_remotes:
+            refused = (r for r in session.refused_remotes if r.address_id != address_id)
+            session.refused_remotes = tuple(refused)
+            if len(session.remotes) + len(gone) == REMOTES_MAX:
+                self.judge_remotes(session)
+        return gone
 
     def remote_removed(self, session: Session, address_id: int, now: Moment) -> bool:
         """MPTCP_EVENT_REMOVED: RM_ADDR from the peer; the kernel closes its subflows itself.
 
         False where it says nothing new.
         """
-        gone = [r for r in session.remotes if r.address_id == address_id]
+        gone = self._forget_remote(session, address_id)
         news = bool(gone) or (address_id == 0 and not session.initial_removed)
         if not news:
             return False
-        session.remotes = tuple(r for r in session.remotes if r.address_id != address_id)
         session.initial_removed = session.initial_removed or address_id == 0
         session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REMOVED, gone[0] if gone else f"id {address_id}")
         return True

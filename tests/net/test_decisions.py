@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.lab import Lab
-from tests.lab.netns import inside
 from tests.lab.oracle import Flow
 from tests.lab.scenarios import (
     ALL_ADDRESSES,

@@ -7,9 +7,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+import pytest
+
 from pm.errors import KernelRefused
+from tests.lab.capture import SYN, Capture
 from tests.lab.lab import Lab
-from tests.lab.scenarios import blackhole, config, counter, peer_path_manager, policy, wait_reported
+from tests.lab.scenarios import (
+    blackhole,
+    config,
+    counter,
+    mesh,
+    peer_path_manager,
+    policy,
+    wait_pairs,
+    wait_reported,
+)
 from tests.lab.waiting import wait_equal, wait_for
 
 CAP = 8
@@ -49,6 +61,36 @@ def test_a_peer_that_announces_and_withdraws_addresses(make_lab: Callable[..., L
                 peer.withdraw(token, number)
         wait_equal(lambda: syns(lab), 0, deadline_s=60)
         wait_reported(service, 2)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_announced_addresses_that_are_no_peers(make_lab: Callable[..., Lab], family: int) -> None:
+    """No SYN goes to loopback, multicast, link-local or our own addresses; the honest one finds its place."""
+    lab = make_lab(client=2, server=2)
+    bad = {
+        4: ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255", "169.254.169.254", "9.9.9.9"],
+        6: ["::1", "::", "ff02::1", "fe80::9", "2001:db8::9"],
+    }[family] + lab.addresses("client", family)
+    client = lab.netns("client")
+    with peer_path_manager(lab) as peer, Capture(client) as first, Capture(client, "lo") as loopback:
+        lab.server()
+        remote_addresses = {"deny": ["9.9.9.9/32", "2001:db8::/32"]}
+        service = lab.service(
+            config(policy(lab, "a", {"fullmesh": {"max_subflows": 4}}), remote_addresses=remote_addresses)
+        )
+        lab.client(lab.address("server", 1, family), cgroup="a").open()
+        (session,) = wait_reported(service, 2)
+        (token,) = lab.subflows("server")
+        for address_id, ip in enumerate(bad, 2):
+            peer.announce(token, ip, address_id)
+        honest = lab.address("server", 2, family)
+        peer.announce(token, honest, 99)
+        wait_pairs(lab, mesh(lab, family, server_links=2))
+        segments = first.segments() + loopback.segments()
+        ends = {s.destination[0] for s in segments if s.flags & SYN and s.destination[1] == 5000}
+        assert ends == {lab.address("server", 1, family), honest}
+    events = service.get(f"/v1/sessions/{session['token']}")["events"]
+    assert sum(e["event"] == "remote_address_refused" for e in events) == len(bad)
 
 
 def test_joins_are_limited_without_accept(make_lab: Callable[..., Lab]) -> None:

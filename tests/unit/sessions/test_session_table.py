@@ -14,8 +14,9 @@ from pm.sessions.actions import Open
 from pm.sessions.backoff import PROVEN_S, RETRY_CAP_S
 from pm.sessions.dump_merge import find_known, merge_session
 from pm.sessions.failures import forget_what_works
+from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
-from pm.sessions.session_table import SessionTable
+from pm.sessions.session_table import REMOTES_MAX, SessionTable
 from tests.unit.builders import REMOTE, REMOTE_PORT, at, event, record
 
 A, B = "10.0.1.1", "10.0.2.1"
@@ -188,3 +189,44 @@ def test_history_is_bounded() -> None:
         table.remote_announced(session, RemoteAddress("10.0.9.2", i, 1), at(float(i)))
     assert len(session.history) == 32
     assert "39" in str(session.history[-1].detail)
+
+
+def test_refused_addresses_hold_no_place() -> None:
+    """Those of a peer to which subflows may not go are kept apart, and judged again when the rules change."""
+    refused = {"127.0.0.1"}
+    table = SessionTable({}, lambda session, remote: "no" if remote.ip in refused else "")
+    session = table.establish(event(EventType.ESTABLISHED), at(2.0))
+    bad, good = RemoteAddress("127.0.0.1", 0, 1), RemoteAddress("10.0.9.2", 0, 2)
+    assert not table.remote_announced(session, bad, at(3.0))
+    assert table.remote_announced(session, good, at(3.0))
+    assert (session.remotes, session.refused_remotes) == ((good,), (bad,))
+    assert not table.remote_announced(session, bad, at(3.0))
+    assert [e.event for e in session.history].count(HistoryEvent.REMOTE_ADDRESS_REFUSED) == 1
+    refused.clear()
+    table.judge_remotes(session)
+    assert (session.remotes, session.refused_remotes) == ((good, bad), ())
+    refused.add("10.0.9.2")
+    table.judge_remotes(session)
+    assert (session.remotes, session.refused_remotes) == ((bad,), (good,))
+    assert not table.remote_removed(session, 2, at(4.0))
+    assert session.refused_remotes == ()
+
+
+def test_a_refused_address_takes_the_place_of_the_one_with_its_id() -> None:
+    """The plan hears of it: the address before has no subflows any more."""
+    table = SessionTable({}, lambda session, remote: "no" if remote.ip == "127.0.0.1" else "")
+    session = table.establish(event(EventType.ESTABLISHED), at(2.0))
+    assert table.remote_announced(session, RemoteAddress("10.0.9.2", 0, 1), at(3.0))
+    assert table.remote_announced(session, RemoteAddress("127.0.0.1", 0, 1), at(3.0))
+    assert session.remotes == ()
+
+
+def test_announced_addresses_are_bounded() -> None:
+    """One that finds no place gets it when another goes."""
+    table, session = established()
+    for i in range(1, 200):
+        table.remote_announced(session, RemoteAddress(f"10.9.0.{i}", 0, i), at(3.0))
+    assert len(session.remotes) == REMOTES_MAX
+    table.remote_removed(session, 1, at(4.0))
+    assert len(session.remotes) == REMOTES_MAX
+    assert RemoteAddress(f"10.9.0.{REMOTES_MAX + 1}", 0, REMOTES_MAX + 1) in session.remotes
