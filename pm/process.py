@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 
 import uvloop
@@ -15,12 +14,14 @@ from pm.errors import ConfigError, PmError
 from pm.linux.host.notify import notify
 from pm.linux.host.scheduling import prefer_latency
 from pm.service import Settings, open_service
+from pm.stopping import block_signals, set_on_signal
 
 
 def run(settings: Settings, *, log_level: str, log_format: str) -> int:
     """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
     log.configure(log_level, log_format)
     prefer_latency()
+    block_signals()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_main(settings))
@@ -48,9 +49,7 @@ def _leaves(error: PmError | ExceptionGroup[PmError]) -> list[PmError]:
 
 async def _main(settings: Settings) -> None:
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+    set_on_signal(stopping)
     async with open_service(settings) as service:
         notify("READY=1")
         await service.run(stopping)

@@ -36,6 +36,7 @@ from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.netns import in_initial_namespace, netns_cookie
 from pm.linux.host.notes import Notes
+from pm.linux.host.notify import feed_watchdog
 from pm.linux.host.probe import has, probe, require
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
@@ -56,7 +57,10 @@ from pm.reloader import Reloader, check_programs
 from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
 from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
+from pm.sessions.time_limit import TimeLimit
 from pm.upkeep import Kept, Upkeep
+
+ANSWER_LIMIT_S = 1.0  # for a path manager, which should take microseconds
 
 _log = log.get_logger()
 
@@ -192,6 +196,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             diagnosis=diagnosis,
             selector=selection,
             path_managers=path_managers,
+            limit=TimeLimit(ANSWER_LIMIT_S),
             publish=broadcast.tell_of_session,
             counters=state.counters,
             observe_join=timings.join_delay.observe,
@@ -252,6 +257,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 upkeep.run,
                 partial(left_alone.run, upkeep.look),
                 notes.run,
+                feed_watchdog,
                 log_budget.get_limited_logger().run,
             ),
         )

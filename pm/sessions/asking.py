@@ -7,21 +7,23 @@ Where it raises, or answers nonsense, what exists is taken as wanted: the sessio
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from pm.clock import Clock, moment
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.model import SUBFLOWS_MAX, LocalAddress, Wanted, token_text
 from pm.path_managers.answers import as_it_is, problem_of, subflows_in
 from pm.path_managers.base import PathManager
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
+from pm.sessions.time_limit import TookTooLong
 
 SLOW_S = 0.01  # a path manager runs between "established" and the first subflow: microseconds are usual
-QUIET_S = 60.0  # after a line about a path manager there is no other of its kind for so long
+REST_S = 60.0  # one that took too long is not asked for so long
 
-log = get_logger()
+log = get_limited_logger()
 
 
 class GuardedPathManager:
@@ -32,32 +34,43 @@ class GuardedPathManager:
         name: str,
         path_manager: type[PathManager],
         *,
+        limit: AbstractContextManager[None],
         counters: Counter[str],
         observe: Callable[[str, float], None],
         clock: Clock,
     ) -> None:
-        """``observe`` gets the path manager's name and how many seconds each answer took."""
+        """``limit`` raises TookTooLong in its block.
+
+        ``observe`` gets the name and how many seconds each answer took.
+        """
         self._name = name
         self._path_manager = path_manager
+        self._limit = limit
         self._counters = counters
         self._observe = observe
         self._clock = clock
-        self._quiet_until: dict[str, float] = {}
-        self._left_out: Counter[str] = Counter()
+        self._rest_until = 0.0
 
     def wanted(self, session: Session, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
         """A checked answer."""
-        clock, error = self._clock, None
+        clock = self._clock
+        error: BaseException | None = None
         start = clock.monotonic()
+        if start < self._rest_until:
+            return as_it_is(session)
         try:
-            answer = self._path_manager.wanted(session, addresses, parameters)
+            with self._limit:
+                answer = self._path_manager.wanted(session, addresses, parameters)
             problem = problem_of(answer, session, addresses)
+        except TookTooLong as e:
+            problem, error = f"{e}: it is not asked for {REST_S:g} s", e
+            self._rest_until = clock.monotonic() + REST_S
         except BaseException as e:  # sys.exit() too: it runs here, and nothing else does meanwhile
             problem, error = _in_words(e), e
         took_s = clock.monotonic() - start
         self._observe(self._name, took_s)
         if took_s > SLOW_S:
-            self._report("path_manager_slow", session, seconds=round(took_s, 3))
+            self._report("path_manager_slow", session, self._name, seconds=round(took_s, 3))
         if problem:
             self._counters["path_manager_errors"] += 1
             self._note(session, HistoryEvent.PATH_MANAGER_FAILED, problem, error)
@@ -77,21 +90,11 @@ class GuardedPathManager:
             return
         session.complaint = what
         session.history.add(moment(self._clock), event, f"{self._name}: {what}")
-        self._report(event.value, session, error=what, exc_info=error)
+        self._report(event.value, session, (self._name, what), error=what, exc_info=error)
 
-    def _report(self, event: str, session: Session, **details: Any) -> None:
-        now = self._clock.monotonic()
-        if now < self._quiet_until.get(event, 0.0):
-            self._left_out[event] += 1
-            return
-        self._quiet_until[event] = now + QUIET_S
-        log.warning(
-            event,
-            path_manager=self._name,
-            token=token_text(session.token),
-            left_out=self._left_out.pop(event, 0),
-            **details,
-        )
+    def _report(self, event: str, session: Session, about: Hashable, **details: Any) -> None:
+        token = token_text(session.token)
+        log.warning(event, about=about, path_manager=self._name, token=token, **details)
 
 
 def _in_words(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
@@ -53,6 +54,7 @@ def assemble(
     diagnosis: Diagnosis,
     selector: Selector,
     path_managers: Mapping[str, type[PathManager]],
+    limit: AbstractContextManager[None],
     publish: Publish,
     counters: Counter[str],
     observe_join: Callable[[float], None],
@@ -70,7 +72,8 @@ def assemble(
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
-    ``observe_answer`` gets a path manager's name and the seconds that its answer took. ``seen_up``
+    ``observe_answer`` gets a path manager's name and the seconds that its answer took, ``limit``
+    bounds it. ``seen_up``
     are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses joins to its
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
     the kernel whether it routes an address as local.
@@ -180,7 +183,7 @@ def assemble(
         addresses=addresses,
         path_managers={
             name: GuardedPathManager(
-                name, path_manager, counters=counters, observe=observe_answer, clock=clock
+                name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
             )
             for name, path_manager in path_managers.items()
         },

@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import socket
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.plugins import PLUGINS, install
 from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, pairs_of, policy, ports_of, wait_pairs
 from tests.lab.service import ROOT, ApiError, Service, command
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import PATIENCE, wait_for
 
 # What a path manager does wrong, and what the history of its session says then.
 NONSENSE = {
@@ -55,7 +59,7 @@ def complaints(service: Service, name: str) -> list[str]:
 def test_nonsense_costs_its_own_sessions_only(lab: Lab, tmp_path: Path) -> None:
     """Each session stays as it is and says why, once; the others get their subflows, and a restart helps."""
     target = install(tmp_path / "installed", PLUGINS / "hostile")
-    kinds = (*NONSENSE, "million", "slow")
+    kinds = (*NONSENSE, "million", "slow", "endless")
     bad = [policy(lab, kind, {"nonsense": {"kind": kind, "never": ["tun*"]}}) for kind in kinds]
     lab.server()
     service = lab.service(config(policy(lab, "good"), *bad), env={"PYTHONPATH": str(target)})
@@ -72,6 +76,8 @@ def test_nonsense_costs_its_own_sessions_only(lab: Lab, tmp_path: Path) -> None:
         limit = "nonsense: asks for 1000001 subflows: a session has at most 64"
         (million,) = service.sessions(policy="million")
         assert limit in complaints(service, "million") or len(million["subflows"]) <= 64
+        (found,) = wait_for(partial(complaints, service, "endless"), "the end of the endless one")
+        assert found == "nonsense: took longer than 1 s: it is not asked for 60 s"
         warnings = [r for r in service.log_lines() if r.get("event") == "path_manager_slow"]
         assert {w["path_manager"] for w in warnings} == {"nonsense"}
         if not again:
@@ -145,3 +151,38 @@ def policy_parameters(service: Service, name: str) -> Any:
     """The parameters of a policy's path manager that are in force."""
     found = service.get(f"/v1/policies/{name}")
     return found["path_manager"]["parameters"]
+
+
+def test_code_that_never_returns_does_not_keep_the_service(lab: Lab, tmp_path: Path) -> None:
+    """It catches whatever ends it: the watchdog hears nothing more, and SIGTERM ends the service."""
+    target = install(tmp_path / "installed", PLUGINS / "hostile")
+    heard, manager = str(tmp_path / "notify"), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(heard)
+    manager.setblocking(False)
+    lab.server()
+    service = lab.service(
+        config(policy(lab, "bad", {"nonsense": {"kind": "stubborn"}})),
+        env={"PYTHONPATH": str(target), "NOTIFY_SOCKET": heard, "WATCHDOG_USEC": "200000"},
+    )
+
+    def states() -> list[bytes]:
+        found = []
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                found.append(manager.recv(64))
+        return found
+
+    wait_for(states, "a fed watchdog", until=lambda found: b"WATCHDOG=1" in found)
+    client = lab.client(cgroup="bad")
+    client.open()
+    wait_for(states, "silence", until=lambda found: not found and quiet(states))
+    service.send_signal(signal.SIGTERM)
+    assert service.process.wait(20 * PATIENCE) == 1
+    (line,) = [r for r in service.log_lines() if r.get("event") == "stopped_by_force"]
+    assert "hostile.py" in line["stack"]
+
+
+def quiet(states: Callable[[], list[bytes]]) -> bool:
+    """Whether no state comes for longer than the watchdog allows."""
+    time.sleep(0.5)
+    return not states()

@@ -13,6 +13,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -352,6 +353,7 @@ class World:
             diagnosis=self.kernel,
             selector=self.selector,
             path_managers=registry(),
+            limit=nullcontext(),
             publish=lambda *args: None,
             counters=self.counters,
             observe_join=lambda seconds: None,

@@ -51,6 +51,13 @@ class Nonsense:
             case "endless":
                 while True:
                     pass
+            case "stubborn":
+                while True:
+                    try:
+                        while True:
+                            pass
+                    except BaseException:
+                        continue
             case _:
                 raise RuntimeError(parameters.kind)
         return {session.initial_pair: Want()}
