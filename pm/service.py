@@ -134,6 +134,11 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await asyncio.to_thread(check_state_directory, state_directory)
         instance = Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None)
         await _enter_in_thread(stack, instance)
+        # Of the compiler and the verifier, where they refuse a program.
+        logs = {
+            kind: await asyncio.to_thread(namespace_file, state_directory, f"bpf-{kind}", ".log")
+            for kind in ("classifier", "options", "path-managers")
+        }
         notes_file = await asyncio.to_thread(namespace_file, state_directory, "notes")
         notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=netns_cookie()))
         ids = None
@@ -155,7 +160,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             programs = await stack.enter_async_context(
                 PathManagerPrograms.open(
                     config.policies,
-                    log_file=state_directory / "bpf-path-managers.log",
+                    log_file=logs["path-managers"],
                     keep=keep,
                     bpffs=bpffs,
                 )
@@ -169,7 +174,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             TcpOptionPrograms.open(
                 config.policies,
                 config.tcp_options,
-                log_file=state_directory / "bpf-options.log",
+                log_file=logs["options"],
                 keep=keep,
                 bpffs=bpffs,
                 counts_segments=has(checks, "delack_segments"),
@@ -179,7 +184,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         if mode is SelectionMode.CGROUP and ids:
             selection = await stack.enter_async_context(
                 Selection.open(
-                    log_file=state_directory / "bpf.log",
+                    log_file=logs["classifier"],
                     keep=keep,
                     on_change=on_attachment,
                     on_cgroups=on_cgroups,

@@ -6,6 +6,12 @@
 #include "receive.h"
 #include "send.h"
 
+#define CHECK_LENGTH(number, name, o)                                             \
+	_Static_assert(name##_LENGTH > name##_HEADER, #name "_LENGTH: no value"); \
+	_Static_assert(name##_LENGTH <= OPTION_MAX, #name "_LENGTH: more than 16 bytes");
+
+EACH_PLUGIN(CHECK_LENGTH, )
+
 #define START(number, name, o)                                                          \
 	if (select_plugin(o, number, ~0u)) {                                            \
 		(o)->state->sending |= option_settings(o)->sends ? 1 << number : 0;     \

@@ -31,9 +31,16 @@ def run(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Print every problem of a configuration. Exit status 1 if there is one."""
     from pm.config.load import load_config
+    from pm.path_managers.program import Program
 
+    left_out: list[str] = []
     try:
         loaded = load_config(options.file)
+        policies = loaded.config.policies
+        if any(p.options.plugins or p.path_manager.name == Program.name for p in policies):
+            from pm.cli.source_check import check_sources
+
+            left_out = check_sources(loaded.config, options.file)
     except ConfigError as e:
         if not options.json:
             raise
@@ -41,10 +48,13 @@ def check(options: argparse.Namespace) -> int:
         print(json.dumps({"ok": False, "problems": problems}, indent=2, ensure_ascii=False))
         return e.exit_status
     if options.json:
-        print(json.dumps({"ok": True, "problems": [], "digest": loaded.digest}, indent=2))
+        found = {"ok": True, "problems": [], "not_checked": left_out, "digest": loaded.digest}
+        print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        count = len(loaded.config.policies)
+        count = len(policies)
         print(f"{options.file}: valid, {count} {'policy' if count == 1 else 'policies'}")
+        for what in left_out:
+            print(f"not checked: {what}")
     return 0
 
 

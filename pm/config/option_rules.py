@@ -83,6 +83,8 @@ def _check_plugin(
     name, source, exid = plugin.get("name"), plugin.get("source"), plugin.get("exid")
     if not isinstance(name, str):
         return
+    if not plugin.get("send") and not plugin.get("accept"):
+        document.report(loc, f"plugin `{name}` has no effect: set `send` or `accept`, or remove it")
     if name in ROLES:
         document.report((*loc, "name"), f"`{name}` is a built-in option: choose another name")
     if plugins.setdefault(name, (source, exid)) != (source, exid):

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Self
 
+from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
@@ -29,6 +30,7 @@ from pm.linux.bpf.path_manager_maps import (
     third_parties_of,
     up_entries,
 )
+from pm.linux.bpf.third_party import blamed
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup
 from pm.programs.compiled import CompiledPrograms, read_sources
@@ -177,7 +179,10 @@ async def _prepare(
     compiled = CompiledPathManagers(
         {p.name: policy_entries(p, third_parties) for p in policies}, sources.digest
     )
-    return compiled, await programs.load(sources, compiled.keys().values())
+    try:
+        return compiled, await programs.load(sources, compiled.keys().values())
+    except PmError as e:
+        raise blamed(e, third_parties) from e
 
 
 def remove_left_programs(bpffs: Path | None) -> None:

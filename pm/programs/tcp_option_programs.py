@@ -29,6 +29,7 @@ from pm.linux.bpf.tcp_option_parameters import (
     third_parties_of,
     unavailable,
 )
+from pm.linux.bpf.third_party import blamed
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup
 from pm.programs.compiled import CompiledPrograms, read_sources
@@ -132,10 +133,7 @@ class TcpOptionPrograms:
         try:
             await self._programs.load(sources, compiled.keys().values())
         except PmError as e:
-            if not third_parties:
-                raise
-            files = ", ".join(other.source for other in third_parties)
-            raise type(e)(e.message, f"{e.remedy}; `options.plugins` adds {files} to it") from e
+            raise blamed(e, third_parties) from e
         return compiled
 
     async def activate(self, compiled: CompiledOptions) -> None:

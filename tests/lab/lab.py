@@ -381,7 +381,10 @@ class Lab:
 
     def _remove_netns(self, ns: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self._notes_file(ns).unlink(missing_ok=True)
+            notes = self._notes_file(ns)
+            notes.unlink(missing_ok=True)
+            for log in notes.parent.glob(f"bpf-*-{notes.stem.rpartition('-')[2]}.log"):
+                log.unlink(missing_ok=True)
         for pid in run("ip", "netns", "pids", self.netns(ns)).split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)

@@ -61,7 +61,9 @@ def compile_source(source: Path, cflags: list[str], *, create_maps: bool = True)
     # BCC compiles a text without a name; with this line, errors name the file.
     text = f'#line 1 "{source}"\n{source.read_text()}'
     includes = [f"-I{directory}" for directory in (source.parent, SOURCES / "include")]
-    module = bcc.BPF(text=text, cflags=[*includes, *cflags])
+    # Else a misspelled function becomes a call of nothing, which the verifier finds as "unknown opcode".
+    errors = ["-Werror=implicit-function-declaration"]
+    module = bcc.BPF(text=text, cflags=[*includes, *errors, *cflags])
     lib, handle = bcc.lib, module.module
     lib.bpf_num_tables.argtypes = [ctypes.c_void_p]
     for name in ("name", "fd_id", "key_size_id", "leaf_size_id"):

@@ -10,6 +10,7 @@ import asyncio
 import errno
 import json
 import os
+import re
 import struct
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,9 @@ from pm.linux.host.privileges import Capability, effective_capabilities
 SOURCES = compiler.SOURCES
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
 
+_COMPILER_ERROR = re.compile(
+    r"^(?P<file>[^:\n]+):(?P<line>\d+):\d+: (?:fatal )?error: (?P<what>.*)$", re.MULTILINE
+)
 _CREATE_MAP = b"could not open bpf map"  # BCC, where it cannot create one
 _LD_IMM64 = 0x18  # BPF_LD | BPF_IMM | BPF_DW: two struct bpf_insn, each with half of the value
 _LOAD_IMM64 = struct.Struct("=BB2xI4xI")  # opcode, registers, low half, high half
@@ -31,6 +35,14 @@ _PSEUDO_MAP_FD = 1
 
 class NoCompiler(SystemUnfit):
     """BCC is not installed."""
+
+
+class DoesNotCompile(PmError):
+    """The compiler refused C."""
+
+
+class VerifierRefused(SystemUnfit):
+    """The kernel's verifier refused a program."""
 
 
 class BpfObject(NamedTuple):
@@ -44,8 +56,8 @@ class BpfObject(NamedTuple):
     ) -> int:
         """Load a sock_ops program with these maps (name -> descriptor) and constants (placeholder -> value).
 
-        Returns its descriptor. Raises SystemUnfit without the privileges, and where the kernel's verifier
-        refuses the program; the verifier's log is in ``log_file`` then.
+        Returns its descriptor. Raises SystemUnfit without the privileges, and VerifierRefused; the
+        verifier's log is in ``log_file`` then.
         """
         descriptors = {fd: maps[name] for name, (fd, _) in self.maps.items()}
         instructions = link_instructions(self.programs[program], descriptors, constants)
@@ -55,9 +67,9 @@ class BpfObject(NamedTuple):
             if not e.log:
                 raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
             _write(log_file, e.log)
-            raise SystemUnfit(
-                f"the kernel's verifier refused the BPF program {program}",
-                f"boot Linux 5.19 or newer; the verifier's log is in {log_file}",
+            raise VerifierRefused(
+                f"the kernel's verifier refused the BPF program {program}: {e.reason}",
+                f"the verifier's log is in {log_file}",
             ) from e
 
 
@@ -67,8 +79,7 @@ async def compile_object(
     """Compile with BCC in a child process: it takes up to 1 s, and 100 MiB of memory until it ends.
 
     No privileges are needed without ``create_maps``. Raises NoCompiler where BCC is missing, SystemUnfit
-    where it may not create maps, PmError for C that does not compile; the compiler's whole output is in
-    ``log_file`` then.
+    where it may not create maps, DoesNotCompile; the compiler's whole output is in ``log_file`` then.
     """
     options = [] if create_maps else [compiler.WITHOUT_MAPS]
     child = await asyncio.create_subprocess_exec(
@@ -88,8 +99,16 @@ async def compile_object(
         refused = os.strerror(errno.EPERM).encode() in errors
         if refused or (_CREATE_MAP in errors and await asyncio.to_thread(_lacks_capabilities)):
             raise SystemUnfit("creating BPF maps is not permitted", PRIVILEGES)
-        raise PmError(f"{source.name} does not compile", f"the compiler's output is in {log_file}")
+        message = first_error(source, errors.decode(errors="replace"))
+        raise DoesNotCompile(message, f"the compiler's output is in {log_file}")
     return parse_object(json.loads(output))
+
+
+def first_error(source: Path, output: str) -> str:
+    """The first error of the compiler in one line, with the file and line that it is about."""
+    if found := _COMPILER_ERROR.search(output):
+        return f"{found['file']} does not compile: line {found['line']}: {found['what']}"
+    return f"{source} does not compile"
 
 
 def parse_object(document: Mapping[str, Any]) -> BpfObject:

@@ -225,6 +225,7 @@ def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
         [f"X({other.name})" for other in third_parties],
         third_parties,
         built_in=SOURCES / "path_manager_parts/path_managers.h",
+        functions=("manage",),
         zero_place=PARAMETERS_MAX - 1,
     )
 

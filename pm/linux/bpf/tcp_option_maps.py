@@ -88,6 +88,7 @@ def compiler_flags(third_parties: Sequence[ThirdParty]) -> list[str]:
         [f"X({slot},{other.name},__VA_ARGS__)" for slot, other in enumerate(third_parties, len(BUILT_IN))],
         third_parties,
         built_in=SOURCES / "option_parts/plugins.h",
+        functions=("start", "compose", "receive"),
         zero_place=PARAMETERS_MAX,
     )
 

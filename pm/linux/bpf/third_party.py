@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pm.errors import PmError
+from pm.linux.bpf.objects import DoesNotCompile, VerifierRefused
+
+# BCC turns the methods of maps into calls of helpers in the main file only (decision 35).
+_MAP = re.compile(r"^[ \t]*(BPF_[A-Z0-9_]+)[ \t]*\(", re.MULTILINE)
 
 
 class ThirdParty(NamedTuple):
@@ -43,15 +47,17 @@ def compiler_flags(
     third_parties: Sequence[ThirdParty],
     *,
     built_in: Path,
+    functions: Sequence[str],
     zero_place: int,
 ) -> list[str]:
     """Compiler flags that add third parties' files to a program; none where there are none.
 
     ``each_macro`` is the macro, with its parameters, that is to expand to ``calls``. ``built_in`` is the
     header that includes the files of this package; it comes first, so that no macro of a third party
-    can change them. ``zero_place`` is the index of a parameter that is always 0.
+    can change them. Each file must have NAME_function for each of ``functions``. ``zero_place`` is the
+    index of a parameter that is always 0.
 
-    Raises PmError for a file that cannot be read or does not know a parameter.
+    Raises PmError for a file that cannot be read, lacks a function, has maps or does not know a parameter.
     """
     if not third_parties:
         return []
@@ -60,7 +66,7 @@ def compiler_flags(
         *(
             f"-DPARAMETER_{third_party.name}_{parameter}={place}"
             for third_party in third_parties
-            for parameter, place in _places(kind, third_party, zero_place).items()
+            for parameter, place in _places(kind, third_party, functions, zero_place).items()
         ),
         *("-include", str(built_in)),
         *(flag for third_party in third_parties for flag in ("-include", third_party.source)),
@@ -75,13 +81,33 @@ def digest(flags: Sequence[str], third_parties: Sequence[ThirdParty]) -> str:
     return inputs.hexdigest()
 
 
-def _places(kind: str, third_party: ThirdParty, zero_place: int) -> dict[str, int]:
+def blamed(error: PmError, third_parties: Sequence[ThirdParty]) -> PmError:
+    """The error of a compilation or of the verifier, where third parties' files are a part of it.
+
+    It is theirs: the files of this package alone do compile, and are accepted.
+    """
+    if not third_parties or not isinstance(error, DoesNotCompile | VerifierRefused):
+        return error
+    files = ", ".join(other.source for other in third_parties if other.source not in error.message)
+    return PmError(f"{files}: {error.message}" if files else error.message, error.remedy)
+
+
+def _places(kind: str, third_party: ThirdParty, functions: Sequence[str], zero_place: int) -> dict[str, int]:
     """Index of each parameter that the file reads; ``zero_place`` for one that no policy gives."""
     name, source, parameters = third_party
     try:
         text = Path(source).read_text(errors="replace")
     except OSError as e:
         raise PmError(f"{kind} {name}: {source}: {e.strerror}", "correct `source`") from e
+    for function in functions:
+        if not re.search(rf"\b{name}_{function}\s*\(", text):
+            raise PmError(f"{kind} {name}: {source} has no function `{name}_{function}`", "define it")
+    if found := _MAP.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise PmError(
+            f"{kind} {name}: {source}:{line}: `{found[1]}` defines a map, which such a file cannot have",
+            "keep state in the private words that it is given",
+        )
     known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {name}_(\w+)\)", text)))
     for parameter in parameters:
         if parameter not in known:

@@ -32,9 +32,9 @@ _ATTEMPTS, _INTERVAL_S = 50, 0.02
 log = get_logger()
 
 
-def namespace_file(state_directory: Path, name: str) -> Path:
+def namespace_file(state_directory: Path, name: str, suffix: str = ".json") -> Path:
     """A file about this network namespace, until reboot."""
-    return state_directory / f"{name}-{netns_cookie()}.json"
+    return state_directory / f"{name}-{netns_cookie()}{suffix}"
 
 
 def check_state_directory(directory: Path) -> None:

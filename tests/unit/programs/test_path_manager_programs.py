@@ -98,7 +98,7 @@ def test_path_managers_without_a_program_are_only_claimed() -> None:
 def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     """Two policies with the same file: the union of their parameters, what one does not have is 0."""
     source = tmp_path / "mine.c"
-    source.write_text("PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c)")
+    source.write_text("mine_manage(PARAMETER(p, mine_a) + PARAMETER(p, mine_b) + PARAMETER(p, mine_c))")
     one, two = third_party("mine", str(source), b=2), third_party("mine", str(source), a=1, b=3)
     others = third_parties_of([one, two])
     assert [o.parameters for o in others] == [("a", "b")]
@@ -117,7 +117,13 @@ def test_mistakes_with_third_parties(tmp_path: Path) -> None:
     source = tmp_path / "mine.c"
     with pytest.raises(PmError, match="No such file"):
         compiler_flags(third_parties_of([third_party("mine", str(source))]))
-    source.write_text("PARAMETER(p, mine_a)")
+    source.write_text("mine_mange()")
+    with pytest.raises(PmError, match=r"mine.c has no function `mine_manage`: define it"):
+        compiler_flags(third_parties_of([third_party("mine", str(source))]))
+    source.write_text("mine_manage()\nBPF_HASH(seen);")
+    with pytest.raises(PmError, match=r"mine.c:2: `BPF_HASH` defines a map, which such a file cannot have"):
+        compiler_flags(third_parties_of([third_party("mine", str(source))]))
+    source.write_text("mine_manage(PARAMETER(p, mine_a))")
     with pytest.raises(PmError, match="has no parameter `b`: it has a"):
         compiler_flags(third_parties_of([third_party("mine", str(source), b=1)]))
     with pytest.raises(PmError, match="have the same name"):

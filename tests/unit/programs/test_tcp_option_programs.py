@@ -142,7 +142,10 @@ def test_delayed_ack_entry() -> None:
 def test_third_party_parameters(tmp_path: Path) -> None:
     """All policies' names have a place each, in the compiler's flags and in every policy's block."""
     source = tmp_path / "level.c"
-    source.write_text("PARAMETER(o, level_level) PARAMETER(o, level_highest) PARAMETER(o, level_unset)")
+    source.write_text(
+        "level_start() level_compose() level_receive() "
+        "PARAMETER(o, level_level) PARAMETER(o, level_highest) PARAMETER(o, level_unset)"
+    )
     plugins = [
         OptionPlugin(name="level", source=str(source), exid=1, send=True, parameters={"level": 5}),
         OptionPlugin(name="level", source=str(source), exid=1, accept=True, parameters={"highest": 7}),
@@ -164,7 +167,7 @@ def test_third_party_parameters(tmp_path: Path) -> None:
 def test_unknown_third_party_parameter(tmp_path: Path) -> None:
     """A parameter that the file does not read is an error that says which it does."""
     source = tmp_path / "level.c"
-    source.write_text("PARAMETER(o, level_level)")
+    source.write_text("level_start() level_compose() level_receive() PARAMETER(o, level_level)")
     with pytest.raises(PmError, match="no parameter `levl`: it has level"):
         compiler_flags([ThirdParty("level", str(source), ("levl",))])
 

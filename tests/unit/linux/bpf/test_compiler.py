@@ -19,6 +19,7 @@ static __always_inline enum option_event mine_start(struct option *o)
 {
 	return nonsense;
 }
+/* as if there were mine_compose() and mine_receive() */
 """
 PATH_MANAGER = """#include "path_manager.h"
 static __always_inline void mine_manage(struct bpf_sock_ops *skops, struct claim *claim,
@@ -41,7 +42,7 @@ async def test_error_in_a_third_party_file(
     source = tmp_path / "mine.c"
     source.write_text(text)
     flags = await asyncio.to_thread(flags_of, [ThirdParty("mine", str(source), ())])
-    with pytest.raises(PmError, match="does not compile"):
+    with pytest.raises(PmError, match=f"{source} does not compile: line 4: "):
         await compile_object(SOURCES / program, log_file=tmp_path / "log", cflags=flags)
     assert f"{source}:4:" in (tmp_path / "log").read_text()
 
