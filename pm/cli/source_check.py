@@ -5,22 +5,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import mkdtemp
 
 from pm.config.model import Config, Datapath
 from pm.datapath import has
 from pm.errors import ConfigError, PmError, Problem, SystemUnfit
 from pm.linux.bpf import path_manager_maps, tcp_option_maps, tcp_option_parameters
-from pm.linux.bpf.objects import compile_object
-from pm.linux.bpf.third_party import blamed
-from pm.linux.host.probe import SystemCheck, probe
+from pm.linux.bpf.objects import SOURCES, NoCompiler, compile_object
+from pm.linux.bpf.third_party import ThirdParty, blamed
+from pm.linux.host.probe import probe
 from pm.path_managers.program import Program
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.reloader import NEEDS_PROGRAMS
-
-LOG = Path(gettempdir())
 
 
 def check_sources(config: Config, path: str) -> list[str]:
@@ -28,41 +27,64 @@ def check_sources(config: Config, path: str) -> list[str]:
 
     Returns what was not checked, in words. Raises ConfigError for what is wrong.
     """
+    logs = Path(mkdtemp(prefix="mptcp-pm-check-"))
     try:
-        return asyncio.run(_check(config, path))
+        return asyncio.run(_check(config, path, logs))
     except ConfigError:
         raise
     except PmError as e:
         raise ConfigError([Problem(path, 0, "policies", str(e))]) from e
+    finally:
+        with suppress(OSError):  # it has a log, which the error names
+            logs.rmdir()
 
 
-async def _check(config: Config, path: str) -> list[str]:
+async def _check(config: Config, path: str, logs: Path) -> list[str]:
     left_out = []
-    if any(policy.options.plugins for policy in config.policies):
-        # What is read here is wrong wherever it is checked: a missing file, an unknown parameter.
-        tcp_option_maps.compiler_flags(tcp_option_parameters.third_parties_of(config.policies))
+    if plugins := tcp_option_parameters.third_parties_of(config.policies):
+        # A missing file or an unknown parameter is wrong wherever it is looked for.
+        flags = tcp_option_maps.compiler_flags(plugins)
         try:
-            await _verify_options(config)
+            await _verify_options(config, logs / "options.log")
         except SystemUnfit as e:
-            left_out.append(f"options.plugins: not compiled ({e})")
+            left_out.append(
+                await _compile(SOURCES / "options.c", logs / "options.log", flags, plugins, str(e))
+            )
     if programs := [p for p in config.policies if p.path_manager.name == Program.name]:
         if config.datapath is Datapath.NETLINK:
             raise ConfigError(
                 [Problem(path, 0, f"policies.{p.name}.path_manager", NEEDS_PROGRAMS) for p in programs]
             )
-        path_manager_maps.compiler_flags(path_manager_maps.third_parties_of(config.policies))
+        others = path_manager_maps.third_parties_of(config.policies)
+        flags = path_manager_maps.compiler_flags(others)
         try:
-            left_out += await _verify_programs(config, probe())
+            await _verify_programs(config, logs / "path_managers.log")
         except SystemUnfit as e:
-            left_out.append(f"path_manager.program: not compiled ({e})")
+            left_out.append(
+                await _compile(path_manager_maps.SOURCE, logs / "path_managers.log", flags, others, str(e))
+            )
     return left_out
 
 
-async def _verify_options(config: Config) -> None:
+async def _compile(
+    source: Path, log_file: Path, flags: Sequence[str], others: Sequence[ThirdParty], why: str
+) -> str:
+    """Compile only, which needs no privileges and no particular kernel; what was not done, in words."""
+    files = ", ".join(other.source for other in others)
+    try:
+        await compile_object(source, log_file=log_file, cflags=flags, create_maps=False)
+    except NoCompiler as e:
+        return f"{files}: not compiled: {e}"
+    except PmError as e:
+        raise blamed(e, others) from e
+    return f"{files}: compiled, not verified by the kernel: {why}"
+
+
+async def _verify_options(config: Config, log_file: Path) -> None:
     async with TcpOptionPrograms.open(
         config.policies,
         config.tcp_options,
-        log_file=LOG / "mptcp-pm-check-options.log",
+        log_file=log_file,
         keep=lambda: False,
         bpffs=None,
         counts_segments=False,
@@ -70,17 +92,8 @@ async def _verify_options(config: Config) -> None:
         pass
 
 
-async def _verify_programs(config: Config, checks: Sequence[SystemCheck]) -> list[str]:
-    log_file = LOG / "mptcp-pm-check-path-managers.log"
-    if has(checks, "bpf_datapath"):
-        async with PathManagerPrograms.open(
-            config.policies, log_file=log_file, keep=lambda: False, bpffs=None
-        ):
-            return []
-    third_parties = path_manager_maps.third_parties_of(config.policies)
-    flags = path_manager_maps.compiler_flags(third_parties)
-    try:
-        await compile_object(path_manager_maps.SOURCE, log_file=log_file, cflags=flags)
-    except PmError as e:
-        raise blamed(e, third_parties) from e
-    return ["path_manager.program: compiled, not verified: that needs the patched kernel (kernel/README.md)"]
+async def _verify_programs(config: Config, log_file: Path) -> None:
+    if not has(await asyncio.to_thread(probe), "bpf_datapath"):
+        raise SystemUnfit("that needs the patched kernel", "boot it (kernel/README.md)")
+    async with PathManagerPrograms.open(config.policies, log_file=log_file, keep=lambda: False, bpffs=None):
+        pass

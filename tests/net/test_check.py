@@ -66,7 +66,7 @@ def test_program(tmp_path: Path) -> None:
     source.write_text(SECOND)
     found = check(tmp_path, policy)
     assert found["ok"]
-    assert all("not verified: that needs the patched kernel" in what for what in found["not_checked"])
+    assert all("not verified by the kernel: that needs the patched" in what for what in found["not_checked"])
     assert "boot the patched kernel" in check(tmp_path, policy, "netlink")["problems"][0]["message"]
     source.write_text(SECOND.replace("open_subflow(", "open_subflw("))
     message = check(tmp_path, policy)["problems"][0]["message"]
