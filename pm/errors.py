@@ -58,6 +58,10 @@ class NotFound(PmError):
     """A session, subflow or policy does not exist, or does not exist any more."""
 
 
+class SubflowFailed(PmError):
+    """A subflow that the operator asked for was not established."""
+
+
 class LimitReached(PmError):
     """There is as much as there can be."""
 

@@ -6,8 +6,10 @@ Errors are raised; ``problems`` turns them into documents.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -29,9 +31,11 @@ from pm.api.views import (
     subflow_view,
 )
 from pm.clock import moment
-from pm.errors import NotFound
+from pm.errors import NotFound, SubflowFailed
 from pm.model import Subflow, token_text
 from pm.sessions.session import Session
+
+ESTABLISHED_WAIT_S = 1.0
 
 
 async def get_status(request: web.Request) -> web.Response:
@@ -76,18 +80,27 @@ async def get_session(request: web.Request) -> web.Response:
 
 
 async def open_subflow(request: web.Request) -> web.Response:
-    """201 if the kernel has reported the local port, else 202: the subflow's id will change with it."""
-    session = _session(request)
+    """201 once it is established: its id has the local port, told by the kernel then. 202 after a second."""
+    control, session = request.app[CONTROL], _session(request)
     wanted = parse_body(OpenSubflow, await request.read())
-    subflow = request.app[CONTROL].open_subflow(
-        session.token,
-        wanted.local or session.local,
-        wanted.remote or session.remote,
-        wanted.remote_port or session.remote_port,
-        wanted.backup,
-    )
+    async with control.subscribe() as events:
+        subflow = control.open_subflow(
+            session.token,
+            wanted.local or session.local,
+            wanted.remote or session.remote,
+            wanted.remote_port or session.remote_port,
+            wanted.backup,
+        )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ESTABLISHED_WAIT_S):
+                while not subflow.local_port and subflow in session.subflows:
+                    await events.read()
+    if subflow not in session.subflows:
+        raise SubflowFailed(
+            f"{subflow.pair} was not established", f"see the events of {token_text(session.token)}"
+        )
     status = HTTPStatus.CREATED if subflow.local_port else HTTPStatus.ACCEPTED
-    return _json(_subflow_document(request.app[CONTROL], session, subflow), status)
+    return _json(_subflow_document(control, session, subflow), status)
 
 
 async def close_subflow(request: web.Request) -> web.Response:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from pm.api.shapes import ParameterProblemShape, ProblemShape
 from pm.api.views import problem_views
-from pm.errors import ConfigError, KernelRefused, LimitReached, NotFound, PmError
+from pm.errors import ConfigError, KernelRefused, LimitReached, NotFound, PmError, SubflowFailed
 from pm.log import get_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,6 +40,8 @@ def problem_of(error: PmError) -> ProblemShape:
     match error:
         case NotFound():
             return _problem("not-found", HTTPStatus.NOT_FOUND, str(error))
+        case SubflowFailed():
+            return _problem("subflow-failed", HTTPStatus.CONFLICT, str(error))
         case LimitReached():
             return _problem("limit-reached", HTTPStatus.CONFLICT, str(error))
         case KernelRefused():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,12 @@ def check(tmp_path: Path, policy: dict[str, Any], datapath: str = "auto") -> dic
     file = tmp_path / "config.yaml"
     document = {"datapath": datapath, "policies": [{"name": "a", "cgroup": "/a", **policy}]}
     file.write_text(json.dumps(document))
-    done = subprocess.run([*command(), "check", "--json", str(file)], capture_output=True, text=True)
+    done = subprocess.run(
+        [*command(), "check", "--json", str(file)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )
     found: dict[str, Any] = json.loads(done.stdout)
     assert done.returncode == (not found["ok"])
     return found
