@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pm.config.model import Datapath, SelectionMode
 from pm.errors import SystemUnfit
-from pm.linux.host.probe import SystemCheck, has
+from pm.linux.host.probe import has
 from pm.linux.host.remedies import SEE_CGROUPS
+from pm.linux.host.system_check import SystemCheck
 
 
 def choose_datapath(

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pm.config.model import Config, SelectionMode
 from pm.errors import ConfigError, Problem
 from pm.linux.bpf.tcp_option_parameters import has_options
-from pm.linux.host.probe import SystemCheck, has
+from pm.linux.host.probe import has
 from pm.linux.host.remedies import SEE_CGROUPS
+from pm.linux.host.system_check import SystemCheck
 from pm.policies.policy_table import PolicyTable
 
 ONLY_FOR_CGROUPS = frozenset({"cap_bpf", "bpf_syscall", "cgroup2", "bcc", "libbpf.so.1"})

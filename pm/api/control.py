@@ -19,7 +19,7 @@ from pm.clock import Moment
 from pm.config.load import Loaded
 from pm.config.model import SelectionMode
 from pm.errors import Problem
-from pm.linux.host.probe import SystemCheck
+from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pm.errors import ConfigError, SystemUnfit
 
 if TYPE_CHECKING:
-    from pm.linux.host.probe import SystemCheck
+    from pm.linux.host.system_check import SystemCheck
 
 
 def run(options: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _plug_ins() -> list[SystemCheck]:
     """A check for each path manager of a third party."""
-    from pm.linux.host.probe import SystemCheck
+    from pm.linux.host.system_check import SystemCheck
     from pm.path_managers.choice import unusable
     from pm.path_managers.registry import installed
 

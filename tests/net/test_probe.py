@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from pm.linux.host.probe import SystemCheck, probe
-from pm.linux.host.remedies import in_container
+from pm.linux.host.privilege_checks import SYS_BPF
+from pm.linux.host.probe import probe
+from pm.linux.host.remedies import in_container, sysctl_remedy
+from pm.linux.host.system_check import SystemCheck
 from tests.lab.commands import run
 from tests.lab.netns import inside, namespace
 from tests.lab.service import ROOT
@@ -18,6 +22,7 @@ from tests.lab.service import ROOT
 SCRIPT = """
 import dataclasses, json
 from pm.errors import SystemUnfit
+from pm.linux.host.privilege_checks import SYS_BPF
 from pm.linux.host.probe import probe, require
 checks = probe()
 try:
@@ -26,6 +31,19 @@ try:
 except SystemUnfit as e:
     error = str(e)
 print(json.dumps([[dataclasses.asdict(check) for check in checks], error]))
+"""
+
+
+BPF = SYS_BPF[os.uname().machine]
+# Runs a command under a filter (classic BPF: load nr, compare, allow or fail) in which bpf(2) fails.
+WITHOUT_BPF = """
+import ctypes, os, struct, sys
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, {number}), (0x06, 0, 0, 0x50000 | {error}), (0x06, 0, 0, 0x7fff0000)]
+program = b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+buffer = ctypes.create_string_buffer(program)
+fprog = struct.pack("@HP", len(code), ctypes.addressof(buffer))
+assert ctypes.CDLL(None).prctl(22, 2, fprog) == 0
+os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -55,8 +73,11 @@ def test_mptcp_that_is_disabled_names_the_sysctl(netns: str) -> None:
     run(*enter, "sysctl", "-qw", "net.mptcp.enabled=0", "net.mptcp.allow_join_initial_addr_port=0")
     checks, error = probe_under(*enter)
     assert not checks["mptcp"].ok
-    assert error.startswith("mptcp: disabled in this network namespace: run `sysctl -w net.mptcp.enabled=1`")
-    assert checks["join_initial_address"].remedy == "run `sysctl -w net.mptcp.allow_join_initial_addr_port=1`"
+    assert error.startswith(
+        f"mptcp: disabled in this network namespace: {sysctl_remedy('net.mptcp.enabled=1')}"
+    )
+    join = "net.mptcp.allow_join_initial_addr_port=1"
+    assert checks["join_initial_address"].remedy == sysctl_remedy(join)
     assert not checks["join_initial_address"].required
 
 
@@ -71,7 +92,17 @@ def test_without_privileges_all_checks_still_answer() -> None:
     for name in ("kernel", "mptcp", "mptcp_pm", "cgroup2", "bcc", "tcp_diag", "mptcp_diag"):
         assert checks[name].ok, checks[name]
     assert "\n" not in error
-    assert error.startswith("cap_net_admin: not held: run as root")
+    assert error.startswith("cap_net_admin: not held: ")
+    assert ("--cap-add NET_ADMIN" if in_container() else "run as root") in error
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_a_seccomp_filter_is_no_missing_capability(error: int) -> None:
+    """With all capabilities, and a filter that refuses bpf(2): the filter is named, and what allows it."""
+    checks, complaint = probe_under(sys.executable, "-c", WITHOUT_BPF.format(number=BPF, error=error))
+    assert checks["cap_bpf"].ok
+    assert complaint.startswith(f"bpf_syscall: a seccomp filter refuses bpf(2) ({os.strerror(error)})")
+    assert ("--security-opt seccomp=" if in_container() else "SystemCallFilter=bpf") in complaint
 
 
 def test_capabilities_of_a_user_namespace_do_not_count() -> None:

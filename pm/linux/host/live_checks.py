@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from pm.errors import PmError
-from pm.linux.host.probe import SystemCheck, probe_sysctls
+from pm.linux.host.probe import probe_sysctls
+from pm.linux.host.system_check import SystemCheck
 from pm.log import get_logger
 from pm.upkeep import Change
 

@@ -24,6 +24,11 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
     return frozenset()
 
 
+def has_seccomp_filter(status: Path = Path("/proc/self/status")) -> bool:
+    """Whether a filter decides which system calls the process may use (seccomp(2))."""
+    return any(line.split() == ["Seccomp:", "2"] for line in status.read_text().splitlines())
+
+
 def in_user_namespace(uid_map: Path = Path("/proc/self/uid_map")) -> bool:
     """True in a child user namespace: the kernel does not accept capabilities held there for BPF."""
     try:

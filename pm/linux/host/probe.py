@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What this kernel and these privileges offer, and the command that fixes what is missing.
 
-Every check works without root, only reads, and loads no library. ``mptcp-pm doctor`` shows them all;
+Every check works without root, changes nothing, and loads no library. ``mptcp-pm doctor`` shows them all;
 ``require`` ends a start that cannot succeed.
 """
 
@@ -12,15 +12,16 @@ import os
 import re
 import socket
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from pm.errors import SystemUnfit
 from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
-from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
-from pm.linux.host.remedies import SEE_CGROUPS, where_it_runs
+from pm.linux.host.privilege_checks import bpf_check, capability_check
+from pm.linux.host.privileges import Capability
+from pm.linux.host.remedies import SEE_CGROUPS, sysctl_remedy, where_it_runs
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
+from pm.linux.host.system_check import SystemCheck, check
 from pm.linux.netlink.generic_netlink import Family, find_family
 from pm.linux.netlink.inet_diag_requests import IPPROTO_MPTCP
 from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, Command
@@ -33,17 +34,6 @@ BTF = Path("/sys/kernel/btf/vmlinux")
 JIT = Path("/proc/sys/net/core/bpf_jit_enable")
 
 FindFamily = Callable[[str], Family]
-
-
-@dataclass(frozen=True, slots=True)
-class SystemCheck:
-    """One capability of the system: ``found`` says what is there, ``remedy`` how to fix it ("" if ``ok``)."""
-
-    name: str
-    ok: bool
-    required: bool
-    found: str
-    remedy: str
 
 
 def probe(
@@ -63,8 +53,9 @@ def probe(
         _kernel(),
         _mptcp(),
         _mptcp_pm(find_family),
-        _capability(Capability.NET_ADMIN),
-        _capability(Capability.BPF),
+        capability_check(Capability.NET_ADMIN),
+        capability_check(Capability.BPF),
+        bpf_check(),
         _path_manager_sysctl(),
         _cgroup2(tree),
         _cgroup_tree(tree),
@@ -88,51 +79,47 @@ def probe_sysctls() -> list[SystemCheck]:
 
 def has(checks: Iterable[SystemCheck], name: str) -> bool:
     """Whether a check of this name is there, and well."""
-    return any(check.name == name and check.ok for check in checks)
+    return any(found.name == name and found.ok for found in checks)
 
 
 def require(checks: Iterable[SystemCheck]) -> None:
     """Raises SystemUnfit for the first required check that failed."""
-    for check in checks:
-        if check.required and not check.ok:
+    for found in checks:
+        if found.required and not found.ok:
             raise SystemUnfit(
-                f"{check.name}: {check.found}", f"{check.remedy}; `mptcp-pm doctor` shows all that is missing"
+                f"{found.name}: {found.found}", f"{found.remedy}; `mptcp-pm doctor` shows all that is missing"
             )
-
-
-def _check(name: str, ok: bool, found: str, remedy: str, required: bool = True) -> SystemCheck:
-    return SystemCheck(name, ok, required, found, "" if ok else remedy)
 
 
 def _kernel() -> SystemCheck:
     release = os.uname().release
     version = re.match(r"(\d+)\.(\d+)", release)
     ok = version is not None and tuple(map(int, version.groups())) >= OLDEST_KERNEL
-    return _check("kernel", ok, release, NEWER_KERNEL)
+    return check("kernel", ok, release, NEWER_KERNEL)
 
 
 def _mptcp() -> SystemCheck:
     value = _read(SYSCTLS / "enabled")
     if value is None:
-        return _check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
+        return check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
     found = "enabled" if value == "1" else "disabled in this network namespace"
-    return _check("mptcp", value == "1", found, "run `sysctl -w net.mptcp.enabled=1`")
+    return check("mptcp", value == "1", found, sysctl_remedy("net.mptcp.enabled=1"))
 
 
 def _path_manager_sysctl() -> SystemCheck:
     name = "path_manager_sysctl"
     spelling = find_spelling()
     if spelling is None:
-        return _check(name, False, "no support for path managers in user space", NEWER_KERNEL)
+        return check(name, False, "no support for path managers in user space", NEWER_KERNEL)
     path = SYSCTLS / spelling.name
     value = _read(path)
     writable = os.access(path, os.W_OK, effective_ids=True)
     found = f"net.mptcp.{spelling.name}={value}, {'writable' if writable else 'read-only here'}"
-    return _check(
+    return check(
         name,
         writable or value == spelling.userspace,
         found,
-        f"run `{spelling.command}` in this network namespace, or set it among the container's sysctls",
+        sysctl_remedy(spelling.setting),
         required=not _is_patched(),  # there, BPF programs claim sessions one by one
     )
 
@@ -141,27 +128,17 @@ def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     try:
         family = find_family(FAMILY)
     except OSError as e:
-        return _check(FAMILY, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
+        return check(FAMILY, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
     missing = [f"MPTCP_PM_CMD_{command.name}" for command in Command if command not in family.commands]
     missing += [] if EVENT_GROUP in family.groups else [f"group {EVENT_GROUP}"]
     found = f"missing: {', '.join(missing)}" if missing else "events and commands for user space"
-    return _check(FAMILY, not missing, found, NEWER_KERNEL)
-
-
-def _capability(capability: Capability) -> SystemCheck:
-    held = effective_capabilities()
-    name = f"cap_{capability.name.lower()}"
-    ok = capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
-    remedy = "run as root, or set AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit"
-    if ok and in_user_namespace():
-        return _check(name, False, "held in a user namespace only", "run in the initial user namespace")
-    return _check(name, ok, "held" if ok else "not held", remedy)
+    return check(FAMILY, not missing, found, NEWER_KERNEL)
 
 
 def _cgroup2(tree: CgroupTree) -> SystemCheck:
     # If cgroup version 1 is at /sys/fs/cgroup, version 2 goes below it (systemd's hybrid layout).
     target = "/sys/fs/cgroup/unified" if find_mount("cgroup") else "/sys/fs/cgroup"
-    return _check(
+    return check(
         "cgroup2",
         tree.directory is not None,
         str(tree.directory or "not mounted"),
@@ -178,16 +155,19 @@ def _cgroup_tree(tree: CgroupTree) -> SystemCheck:
         if tree.visible
         else "no cgroup but our own is visible: only a policy for `/` has sessions, all of this namespace"
     )
-    return _check("cgroup_tree", tree.visible, found, f"to tell cgroups apart, {SEE_CGROUPS}", required=False)
+    return check("cgroup_tree", tree.visible, found, f"to tell cgroups apart, {SEE_CGROUPS}", required=False)
 
 
 def _bpffs() -> SystemCheck:
     mount = find_mount("bpf")
-    return _check(
+    return check(
         "bpffs",
         mount is not None,
         str(mount or "not mounted"),
-        "run `mount -t bpf bpf /sys/fs/bpf`",
+        where_it_runs(
+            host="run `mount -t bpf bpf /sys/fs/bpf`",
+            container="mount a volume with the driver options `type: bpf, device: bpf` on /sys/fs/bpf",
+        ),
         required=False,
     )
 
@@ -195,7 +175,7 @@ def _bpffs() -> SystemCheck:
 def _bcc(precompiled: Callable[[], bool]) -> SystemCheck:
     library = _library("libbcc.so.0", "libbpfcc")
     if importlib.util.find_spec("bcc") is not None:
-        return _check("bcc", library.ok, library.found, library.remedy)
+        return check("bcc", library.ok, library.found, library.remedy)
     found = "the Python module bcc is not installed"
     remedy = "run `apt install python3-bpfcc` (a virtual environment needs --system-site-packages to see it)"
     try:
@@ -203,10 +183,10 @@ def _bcc(precompiled: Callable[[], bool]) -> SystemCheck:
             found = (
                 "not installed; only `source:` in a policy needs it, since the BPF programs are precompiled"
             )
-            return _check("bcc", True, found, "", required=False)
+            return check("bcc", True, found, "", required=False)
     except SystemUnfit as e:
-        return _check("bcc", False, f"{found}, and {e.message}", e.remedy)
-    return _check("bcc", False, found, remedy)
+        return check("bcc", False, f"{found}, and {e.message}", e.remedy)
+    return check("bcc", False, found, remedy)
 
 
 def _library(soname: str, package: str) -> SystemCheck:
@@ -218,18 +198,18 @@ def _library(soname: str, package: str) -> SystemCheck:
     for match in re.finditer(rb"/[^\0]*/" + re.escape(soname.encode()) + rb"(?=\0)", cache):
         path = os.fsdecode(match[0])
         if os.path.exists(path):
-            return _check(soname, True, path, "")
-    return _check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
+            return check(soname, True, path, "")
+    return check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
 
 
 def _diagnosis(module: str, protocol: int) -> SystemCheck:
     ok = can_diagnose(protocol)
-    return _check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
+    return check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
 
 
 def _btf() -> SystemCheck:
     ok = BTF.exists()
-    return _check(
+    return check(
         "btf",
         ok,
         "available" if ok else "not available",
@@ -242,23 +222,23 @@ def _jit() -> SystemCheck:
     # Only root sees this sysctl, and only in the initial network namespace.
     value = _read(JIT)
     found = "not visible from here" if value is None else "disabled" if value == "0" else "enabled"
-    return _check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
+    return check("bpf_jit", value != "0", found, "run `sysctl -w net.core.bpf_jit_enable=1`", required=False)
 
 
 def _join_initial_address() -> SystemCheck:
     value = _read(SYSCTLS / "allow_join_initial_addr_port")
-    return _check(
+    return check(
         "join_initial_address",
         value == "1",
         "peers may join the address they connected to" if value == "1" else "peers are told not to join it",
-        "run `sysctl -w net.mptcp.allow_join_initial_addr_port=1`",
+        sysctl_remedy("net.mptcp.allow_join_initial_addr_port=1"),
         required=False,
     )
 
 
 def _bpf_datapath() -> SystemCheck:
     ok = _is_patched()
-    return _check(
+    return check(
         "bpf_datapath",
         ok,
         "the helper bpf_open_subflow is available" if ok else "a stock kernel without bpf_open_subflow",
@@ -269,7 +249,7 @@ def _bpf_datapath() -> SystemCheck:
 
 def _delack_segments() -> SystemCheck:
     ok = _is_patched()
-    return _check(
+    return check(
         "delack_segments",
         ok,
         "the option delayed_ack counts segments"

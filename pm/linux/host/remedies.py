@@ -21,6 +21,15 @@ def in_container() -> bool:
     )
 
 
+def sysctl_remedy(setting: str) -> str:
+    """How to get ``NAME=VALUE`` in this network namespace."""
+    return where_it_runs(
+        host=f"run `sysctl -w {setting}`",
+        container=f"give this container, or the one whose network it shares, `--sysctl {setting}` "
+        "(`sysctls:` in Compose, `securityContext.sysctls` in Kubernetes)",
+    )
+
+
 def where_it_runs(*, host: str, container: str) -> str:
     """The remedy for where this process runs."""
     return container if in_container() else host

@@ -18,6 +18,7 @@ from typing import NamedTuple, Self
 from pm.errors import PmError, SystemUnfit
 from pm.linux.host.instance import namespace_file
 from pm.linux.host.notes import BOOT_ID
+from pm.linux.host.remedies import sysctl_remedy
 from pm.upkeep import Change
 
 SYSCTLS = Path("/proc/sys/net/mptcp")
@@ -30,8 +31,9 @@ class Spelling(NamedTuple):
     userspace: str
 
     @property
-    def command(self) -> str:
-        return f"sysctl -w net.mptcp.{self.name}={self.userspace}"
+    def setting(self) -> str:
+        """As sysctl(8) takes it."""
+        return f"net.mptcp.{self.name}={self.userspace}"
 
 
 SPELLINGS = (
@@ -86,7 +88,9 @@ class PathManagerSysctl:
             try:
                 await asyncio.to_thread(sysctl.file.write_text, sysctl.spelling.userspace)
             except OSError as e:
-                raise PmError(f"it cannot be set ({e.strerror})", f"run `{sysctl.spelling.command}`") from e
+                raise PmError(
+                    f"it cannot be set ({e.strerror})", sysctl_remedy(sysctl.spelling.setting)
+                ) from e
 
         return {f"net.mptcp.{sysctl.spelling.name}": Change(f"is {value!r}", restore)}
 
@@ -118,8 +122,7 @@ class _Sysctl:
             self.note.unlink(missing_ok=True)
             raise SystemUnfit(
                 f"net.mptcp.{self.spelling.name} is {original!r} and cannot be set ({e.strerror})",
-                f"run `{self.spelling.command}` in this network namespace, "
-                "or set it among the container's sysctls",
+                sysctl_remedy(self.spelling.setting),
             ) from e
 
     def restore(self, original: str) -> None:
@@ -137,7 +140,7 @@ class _Sysctl:
             partial.replace(self.note)
         except OSError as e:
             raise SystemUnfit(
-                f"{directory} cannot be written ({e.strerror})", "run as root, or make it writable"
+                f"{directory} cannot be written ({e.strerror})", "give another with --state-directory"
             ) from e
 
     def recall(self) -> str | None:

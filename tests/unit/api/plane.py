@@ -14,7 +14,7 @@ from typing import NamedTuple
 from pm.api.control import LastReload, Status
 from pm.api.events import Broadcast, EventReader
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
-from pm.linux.host.probe import SystemCheck
+from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh

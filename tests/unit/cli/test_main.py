@@ -20,7 +20,7 @@ from pm.cli.man import man_page
 from pm.cli.parser import build_parser
 from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
-from pm.linux.host.probe import SystemCheck
+from pm.linux.host.system_check import SystemCheck
 from tests.unit.api.plane import Plane, not_connected
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -9,7 +9,8 @@ import pytest
 from pm.errors import SystemUnfit
 from pm.linux.host import probe as probe_module
 from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
-from pm.linux.host.probe import SystemCheck, probe, require
+from pm.linux.host.probe import probe, require
+from pm.linux.host.system_check import SystemCheck
 
 GOOD = SystemCheck("kernel", True, True, "6.1.0", "")
 OPTIONAL = SystemCheck("bpffs", False, False, "not mounted", "run `mount -t bpf bpf /sys/fs/bpf`")

@@ -23,11 +23,11 @@ def test_the_newer_spelling_is_preferred(sysctls: Path) -> None:
     """A kernel with both gets ``path_manager``, one with neither has no path managers in user space."""
     older = find_spelling(sysctls)
     assert older is not None
-    assert older.command == "sysctl -w net.mptcp.pm_type=1"
+    assert older.setting == "net.mptcp.pm_type=1"
     (sysctls / "path_manager").write_text("kernel\n")
     newer = find_spelling(sysctls)
     assert newer is not None
-    assert newer.command == "sysctl -w net.mptcp.path_manager=userspace"
+    assert newer.setting == "net.mptcp.path_manager=userspace"
     assert find_spelling(sysctls / "absent") is None
 
 

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Remedies for where the service runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pm.linux.host import remedies
+from pm.linux.host.privilege_checks import capability_check
+from pm.linux.host.privileges import Capability
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing tells of a container."""
+    monkeypatch.setattr(remedies, "_MARKS", (Path("/nonexistent"),))
+    for name in ("container", "KUBERNETES_SERVICE_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_on_a_host() -> None:
+    """It is a command."""
+    assert remedies.sysctl_remedy("a.b=1") == "run `sysctl -w a.b=1`"
+
+
+@pytest.mark.parametrize("name", ["container", "KUBERNETES_SERVICE_HOST"])
+def test_in_a_container(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an option of the engine."""
+    monkeypatch.setenv(name, "podman")
+    assert "--sysctl a.b=1" in remedies.sysctl_remedy("a.b=1")
+
+
+def test_a_file_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker makes /.dockerenv in each container, Podman /run/.containerenv."""
+    monkeypatch.setattr(remedies, "_MARKS", (tmp_path,))
+    assert remedies.in_container()
+
+
+def test_a_capability_that_can_be_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without CAP_BPF a sidecar can select by namespace; without CAP_NET_ADMIN it can do nothing."""
+    monkeypatch.setenv("container", "docker")
+    monkeypatch.setattr("pm.linux.host.privilege_checks.effective_capabilities", frozenset)
+    bpf, net_admin = capability_check(Capability.BPF), capability_check(Capability.NET_ADMIN)
+    assert "--cap-add BPF" in bpf.remedy
+    assert "`selection: namespace`" in bpf.remedy
+    assert "--cap-add NET_ADMIN" in net_admin.remedy
+    assert "namespace" not in net_admin.remedy
