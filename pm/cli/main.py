@@ -1,63 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Entry point of ``mptcp-pm``: a user's mistake is answered with one line, never with a traceback."""
+"""Entry point of ``mptcp-pm``. It imports little: what is slow to import comes after the signal handler."""
 
 from __future__ import annotations
 
-import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-
-from pm.cli import local, remote
-from pm.cli.completion import completion
-from pm.cli.parser import build_parser
-from pm.errors import ConfigError, PmError
-
-HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "run": local.run,
-    "check": local.check,
-    "doctor": local.doctor,
-    "schema": local.schema,
-    "completion": completion,
-    "status": remote.status,
-    "sessions": remote.sessions,
-    "session": remote.session,
-    "policies": remote.policies,
-    "addresses": remote.addresses,
-    "events": remote.events,
-    "reload": remote.reload,
-    "subflow add": remote.add_subflow,
-    "subflow remove": remote.remove_subflow,
-    "subflow backup": remote.set_backup,
-}
-# The status that a shell reports for a process ended by SIGINT.
-INTERRUPTED = 130
+from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; the parser's epilog lists them."""
-    options = build_parser().parse_args(argv)
-    try:
-        status = HANDLERS[command_of(options)](options)
-        sys.stdout.flush()
-    except PmError as e:
-        # Problems in a configuration start with the file's name, as a compiler's do.
-        print(e if isinstance(e, ConfigError) else f"mptcp-pm: {e}", file=sys.stderr)
-        return e.exit_status
-    except KeyboardInterrupt:
-        endless = options.command == "events" or getattr(options, "watch", False)
-        return 0 if endless else INTERRUPTED
-    except BrokenPipeError:
-        # The reader is gone (`| head`). The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status
+    if "run" in (sys.argv[1:] if argv is None else argv):
+        _obey_sigterm()
+    from pm.cli.commands import perform
+
+    return perform(argv)
 
 
-def command_of(options: argparse.Namespace) -> str:
-    """The command's key in ``HANDLERS``: its name, and its action if it has one (``subflow add``)."""
-    action = getattr(options, "action", None)
-    return f"{options.command} {action}" if action else str(options.command)
+def _obey_sigterm() -> None:
+    """PID 1 of a container ignores signals without a handler: an engine would wait all its grace to stop it.
+
+    The service has its own handler as soon as it has something to undo.
+    """
+
+    def end(number: int, frame: object) -> None:
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ _DIRECTORY = {"bash": "_shtab_compgen_dirs", "zsh": "_files -/", "tcsh": "d"}
 
 
 def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentParser:
-    """The parser of ``mptcp-pm``. ``pm.cli.main`` maps each command to its function."""
+    """The parser of ``mptcp-pm``. ``pm.cli.commands`` maps each command to its function."""
     parser = argparse.ArgumentParser(
         prog="mptcp-pm",
         description=DESCRIPTION,

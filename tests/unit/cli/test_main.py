@@ -397,3 +397,20 @@ def test_closed_pipe_is_no_error(server: Server, environment: dict[str, str]) ->
     pipe = f"{sys.executable} -m pm.cli.main sessions --json | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", pipe], env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+
+
+STOPPED_EARLY = """
+import os, signal, sys, types
+from pm.cli.main import main
+assert "argparse" not in sys.modules and "asyncio" not in sys.modules
+commands = types.ModuleType("pm.cli.commands")
+commands.perform = lambda argv: os.kill(os.getpid(), signal.SIGTERM)
+sys.modules["pm.cli.commands"] = commands
+main([sys.argv[1]])
+"""
+
+
+@pytest.mark.parametrize(("command", "status"), [("run", 0), ("events", -signal.SIGTERM)])
+def test_sigterm_before_everything_is_imported(command: str, status: int) -> None:
+    """`run` ends well: PID 1 would ignore the signal otherwise, and the engine would wait and kill."""
+    assert subprocess.run([sys.executable, "-c", STOPPED_EARLY, command], cwd=ROOT).returncode == status

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Performs a command: a user's mistake is answered with one line, never with a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from pm.cli import local, remote
+from pm.cli.completion import completion
+from pm.cli.parser import build_parser
+from pm.errors import ConfigError, PmError
+
+HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": local.run,
+    "check": local.check,
+    "doctor": local.doctor,
+    "schema": local.schema,
+    "completion": completion,
+    "status": remote.status,
+    "sessions": remote.sessions,
+    "session": remote.session,
+    "policies": remote.policies,
+    "addresses": remote.addresses,
+    "events": remote.events,
+    "reload": remote.reload,
+    "subflow add": remote.add_subflow,
+    "subflow remove": remote.remove_subflow,
+    "subflow backup": remote.set_backup,
+}
+# The status that a shell reports for a process ended by SIGINT.
+INTERRUPTED = 130
+
+
+def perform(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; the parser's epilog lists them."""
+    options = build_parser().parse_args(argv)
+    try:
+        status = HANDLERS[command_of(options)](options)
+        sys.stdout.flush()
+    except PmError as e:
+        # Problems in a configuration start with the file's name, as a compiler's do.
+        print(e if isinstance(e, ConfigError) else f"mptcp-pm: {e}", file=sys.stderr)
+        return e.exit_status
+    except KeyboardInterrupt:
+        endless = options.command == "events" or getattr(options, "watch", False)
+        return 0 if endless else INTERRUPTED
+    except BrokenPipeError:
+        # The reader is gone (`| head`). The interpreter flushes once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def command_of(options: argparse.Namespace) -> str:
+    """The command's key in ``HANDLERS``: its name, and its action if it has one (``subflow add``)."""
+    action = getattr(options, "action", None)
+    return f"{options.command} {action}" if action else str(options.command)
