@@ -79,7 +79,7 @@ class Reloader:
             try:
                 loaded = await load_in_child(path)
                 self._check_restart(loaded.config)
-                check_policies(loaded.config, path, state.selection)
+                check_policies(loaded.config, path, state.selection, initial=state.initial_namespace)
                 check_programs(loaded.config, state)
                 programs, options = await self._prepare_programs(loaded.config)
             except PmError as e:

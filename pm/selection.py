@@ -15,6 +15,7 @@ from pm.linux.bpf.tcp_option_parameters import has_options
 from pm.linux.host.probe import has
 from pm.linux.host.remedies import SEE_CGROUPS
 from pm.linux.host.system_check import SystemCheck
+from pm.policies.globs import AUTO
 from pm.policies.policy_table import PolicyTable
 
 ONLY_FOR_CGROUPS = frozenset({"cap_bpf", "bpf_syscall", "cgroup2", "bcc", "libbpf.so.1"})
@@ -36,10 +37,34 @@ def checks_for(selection: SelectionMode, checks: Sequence[SystemCheck]) -> list[
     ]
 
 
-def check_policies(config: Config, file: str, selection: SelectionMode) -> None:
-    """Raises ConfigError for policies that can have no effect without the cgroup tree."""
-    if selection is not SelectionMode.NAMESPACE:
-        return
+def check_policies(config: Config, file: str, selection: SelectionMode, *, initial: bool) -> None:
+    """Raises ConfigError for policies that can have no effect where the service runs.
+
+    ``initial``: in the network namespace that the machine booted with.
+    """
+    problems = _check_automatic(config, file, selection, initial=initial)
+    if selection is SelectionMode.NAMESPACE:
+        problems += _check_without_cgroups(config, file)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_automatic(config: Config, file: str, selection: SelectionMode, *, initial: bool) -> list[Problem]:
+    remedy = ""
+    if selection is SelectionMode.NAMESPACE:
+        remedy = f"needs the cgroup tree: write `/` for the whole network namespace, or {SEE_CGROUPS}"
+    elif initial:
+        remedy = (
+            "would be every cgroup of the machine: write `/`, or use it in a network namespace of its own"
+        )
+    return [
+        Problem(file, 0, f"policies.{policy.name}.cgroup", f"`{AUTO}` {remedy}")
+        for policy in config.policies
+        if policy.cgroup == AUTO and remedy
+    ]
+
+
+def _check_without_cgroups(config: Config, file: str) -> list[Problem]:
     problems = [
         Problem(
             file,
@@ -60,5 +85,4 @@ def check_policies(config: Config, file: str, selection: SelectionMode) -> None:
                 f"(`selection: namespace`): write one policy with `cgroup: /`, or {SEE_CGROUPS}",
             )
         )
-    if problems:
-        raise ConfigError(problems)
+    return problems

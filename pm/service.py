@@ -44,10 +44,12 @@ from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.linux.netlink.route_lookup import is_local
 from pm.linux.netlink.route_monitor import RouteMonitor
 from pm.linux.netlink.sock_diag import SockDiag
+from pm.linux.netlink.socket_cgroups import own_cgroup
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
 from pm.policies.policy_table import compile_policies
 from pm.programs.attach import MatchedCgroup
+from pm.programs.automatic import follow_sockets
 from pm.programs.classifiers import Selection
 from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
@@ -93,6 +95,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     state = ServiceState(
         config_path=path,
         selection=mode,
+        initial_namespace=await asyncio.to_thread(in_initial_namespace),
         datapath=choose_datapath(config.datapath, checks, mode),
         checks=checks,
         started_at=started_at,
@@ -100,7 +103,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         last_reload=LastReload(time=started_at.time, ok=True),
         counters=Counter(),
     )
-    check_policies(config, str(path), mode)
+    check_policies(config, str(path), mode, initial=state.initial_namespace)
     check_programs(config, state)
     broadcast, timings = Broadcast(), Timings()
     path_managers = await asyncio.to_thread(registry)
@@ -110,7 +113,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     # Called back later: what these name is built by then.
     def on_addresses(found: tuple[LocalAddress, ...]) -> None:
-        left_alone.interfaces(others=bool(addresses.interfaces) or in_initial)
+        left_alone.interfaces(others=bool(addresses.interfaces) or state.initial_namespace)
         sessions.reconciler.addresses_changed(found)
         if programs:
             programs.write_locals(sessions.addresses.current)
@@ -129,7 +132,6 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await options.attach(cgroups)
 
     bpffs = await asyncio.to_thread(find_mount, "bpf")
-    in_initial = await asyncio.to_thread(in_initial_namespace)
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(check_state_directory, state_directory)
         instance = Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None)
@@ -191,6 +193,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                     cgroup_root=ids.root,
                     ids=ids,
                     bpffs=bpffs,
+                    own_cgroup=await asyncio.to_thread(own_cgroup),
                 )
             )
         # From here to the sessions nothing awaits: a change of addresses finds them built.
@@ -258,6 +261,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             parts=(
                 partial(sessions.reconciler.run, sessions.events),
                 selection.run,
+                *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 reloader.on_change,
                 upkeep.run,
                 partial(left_alone.run, upkeep.look),
@@ -300,9 +304,9 @@ class Service:
             # What is there now stays: the collector need not look at it again and again.
             gc.collect()
             gc.freeze()
-            facts = {"selection": self.state.selection, "config": str(self.state.config_path)}
-            policies = len(self.state.loaded.config.policies)
-            _log.info("started", **facts, policies=policies, cgroups=len(self.attached()))
+            state, cgroups = self.state, len(self.attached())
+            facts = {"config": str(state.config_path), "policies": len(state.loaded.config.policies)}
+            _log.info("started", selection=state.selection, **facts, cgroups=cgroups)
             await stopping.wait()
             _log.info("stopping")
             for task in tasks:

@@ -89,6 +89,7 @@ class ServiceState:
     config_path: Path
     datapath: str
     selection: SelectionMode
+    initial_namespace: bool
     checks: Sequence[SystemCheck]
     started_at: Moment
     loaded: Loaded

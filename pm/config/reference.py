@@ -67,6 +67,12 @@ capability that is needed. The log, `mptcp-pm status` and `mptcp-pm doctor` say 
   (`-v /sys/fs/cgroup:/sys/fs/cgroup:ro`) or run it in the host's cgroup namespace (`--cgroupns host`),
   and add CAP_BPF. If they are mounted at another place, say so with `--cgroup-root`.
 
+With the host's cgroups, a sidecar need not know the paths that the engine makes up: `cgroup: auto` is every
+cgroup that has a TCP socket in the network namespace, except the service's own. A cgroup is found with its
+first session, which gets the policy within 50 ms, or within 2 s with another socket. TCP options begin with
+the next socket. A policy for exactly that cgroup wins over `auto`, and `auto` over those of its ancestors.
+At most 1024 cgroups are found. In the network namespace that the machine booted with, `auto` is an error.
+
 ## Which local addresses are used
 
 Path managers use and announce an address only if it is *usable*. `mptcp-pm addresses` and

@@ -11,6 +11,14 @@ import re
 # Every level ends at a slash or at the end of the path.
 _LEVEL_END = r"(?![^/])"
 NEVER = r"(?!)"
+AUTO = "auto"
+"""Instead of a glob: every cgroup that has a socket in the network namespace."""
+
+
+def check_cgroup(text: str) -> None:
+    """Raises ValueError for what is neither ``auto`` nor a glob."""
+    if text != AUTO:
+        split_glob(text)
 
 
 def split_glob(glob: str) -> tuple[str, ...]:

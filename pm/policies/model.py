@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from pm.notation import OFF, Check, Duration, Network, Size
 from pm.path_managers.choice import PathManagerChoice
-from pm.policies.globs import split_glob
+from pm.policies.globs import check_cgroup
 from pm.policies.tcp_options import Options
 
 KEEPALIVE_MAX_S = 32767  # MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, include/net/tcp.h
@@ -40,7 +40,9 @@ def check_interface_glob(text: str) -> None:
         )
 
 
-CGROUP_GLOB = Check("a cgroup glob, such as `/system.slice/nginx.service`", split_glob, "^/")
+CGROUP_GLOB = Check(
+    "a cgroup glob, such as `/system.slice/nginx.service`, or `auto`", check_cgroup, "^(/|auto$)"
+)
 NAME = Check("a name", check_name, f"^{_NAME}$")
 INTERFACE_GLOB = Check("an interface name or glob", check_interface_glob, r"^[^\s/]+$")
 
@@ -154,7 +156,9 @@ class Policy:
         Doc(
             "Glob below the cgroup2 root, starting with `/`: `*` and `?` match within one level, `[...]` "
             "matches one character of a set, `**` matches any number of levels. The descendants of a "
-            "matched cgroup belong to the policy too, unless another policy matches closer to them."
+            "matched cgroup belong to the policy too, unless another policy matches closer to them. In a "
+            "sidecar, `auto` is every cgroup that has a TCP socket in the network namespace, except the "
+            "service's own."
         ),
     ]
     path_manager: Annotated[

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from copy import copy
 from typing import TYPE_CHECKING
 
-from pm.policies.globs import NEVER, above_regexes, glob_regex, level_tokens, split_glob
+from pm.policies.globs import AUTO, NEVER, above_regexes, glob_regex, level_tokens, split_glob
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
@@ -17,7 +18,13 @@ class PolicyTable:
     """The policies, compiled. Their order in the file makes no difference."""
 
     def __init__(self, policies: Iterable[Policy]) -> None:
-        ranked = sorted(policies, key=lambda p: (specificity(p.cgroup), p.cgroup, p.name), reverse=True)
+        every = list(policies)
+        self.automatic = next((p for p in every if p.cgroup == AUTO), None)
+        """The policy for the cgroups that ``found`` names."""
+        self.found: frozenset[str] = frozenset()
+        self._above_found: frozenset[str] = frozenset()
+        ranked = [p for p in every if p.cgroup != AUTO]
+        ranked.sort(key=lambda p: (specificity(p.cgroup), p.cgroup, p.name), reverse=True)
         self._ranked = tuple(ranked)
         # One alternation: the first branch that matches is the most specific; lastindex tells which.
         self._exact = re.compile("|".join(f"({glob_regex(split_glob(p.cgroup))})" for p in ranked) or NEVER)
@@ -26,8 +33,18 @@ class PolicyTable:
 
     @property
     def policies(self) -> tuple[Policy, ...]:
-        """All of them, the most specific first."""
-        return self._ranked
+        """All of them, the most specific first, and last the one for ``auto``."""
+        return (*self._ranked, self.automatic) if self.automatic else self._ranked
+
+    def with_found(self, cgroups: Iterable[str]) -> PolicyTable:
+        """The same policies, of which the one for ``auto`` matches exactly these cgroups.
+
+        Of two policies that match the same cgroup, the other one wins.
+        """
+        made = copy(self)
+        made.found = frozenset(cgroups) if self.automatic else frozenset()
+        made._above_found = frozenset(above for cgroup in made.found for above in _above(cgroup))
+        return made
 
     def match(self, cgroup: str) -> Policy | None:
         """The policy that owns processes in this cgroup, or None.
@@ -45,11 +62,22 @@ class PolicyTable:
     def direct(self, cgroup: str) -> Policy | None:
         """The policy whose glob matches exactly this cgroup: its classifier is attached here."""
         found = self._exact.fullmatch("" if cgroup == "/" else cgroup)
-        return self._ranked[found.lastindex - 1] if found and found.lastindex else None
+        if found and found.lastindex:
+            return self._ranked[found.lastindex - 1]
+        return self.automatic if cgroup in self.found else None
 
     def could_match_below(self, cgroup: str) -> bool:
         """Whether a cgroup below this one (itself not counted) could match a glob."""
-        return self._above.fullmatch("" if cgroup == "/" else cgroup) is not None
+        return (
+            cgroup in self._above_found or self._above.fullmatch("" if cgroup == "/" else cgroup) is not None
+        )
+
+
+def _above(cgroup: str) -> Iterator[str]:
+    """The ancestors of a cgroup."""
+    while cgroup != "/":
+        cgroup = cgroup.rpartition("/")[0] or "/"
+        yield cgroup
 
 
 def compile_policies(policies: Iterable[Policy]) -> PolicyTable:

@@ -8,7 +8,7 @@ a reload, otherwise for those that came and went.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -27,13 +27,18 @@ if TYPE_CHECKING:
     from pm.policies.model import Policy
 
 log = get_logger()
+FOUND_MAX = 1024
 
 
 class Table(Protocol):
     """What is asked of the policies (``pm.policies.policy_table.PolicyTable``)."""
 
+    automatic: Policy | None
+    found: frozenset[str]
+
     @property
     def policies(self) -> Sequence[Policy]: ...
+    def with_found(self, cgroups: Iterable[str], /) -> Self: ...
     def match(self, cgroup: str, /) -> Policy | None: ...
     def direct(self, cgroup: str, /) -> Policy | None: ...
     def could_match_below(self, cgroup: str, /) -> bool: ...
@@ -55,8 +60,12 @@ class Selection:
         on_change: OnChange,
         on_cgroups: OnCgroups,
         ids: CgroupIds,
+        own_cgroup: int = 0,
     ) -> None:
         """See ``open``."""
+        self._own_cgroup = own_cgroup
+        self.news = asyncio.Event()
+        """``cgroup: auto`` has found cgroups: ``attach_found`` attaches."""
         self._root = root
         self._watcher = watcher
         self._classifier = classifier
@@ -85,6 +94,7 @@ class Selection:
         cgroup_root: Path,
         ids: CgroupIds,
         bpffs: Path | None,
+        own_cgroup: int = 0,
     ) -> AsyncIterator[Self]:
         """Compile, and take over what an earlier service left; ``apply`` attaches.
 
@@ -92,7 +102,7 @@ class Selection:
         asked at the end whether the classifiers stay for the next start. ``on_change`` hears of each
         cgroup path and the policy attached to it from now on (None: no longer), ``on_cgroups`` of all
         cgroups, by id, that a policy's glob matches. ``ids`` may know removed cgroups. Without a
-        ``bpffs`` nothing is pinned.
+        ``bpffs`` nothing is pinned. ``own_cgroup`` is what ``cgroup: auto`` leaves out.
 
         Raises SystemUnfit, PmError.
         """
@@ -109,6 +119,7 @@ class Selection:
                     on_change=on_change,
                     on_cgroups=on_cgroups,
                     ids=ids,
+                    own_cgroup=own_cgroup,
                 )
             finally:
                 await asyncio.to_thread(classifier.close, keep=keep())
@@ -130,8 +141,9 @@ class Selection:
         Raises PmError where there are too many cgroups to follow.
         """
         async with self._lock:
+            table = table.with_found(self._table.found)
             await self._watcher.rescan(table.could_match_below)
-            self._table = table
+            self._table = table.with_found(self._table.found)  # those of meanwhile too
             before = {*self._wanted, *self._classifier.attached}
             self._wanted, self._policies = {}, {}
             self.failures.clear()
@@ -162,6 +174,31 @@ class Selection:
                 for cgroup_id in gone:
                     del self._removed[cgroup_id]
 
+    # `cgroup: auto`
+
+    @property
+    def automatic(self) -> Policy | None:
+        """The policy for ``auto``."""
+        return self._table.automatic
+
+    def find(self, cgroup_id: int) -> None:
+        """A cgroup has a socket in this network namespace: ``auto`` is about it from now on."""
+        table = self._table
+        if table.automatic is None or cgroup_id == self._own_cgroup or len(table.found) >= FOUND_MAX:
+            return
+        path = self.cgroup_path(cgroup_id)
+        if path and not table.direct(path):
+            self._table = table.with_found({*table.found, path})
+            self.news.set()
+
+    async def attach_found(self) -> None:
+        """Attach to what was found since, and forget what has gone. Raises PmError like ``apply``."""
+        self.news.clear()
+        tried = self._table.found
+        await self.apply(self._table)
+        gone = tried - {*self._watcher.cgroups, *self._removed.values()}
+        self._table = self._table.with_found(self._table.found - gone)
+
     # Queries
 
     @property
@@ -179,6 +216,7 @@ class Selection:
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         """The policy that owns the sockets of a cgroup, also where no classifier ran."""
+        self.find(cgroup_id)
         path = self.cgroup_path(cgroup_id)
         return self._table.match(path) if path else None
 

@@ -176,6 +176,14 @@ def _ulp_info(data: bytes, start: int, end: int) -> _Ulp | None:
     return None
 
 
+def parse_cgroup(data: bytes, message: NetlinkMessage) -> tuple[int, int] | None:
+    """(cgroup id, local port) of a socket; None where the kernel tells no cgroup."""
+    for type_, start, _ in framing.attributes(data, message.start + _MSG.size, message.end):
+        if type_ == CGROUP_ID:
+            return _U64.unpack_from(data, start)[0], socket.ntohs(_MSG.unpack_from(data, message.start)[2])
+    return None
+
+
 def parse_storage(data: bytes, message: NetlinkMessage) -> tuple[int, bytes] | None:
     """(cookie, value) of a socket; None where it has no value in the map."""
     cookie = _MSG.unpack_from(data, message.start)[7]

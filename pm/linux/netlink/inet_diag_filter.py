@@ -10,9 +10,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Collection
 
-JMP, S_EQ, D_EQ = 1, 11, 12  # INET_DIAG_BC_*
+JMP, S_EQ, D_EQ, CGROUP_COND = 1, 11, 12, 13  # INET_DIAG_BC_*
+CGROUPS_MAX = 2048  # offsets have 16 bits
 
 _OPERATION = struct.Struct("=BBH")  # code, yes, no
+_CGROUP = struct.Struct("=Q")
 
 
 def any_of(ports: Collection[tuple[int, int]]) -> bytes:
@@ -26,4 +28,16 @@ def any_of(ports: Collection[tuple[int, int]]) -> bytes:
         code += _OPERATION.pack(S_EQ, comparison, block + beyond) + _OPERATION.pack(0, 0, local)
         code += _OPERATION.pack(D_EQ, comparison, comparison + jump + beyond) + _OPERATION.pack(0, 0, remote)
         code += _OPERATION.pack(JMP, jump, jump + behind)
+    return code
+
+
+def none_of_cgroups(cgroup_ids: Collection[int]) -> bytes:
+    """Code that accepts the sockets of all cgroups but these, 1 to ``CGROUPS_MAX`` of them (Linux 5.9)."""
+    comparison, jump = _OPERATION.size + _CGROUP.size, _OPERATION.size
+    block = comparison + jump
+    code = b""
+    for i, cgroup_id in enumerate(cgroup_ids, 1):
+        beyond = (len(cgroup_ids) - i) * block + _OPERATION.size
+        code += _OPERATION.pack(CGROUP_COND, comparison, block) + _CGROUP.pack(cgroup_id)
+        code += _OPERATION.pack(JMP, jump, jump + beyond)
     return code

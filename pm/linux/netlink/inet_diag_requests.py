@@ -13,7 +13,7 @@ from collections.abc import Collection
 from pm.kernel import CLOSING_STATES, TcpState
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
-from pm.linux.netlink.inet_diag_filter import any_of
+from pm.linux.netlink.inet_diag_filter import any_of, none_of_cgroups
 
 SOCK_DIAG_BY_FAMILY = 20
 IPPROTO_MPTCP = 262
@@ -44,6 +44,12 @@ def dump_request(family: int, *, opening: bool = False) -> bytes:
     """
     states = 1 << TcpState.SYN_SENT if opening else _STATES
     return _dump(family, socket.IPPROTO_TCP, states, 1 << INFO - 1)
+
+
+def sockets_request(family: int, known_cgroups: Collection[int]) -> bytes:
+    """All TCP sockets, listeners too, except those of these cgroups."""
+    filters = [framing.pack_attribute(REQ_BYTECODE, none_of_cgroups(known_cgroups))] if known_cgroups else []
+    return _dump(family, socket.IPPROTO_TCP, _STATES | 1 << TcpState.LISTEN, 0, *filters)
 
 
 def storages_request(family: int, map_fd: int, ports: Collection[tuple[int, int]]) -> bytes:

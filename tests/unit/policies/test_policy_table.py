@@ -191,3 +191,19 @@ def test_matching_a_thousand_cgroups_takes_no_longer_than_a_naive_regex_per_poli
 
     naive = measure(lambda c: [fnmatchcase(c, t) for t in texts])
     assert measure(table.match) < naive
+
+
+def test_auto_is_what_was_found() -> None:
+    """Exactly the found cgroups; another policy for the same cgroup wins, one for an ancestor does not."""
+    table = compile_policies([policy("auto", "pod"), policy("/", "all"), policy("/d/own", "own")])
+    assert [p.name for p in table.policies] == ["own", "all", "pod"]
+    assert not table.could_match_below("/d/x")
+    found = table.with_found(["/d/x/y", "/d/own"])
+    for path, name in {"/d/x": "all", "/d/x/y": "pod", "/d/x/y/z": "pod", "/d/own": "own"}.items():
+        owner = found.match(path)
+        assert owner
+        assert owner.name == name
+    paths = ("/", "/d", "/d/x", "/d/x/y", "/e")
+    assert [path for path in paths if found.could_match_below(path)] == ["/", "/d", "/d/x"]
+    assert table.direct("/d/x/y") is None
+    assert compile_policies([policy("/")]).with_found(["/d"]).direct("/d") is None
