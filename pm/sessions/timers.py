@@ -26,7 +26,8 @@ class TimerQueue:
 
     def add(self, when: float, token: int) -> None:
         """``when`` is on the monotonic clock; it is rounded up, so that what is asked again costs nothing."""
-        entry = (math.ceil(when / RESOLUTION_S) * RESOLUTION_S, token)
+        # Never earlier, not by the rounding of a float either: it would be asked again and again.
+        entry = (max(when, math.ceil(when / RESOLUTION_S) * RESOLUTION_S), token)
         if entry in self._queued:
             return
         self._queued.add(entry)
