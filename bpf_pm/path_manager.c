@@ -40,6 +40,11 @@ BPF_F_TABLE("hash", u64, struct path_parameters, path_parameters, 4096, NO_PREAL
 /* key: policy and prefix of peers that may open subflows; value: 1. Written by the service, read here. */
 BPF_F_TABLE("lpm_trie", struct accepted_peer, u32, accepted_peers, 65536, NO_PREALLOC);
 
+/*
+ * key: prefix of addresses that peers announce; value: enum remote_flag. Written by the service, read here.
+ */
+BPF_F_TABLE("lpm_trie", struct remote_prefix, u32, remote_prefixes, 65536, NO_PREALLOC);
+
 /* key: local token; value: a session that a program claimed. Written here, read by the service. */
 BPF_HASH(claims, u32, struct claim, CLAIMS);
 
@@ -81,6 +86,16 @@ static __always_inline const struct path_parameters *find_parameters(void)
 	u64 policy = POLICY_ID;
 
 	return path_parameters.lookup(&policy);
+}
+
+static __always_inline u32 remote_flags(const struct bpf_mptcp_addr *address)
+{
+	struct remote_prefix key = { .length = 8 * sizeof(key.ip) };
+	u32 *flags;
+
+	__builtin_memcpy(key.ip, address->ip6, sizeof(key.ip));
+	flags = remote_prefixes.lookup(&key);
+	return flags ? *flags : 0;
 }
 
 static __always_inline bool is_accepted_peer(struct accepted_peer *peer)

@@ -96,7 +96,7 @@ class Reloader:
     async def _prepare_programs(self, config: Config) -> tuple[CompiledPathManagers | None, CompiledOptions]:
         """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""
         try:
-            programs = await self._programs.prepare(config.policies) if self._programs else None
+            programs = await self._programs.prepare(config) if self._programs else None
             return programs, await self._options.prepare(config.policies, config.tcp_options)
         except PmError as e:
             raise ConfigError([Problem(str(self._state.config_path), 0, "policies", str(e))]) from e

@@ -161,7 +161,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             await asyncio.to_thread(PathManagerSysctl(state_directory).restore_left)
             programs = await stack.enter_async_context(
                 PathManagerPrograms.open(
-                    config.policies,
+                    config,
                     log_file=logs["path-managers"],
                     keep=keep,
                     bpffs=bpffs,

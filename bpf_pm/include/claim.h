@@ -15,6 +15,8 @@
 struct path_parameters {
 	u64 start_after_ns;
 	u64 start_after_bytes; /* on the initial subflow, both ways */
+	u64 open_interval_ns; /* between two subflows that are opened, on average; not 0 */
+	u64 open_burst_ns; /* so many intervals a session has at once */
 	u32 accept_max_subflows; /* established ones, the initial included */
 	u32 accept_listed; /* 1: from peers in accepted_peers only */
 	u32 value[PARAMETERS]; /* the path manager's own; the last is always 0 for a third party */
@@ -41,6 +43,9 @@ struct remote {
 struct claim {
 	u64 policy;
 	u64 established_ns; /* 0: not yet */
+	u64 lingering_ns; /* when the last of them began to linger */
+	u64 open_interval_ns; /* that of the policy */
+	u64 opens_full_ns; /* when the token bucket for opening subflows is full again */
 	u32 started; /* subflows may be opened */
 	u32 parsing; /* this program asked for a callback per packet, to check the start conditions */
 	u32 denied; /* the initial remote takes subflows only where it was announced */
@@ -50,11 +55,12 @@ struct claim {
 	u32 total; /* subflows of all pairs, pending or live */
 	u32 established; /* subflows that either end opened */
 	u32 failures; /* of subflows, since the start */
+	u32 lingering; /* part of `total`: pending ones to remotes that the peer withdrew meanwhile */
 	u32 private[2]; /* for the path manager; 0 at first */
 	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */
 	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */
-	/* As of this callback; all but the last three are sets of slots. */
+	/* As of this callback; all up to `near` are sets of slots. */
 	u32 usable_ip4;
 	u32 usable_ip6;
 	u32 usable_link_local; /* on the interface of `local`: the peer's others are on other links */
@@ -63,6 +69,7 @@ struct claim {
 	u32 initial_slot; /* the slot of `local`; LOCALS where it is not usable */
 	u32 ip4_only; /* an IPv4 socket of the application */
 	u32 itself; /* the peer is this host: all paths are one */
+	u32 tokens; /* subflows that may be opened in this callback */
 };
 
 #endif

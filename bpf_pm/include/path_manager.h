@@ -91,6 +91,8 @@ static __always_inline bool count_pending(struct claim *claim, struct pair *pair
 		return false;
 	pair->pending++;
 	claim->total++;
+	claim->tokens--;
+	claim->opens_full_ns += claim->open_interval_ns;
 	return true;
 }
 
@@ -102,7 +104,7 @@ static __always_inline bool open_initial(struct bpf_sock_ops *skops, struct clai
 {
 	struct bpf_mptcp_addr src = { .ifindex = claim->ifindex };
 
-	if (claim->unreachable || claim->lost)
+	if (claim->unreachable || claim->lost || !claim->tokens)
 		return false;
 	/* Link-local addresses need the interface. */
 	if (!is_link_local(&claim->local))
@@ -121,7 +123,7 @@ static __always_inline bool open_subflow(struct bpf_sock_ops *skops, struct clai
 	struct bpf_mptcp_addr *local = local_at(slot), src;
 	struct remote *to = remote_at(claim, remote);
 
-	if (!local)
+	if (!local || !claim->tokens)
 		return false;
 	src = *local;
 	/* Unless it is link-local, the host's routing chooses the interface. */

@@ -73,6 +73,7 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 	     !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER)))
 		return false;
 	refresh_locals(claim);
+	end_lingering(claim);
 	switch (op) {
 	case BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED:
 		if (!FIELD(skops, args[1]))
@@ -101,6 +102,7 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 		return false;
 	if (op == BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED || op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
 		check_start(skops, claim, p);
+	fill_tokens(claim, p);
 	return claim->started && !claim->itself;
 }
 

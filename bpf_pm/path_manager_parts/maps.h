@@ -19,6 +19,19 @@ struct up_address {
 	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
 };
 
+/* Key of remote_prefixes; pm/linux/bpf/path_manager_maps.py has the same. */
+struct remote_prefix {
+	u32 length; /* bits from `ip` on */
+	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
+};
+
+/* Value of remote_prefixes; pm/policies/remote_addresses.py has the same. */
+enum remote_flag {
+	REMOTE_FLAG_ALLOWED = 1 << 0,
+	REMOTE_FLAG_LINK_LOCAL = 1 << 1, /* only for sessions between link-local addresses */
+	REMOTE_FLAG_PRIVATE = 1 << 2, /* only for sessions whose first remote is private too */
+};
+
 /* Key of claim_counters; pm/linux/bpf/path_manager_maps.py has the same. */
 enum claim_counter {
 	CLAIM_COUNTER_CLAIMED,
@@ -37,6 +50,9 @@ static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address);
 
 /* The parameters of the program's policy; 0: it has none any more. */
 static __always_inline const struct path_parameters *find_parameters(void);
+
+/* The flags of the longest prefix that has the address; 0: none has it. */
+static __always_inline u32 remote_flags(const struct bpf_mptcp_addr *address);
 
 static __always_inline bool is_accepted_peer(struct accepted_peer *peer);
 

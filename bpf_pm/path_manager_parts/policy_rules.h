@@ -30,6 +30,23 @@ static __always_inline void check_start(struct bpf_sock_ops *skops, struct claim
 	claim->started = true;
 }
 
+/*
+ * How many subflows may be opened now. The peer announces addresses, and the SYNs go there from here: the
+ * policy's rate bounds them, however fast the peer is. What must wait is left to the service.
+ */
+static __always_inline void fill_tokens(struct claim *claim, const struct path_parameters *p)
+{
+	u64 now = bpf_ktime_get_ns(), spent;
+
+	if (claim->opens_full_ns < now)
+		claim->opens_full_ns = now;
+	spent = claim->opens_full_ns - now;
+	claim->open_interval_ns = p->open_interval_ns;
+	claim->tokens = spent < p->open_burst_ns && p->open_interval_ns ?
+				(p->open_burst_ns - spent) / p->open_interval_ns :
+				0;
+}
+
 /* JOIN_REQUEST: whether the policy's accept rules let the peer open one more subflow. */
 static __always_inline bool accepts(struct bpf_sock_ops *skops, struct claim *claim,
 				    const struct path_parameters *p)

@@ -3,8 +3,31 @@
 #ifndef MPTCP_PM_REMOTES_H
 #define MPTCP_PM_REMOTES_H
 
+#include "maps.h"
 #include "mptcp_context.h"
-#include "path_manager.h"
+
+/* A SYN without an answer is given up by then (net.ipv4.tcp_syn_retries). */
+#define LINGER_NS (130 * 1000000000ULL)
+
+/*
+ * Take away a pair's subflows that are on their way, or left to the service: the peer withdrew the address.
+ * They go on counting, for SYNs of theirs may be under way.
+ */
+static __always_inline void linger(struct claim *claim, struct pair *pair)
+{
+	claim->lingering += pair->pending;
+	claim->lingering_ns = bpf_ktime_get_ns();
+	pair->pending = 0;
+}
+
+/* What has lingered for long enough counts no more. */
+static __always_inline void end_lingering(struct claim *claim)
+{
+	if (!claim->lingering || bpf_ktime_get_ns() - claim->lingering_ns < LINGER_NS)
+		return;
+	claim->total -= claim->lingering;
+	claim->lingering = 0;
+}
 
 /* The number of a remote address; REMOTES where the session does not have it. */
 static __always_inline u32 find_remote(struct claim *claim, const struct bpf_mptcp_addr *address)
@@ -28,7 +51,7 @@ static __always_inline void update_reachable(struct claim *claim)
 
 /*
  * The initial remote went, or the id under which it was announced did. The kernel closes its subflows, and
- * they leave the count then; those that it asked for are not wanted any more.
+ * they leave the count then; those that are on their way are not wanted any more.
  */
 static __always_inline void withdraw_initial(struct claim *claim, u32 id)
 {
@@ -39,8 +62,7 @@ static __always_inline void withdraw_initial(struct claim *claim, u32 id)
 	if (!claim->unreachable)
 		return;
 	for (u32 i = 0; i <= LOCALS; i++) {
-		claim->total -= claim->remotes[INITIAL].pairs[i].pending;
-		claim->remotes[INITIAL].pairs[i].pending = 0;
+		linger(claim, &claim->remotes[INITIAL].pairs[i]);
 		claim->remotes[INITIAL].pairs[i].failed = 0;
 	}
 }
@@ -60,8 +82,10 @@ static __always_inline void forget_remote(struct claim *claim, u32 id)
 	}
 	if (found >= REMOTES)
 		return;
-	for (u32 i = 0; i <= LOCALS; i++)
-		claim->total -= counted(&claim->remotes[found].pairs[i]);
+	for (u32 i = 0; i <= LOCALS; i++) {
+		linger(claim, &claim->remotes[found].pairs[i]);
+		claim->total -= claim->remotes[found].pairs[i].live;
+	}
 	for (u32 r = 1; r < REMOTES - 1; r++) {
 		if (r >= found)
 			claim->remotes[r] = claim->remotes[r + 1];
@@ -69,8 +93,18 @@ static __always_inline void forget_remote(struct claim *claim, u32 id)
 	__builtin_memset(&claim->remotes[REMOTES - 1], 0, sizeof(struct remote));
 }
 
+/* Whether subflows may go to an address that the peer announced. */
+static __always_inline bool is_allowed(struct claim *claim, const struct bpf_mptcp_addr *address)
+{
+	u32 flags = remote_flags(address), first = remote_flags(&claim->remotes[INITIAL].address);
+
+	/* What is a matter of the first remote too must be so there; and allowed in any case. */
+	return !((flags & ~first & ~REMOTE_FLAG_ALLOWED) | (~flags & REMOTE_FLAG_ALLOWED)) &&
+	       !interface_of(address);
+}
+
 /*
- * ADD_RADDR: add the address. Where no port was announced, a client takes the server's port
+ * ADD_RADDR: add the address, if subflows may go there. Where no port was announced, a client takes the server's port
  * (RFC 8684, section 3.4.1); a server reaches only addresses that were announced with a port.
  */
 static __always_inline void remember_remote(struct bpf_sock_ops *skops, struct claim *claim)
@@ -94,6 +128,8 @@ static __always_inline void remember_remote(struct bpf_sock_ops *skops, struct c
 	if (known < REMOTES)
 		return;
 	forget_remote(claim, address.id); /* its id may have been another address's before */
+	if (!is_allowed(claim, &address))
+		return;
 	for (u32 r = 1; r < REMOTES; r++) {
 		if (!claim->remotes[r].address.family) {
 			claim->remotes[r].address = address;

@@ -93,6 +93,10 @@ static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct cl
 		was_live = false; /* the peer's answer was wrong */
 	if (was_live)
 		__sync_fetch_and_add(&claim->established, -1);
+	if (!pair && !was_live && claim->lingering) {
+		claim->lingering--;
+		claim->total--;
+	}
 	if (!pair || !(was_live || pair->pending))
 		return;
 	if (was_live)

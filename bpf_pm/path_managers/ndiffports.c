@@ -8,7 +8,8 @@ static __always_inline void ndiffports_manage(struct bpf_sock_ops *skops, struct
 					      const struct path_parameters *p)
 {
 	for (u32 i = 0; i < SUBFLOWS_MAX; i++) {
-		if (subflows(initial_pair(claim)) >= p->value[0] || !open_initial(skops, claim))
+		if (subflows(initial_pair(claim)) + claim->lingering >= p->value[0] ||
+		    !open_initial(skops, claim))
 			return;
 	}
 }

@@ -13,6 +13,7 @@ from typing_extensions import Doc
 from pm.notation import OFF, Check, Duration, Network, Size
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.globs import check_cgroup
+from pm.policies.rates import Rate
 from pm.policies.tcp_options import Options
 
 KEEPALIVE_MAX_S = 32767  # MAX_TCP_KEEPIDLE and MAX_TCP_KEEPINTVL, include/net/tcp.h
@@ -189,3 +190,9 @@ class Policy:
     def accept_limit(self) -> int:
         """The number of subflows, the initial one included, beyond which the peer's joins are refused."""
         return self.accept.max_subflows or max(ACCEPT_DEFAULT, self.path_manager.max_subflows)
+
+
+def session_rate(limits: Limits, policy: Policy) -> Rate:
+    """How fast subflows of one session are opened: at once as many as the path manager may open."""
+    per_second = limits.opens_per_session_per_second
+    return Rate(per_second, max(per_second, policy.path_manager.max_subflows))

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
@@ -26,6 +26,7 @@ from pm.linux.bpf.path_manager_maps import (
     local_entry,
     opens_subflows,
     policy_entries,
+    remote_entries,
     remove_left,
     third_parties_of,
     up_entries,
@@ -37,7 +38,8 @@ from pm.programs.compiled import CompiledPrograms, read_sources
 
 if TYPE_CHECKING:
     from pm.model import LocalAddress
-    from pm.policies.model import Policy
+    from pm.policies.model import Limits, Policy
+    from pm.policies.remote_addresses import RemoteAddresses
     from pm.sessions.local_addresses import LocalAddresses
 
 log = get_logger()
@@ -47,10 +49,25 @@ Slot = tuple[str, int]
 """A local address and its id; ("", 0) is free."""
 
 
+class Rules(Protocol):
+    """What the programs need of the configuration."""
+
+    @property
+    def policies(self) -> Sequence[Policy]: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def remote_addresses(self) -> RemoteAddresses: ...
+
+
 class CompiledPathManagers(NamedTuple):
-    """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C."""
+    """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C.
+
+    ``remote_prefixes`` is what the programs judge announced addresses by.
+    """
 
     policies: Mapping[str, PolicyEntries]
+    remote_prefixes: Mapping[bytes, bytes]
     sources: str
 
     def keys(self) -> dict[str, ProgramKey]:
@@ -71,7 +88,7 @@ class PathManagerPrograms:
         """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
         self._programs = programs
         self._attachments = attachments
-        self._active = CompiledPathManagers({}, "")
+        self._active = CompiledPathManagers({}, {}, "")
         self._slots = list(slots)
         self._written: dict[int, bytes] = {}
         self._up = dict.fromkeys(up, b"")
@@ -79,14 +96,14 @@ class PathManagerPrograms:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, policies: Sequence[Policy], *, log_file: Path, keep: Callable[[], bool], bpffs: Path | None
+        cls, config: Rules, *, log_file: Path, keep: Callable[[], bool], bpffs: Path | None
     ) -> AsyncIterator[Self]:
         """Compile and activate what the policies ask for; ``attach`` attaches it.
 
         The keywords are those of ``pm.programs.classifiers.Selection.open``. Raises SystemUnfit, PmError.
         """
         programs = CompiledPrograms(SOURCE, PathManagerAttachments, bpffs=bpffs, log_file=log_file)
-        compiled, attachments = await _prepare(programs, policies)
+        compiled, attachments = await _prepare(programs, config)
         try:
             slots = await asyncio.to_thread(attachments.read_locals)
             self = cls(programs, attachments, slots, await asyncio.to_thread(attachments.read_up))
@@ -95,15 +112,16 @@ class PathManagerPrograms:
         finally:
             await programs.close(keep=keep())
 
-    async def prepare(self, policies: Sequence[Policy]) -> CompiledPathManagers:
+    async def prepare(self, config: Rules) -> CompiledPathManagers:
         """Compile and verify what the policies ask for. Nothing has changed where it raises PmError."""
-        compiled, _ = await _prepare(self._programs, policies)
+        compiled, _ = await _prepare(self._programs, config)
         return compiled
 
     async def activate(self, compiled: CompiledPathManagers) -> None:
         """Put new parameters into effect, also for living sessions; ``attach`` changes the programs."""
         self._active = compiled
-        await asyncio.to_thread(self._attachments.write, compiled.policies.values())
+        entries = compiled.policies.values(), compiled.remote_prefixes
+        await asyncio.to_thread(self._attachments.write, *entries)
 
     async def attach(self, cgroups: Mapping[int, MatchedCgroup]) -> None:
         """Attach and detach: ``cgroups`` are all cgroups (by id) that have a policy of their own."""
@@ -172,12 +190,14 @@ class PathManagerPrograms:
 
 
 async def _prepare(
-    programs: CompiledPrograms[PathManagerAttachments], policies: Sequence[Policy]
+    programs: CompiledPrograms[PathManagerAttachments], config: Rules
 ) -> tuple[CompiledPathManagers, PathManagerAttachments]:
-    third_parties = third_parties_of(policies)
+    third_parties = third_parties_of(config.policies)
     sources = await read_sources(compiler_flags, third_parties)
     compiled = CompiledPathManagers(
-        {p.name: policy_entries(p, third_parties) for p in policies}, sources.digest
+        {p.name: policy_entries(p, third_parties, config.limits) for p in config.policies},
+        remote_entries(config.remote_addresses),
+        sources.digest,
     )
     try:
         return compiled, await programs.load(sources, compiled.keys().values())

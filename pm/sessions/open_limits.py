@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from pm.policies.model import Limits, Policy
+from pm.policies.model import Limits, Policy, session_rate
+from pm.policies.rates import Rate
 from pm.sessions.actions import Action, Open
-from pm.sessions.rates import Rate
 from pm.sessions.session import Session
 
 
@@ -42,7 +42,7 @@ class OpenLimits:
             return actions, None
         if now < session.opens_wait_until:
             return [action for action in actions if not isinstance(action, Open)], session.opens_wait_until
-        rate = self.session_rate(policy)
+        rate = session_rate(self._limits, policy)
         of_session = rate.room(session.opens_full_at, now)
         admitted = min(opens, of_session, self._rate.room(self._full_at, now))
         session.opens_full_at = rate.take(session.opens_full_at, now, admitted)
@@ -66,12 +66,8 @@ class OpenLimits:
 
     def opened(self, session: Session, policy: Policy, opens: int, now: float) -> None:
         """Reserved subflows were opened."""
-        session.opens_full_at = self.session_rate(policy).take(session.opens_full_at, now, opens)
-
-    def session_rate(self, policy: Policy) -> Rate:
-        """A session gets at once what its path manager may open."""
-        per_second = self._limits.opens_per_session_per_second
-        return Rate(per_second, max(per_second, policy.path_manager.max_subflows))
+        rate = session_rate(self._limits, policy)
+        session.opens_full_at = rate.take(session.opens_full_at, now, opens)
 
 
 def _first_opens(actions: Sequence[Action], count: int) -> list[Action]:

@@ -17,6 +17,7 @@ from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
 from pm.log_budget import get_limited_logger
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Subflow, SubflowState, token_text
 from pm.policies.model import Policy
+from pm.policies.rates import Rate
 from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
 from pm.sessions.backoff import ASK_AGAIN_S, PROVEN_S, retry_early
@@ -30,7 +31,6 @@ from pm.sessions.open_limits import OpenLimits
 from pm.sessions.plan import Chooser, Plan, plan
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
-from pm.sessions.rates import Rate
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable

@@ -55,7 +55,7 @@ class Session:
     other sessions. ``retries`` has the pairs that failed since they last worked, ``address_retries``
     the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
     operator closed: they are not opened again. ``opens_full_at`` and ``plans_full_at`` are token buckets
-    (``pm.sessions.rates``); ``opens_wait_until`` is when one that found its bucket empty asks again.
+    (``pm.policies.rates``); ``opens_wait_until`` is when one that found its bucket empty asks again.
     ``complaint`` is what is wrong with the last answer of the path manager.
     """
 

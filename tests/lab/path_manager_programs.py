@@ -23,6 +23,7 @@ from pm.linux.bpf.path_manager_maps import (
     compiler_flags,
     local_entry,
     policy_entries,
+    remote_entries,
     third_parties_of,
     up_entries,
 )
@@ -30,7 +31,8 @@ from pm.linux.host.netns import netns_cookie
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState, Wanted
 from pm.path_managers.registry import registry
-from pm.policies.model import Policy
+from pm.policies.model import Limits, Policy
+from pm.policies.remote_addresses import RemoteAddresses
 from pm.sessions.history import History
 from pm.sessions.session import Session
 from pm.sessions.subflows import Subflows
@@ -65,8 +67,12 @@ class PathManagerProgram:
         self._link = link(self._program, host.cgroup)
 
     def configure(self, policy: Policy, locals_: Sequence[LocalAddress]) -> None:
-        entries = policy_entries(policy, self._others)
-        for name, wanted in (("path_parameters", entries.parameters), ("accepted_peers", entries.accepted)):
+        entries = policy_entries(policy, self._others, Limits())
+        for name, wanted in (
+            ("path_parameters", entries.parameters),
+            ("accepted_peers", entries.accepted),
+            ("remote_prefixes", remote_entries(RemoteAddresses())),
+        ):
             for key, value in wanted.items():
                 libbpf.update(self.maps[name], key, value)
         for slot in range(LOCALS):
@@ -116,7 +122,7 @@ class PathManagerProgram:
     def _load(self, policy: Policy) -> int:
         cookie = inside(self._host.name, netns_cookie)
         return self._object.load(
-            f"path_manager_{policy_entries(policy, self._others).program}",
+            f"path_manager_{policy_entries(policy, self._others, Limits()).program}",
             maps=self.maps,
             constants={NETNS_COOKIE_PLACEHOLDER: cookie, POLICY_ID_PLACEHOLDER: policy_id(policy.name)},
             log_file=LOG,

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import IntEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,13 +23,14 @@ from pm.linux.host.netns import netns_cookie
 from pm.linux.ip import ip_text, packed_ip
 from pm.model import LocalAddress
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program
-from pm.policies.model import Policy
+from pm.policies.model import Limits, Policy, session_rate
+from pm.policies.remote_addresses import RemoteAddresses, prefix_flags
 
 SOURCE = SOURCES / "path_manager.c"
 KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
-    "local_addr_map", "up_addresses", "path_parameters", "accepted_peers", "claims", "claim_counters",
-    "blank_claim",
+    "local_addr_map", "up_addresses", "path_parameters", "accepted_peers", "remote_prefixes", "claims",
+    "claim_counters", "blank_claim",
 )  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
 LOCALS = 16
@@ -37,11 +39,14 @@ ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
 
 # struct bpf_mptcp_addr: family, port, ip4, ip6, scope_id, id, ifindex, flags
 _ADDRESS = struct.Struct("=HH4x16s4xIII")
-# struct path_parameters: start_after_ns, start_after_bytes, accept_max_subflows, accept_listed, value
-_PARAMETERS = struct.Struct(f"=QQII{PARAMETERS_MAX}I")
+# struct path_parameters: start_after_ns, start_after_bytes, open_interval_ns, open_burst_ns,
+# accept_max_subflows, accept_listed, value
+_PARAMETERS = struct.Struct(f"=QQQQII{PARAMETERS_MAX}I")
 # struct accepted_peer: length in bits, policy, address
 _PEER = struct.Struct("=IQ16s")
 _PEER_POLICY_BITS = 64
+# struct remote_prefix: length in bits, address
+_PREFIX = struct.Struct("=I16s")
 _IP_SIZE = 16  # struct up_address
 _SLOT, _TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=I", "=Q", "=I"))
 
@@ -85,8 +90,12 @@ class PathManagerAttachments(Attachments[ProgramKey]):
     def constants(self, key: ProgramKey) -> Mapping[int, int]:
         return {POLICY_ID_PLACEHOLDER: policy_id(key.policy)}
 
-    def write(self, policies: Collection[PolicyEntries]) -> None:
-        """Parameters and accepted peers of these policies and no others. Raises KernelRefused."""
+    def write(self, policies: Collection[PolicyEntries], remote_prefixes: Mapping[bytes, bytes]) -> None:
+        """Parameters and accepted peers of these policies and no others, and the remote prefixes.
+
+        Raises KernelRefused.
+        """
+        self.fill("remote_prefixes", [remote_prefixes])
         self.fill("path_parameters", [p.parameters for p in policies])
         self.fill("accepted_peers", [p.accepted for p in policies])
 
@@ -190,22 +199,36 @@ def parameter_values(policy: Policy, third_parties: Sequence[ThirdParty]) -> lis
     return values + [0] * (PARAMETERS_MAX - len(values))
 
 
-def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty]) -> PolicyEntries:
+def remote_entries(rules: RemoteAddresses) -> dict[bytes, bytes]:
+    """What remote_prefixes has for the rules. Pure."""
+    return {
+        _PREFIX.pack(_mapped_length(prefix), packed_ip(str(prefix.network_address))): _FLAG.pack(flags)
+        for prefix, flags in prefix_flags(rules).items()
+    }
+
+
+def _mapped_length(prefix: IPv4Network | IPv6Network) -> int:
+    """The length of a prefix as one of IPv6 addresses, with IPv4 as ::ffff:a.b.c.d."""
+    return prefix.prefixlen + (96 if prefix.version == 4 else 0)
+
+
+def policy_entries(policy: Policy, third_parties: Sequence[ThirdParty], limits: Limits) -> PolicyEntries:
     """What the maps have for a policy. Pure.
 
     ``third_parties`` is what ``third_parties_of`` gives for all policies.
     """
-    accept, key = policy.accept, policy_id(policy.name)
+    accept, key, rate = policy.accept, policy_id(policy.name), session_rate(limits, policy)
     block = _PARAMETERS.pack(
         round(policy.start.after * 1e9),
         policy.start.after_bytes,
+        *(round(1e9 / rate.per_second), round(1e9 * rate.burst / rate.per_second)),
         policy.accept_limit,
         accept.from_ is not None,
         *parameter_values(policy, third_parties),
     )
     peers = {
         _PEER.pack(
-            _PEER_POLICY_BITS + prefix.prefixlen + (96 if prefix.version == 4 else 0),
+            _PEER_POLICY_BITS + _mapped_length(prefix),
             key,
             packed_ip(str(prefix.network_address)),
         ): _FLAG.pack(1)

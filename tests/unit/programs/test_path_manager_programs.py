@@ -33,7 +33,7 @@ from pm.model import Origin, Pair, Want
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.program import BUILT_IN, Program
 from pm.path_managers.registry import built_in, registry
-from pm.policies.model import Accept, Policy, Start
+from pm.policies.model import Accept, Limits, Policy, Start
 from pm.programs.path_manager_programs import assign_slots
 from tests.unit.builders import address, policy, session, subflow
 
@@ -51,13 +51,15 @@ def test_parameters_of_a_policy() -> None:
         start=Start(after=0.5, after_bytes=65536),
         accept=Accept(max_subflows=4),
     )
-    entries = policy_entries(chosen, [])
+    entries = policy_entries(chosen, [], Limits())
     ((key, value),) = entries.parameters.items()
     assert entries.program == "fullmesh"
     assert int.from_bytes(key, "little") == policy_id("p")
-    words = [int.from_bytes(value[i : i + 4], "little") for i in range(16, len(value), 4)]
+    words = [int.from_bytes(value[i : i + 4], "little") for i in range(32, len(value), 4)]
     assert int.from_bytes(value[:8], "little") == 500_000_000
     assert int.from_bytes(value[8:16], "little") == 65536
+    rate, burst = (int.from_bytes(value[i : i + 8], "little") for i in (16, 24))
+    assert (rate, burst) == (100_000_000, 1_000_000_000)
     assert words == [4, 0, 2, 6, 0, 0, 0, 0, 0, 0]
     assert not entries.accepted
 
@@ -81,8 +83,8 @@ def test_built_in_parameters_go_by_name() -> None:
 def test_accepted_peers_of_both_families() -> None:
     """Keys of an LPM trie: bits from the policy on, IPv4 as v4-mapped."""
     chosen = policy(accept=Accept(from_=(ip_network("10.0.0.0/8"), ip_network("fd00::/16"))))
-    entries = policy_entries(chosen, [])
-    (listed,) = (value[20:24] for value in entries.parameters.values())
+    entries = policy_entries(chosen, [], Limits())
+    (listed,) = (value[36:40] for value in entries.parameters.values())
     assert listed == b"\1\0\0\0"
     lengths = {key[12:]: int.from_bytes(key[:4], "little") for key in entries.accepted}
     assert lengths == {packed_ip("10.0.0.0"): 64 + 96 + 8, packed_ip("fd00::"): 64 + 16}
@@ -103,8 +105,8 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     others = third_parties_of([one, two])
     assert [o.parameters for o in others] == [("a", "b")]
     for chosen, wanted in ((one, [0, 2]), (two, [1, 3])):
-        (value,) = policy_entries(chosen, others).parameters.values()
-        assert [value[24], value[28]] == wanted
+        (value,) = policy_entries(chosen, others, Limits()).parameters.values()
+        assert [value[40], value[44]] == wanted
     flags = compiler_flags(others)
     assert "-DPARAMETER_mine_a=0" in flags
     assert "-DPARAMETER_mine_b=1" in flags

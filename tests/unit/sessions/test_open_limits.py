@@ -7,9 +7,9 @@ import pytest
 
 from pm.model import Pair
 from pm.policies.model import Limits
+from pm.policies.rates import Rate
 from pm.sessions.actions import Close, Open
 from pm.sessions.open_limits import OpenLimits
-from pm.sessions.rates import Rate
 from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, policy, session, subflow
 

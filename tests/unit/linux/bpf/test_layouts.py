@@ -23,6 +23,7 @@ from pm.path_managers.program import BUILT_IN as PATH_MANAGERS
 from pm.path_managers.program import PROGRAM_PARAMETERS_MAX
 from pm.policies import tcp_options
 from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
+from pm.policies.remote_addresses import RemoteFlag
 
 
 def structure(name: str, layout: type[ctypes.Structure]) -> Iterator[str]:
@@ -127,8 +128,12 @@ def path_manager() -> Iterator[str]:
     yield '#include "path_manager_parts/maps.h"'
     yield '#include "path_manager_parts/path_managers.h"'
     values = [f"value[{i}]" for i in range(c.PARAMETERS_MAX)]
-    head = ("start_after_ns", "start_after_bytes", "accept_max_subflows", "accept_listed")
-    yield from packed("path_parameters", c._PARAMETERS, *head, *values)
+    starts = ("start_after_ns", "start_after_bytes", "open_interval_ns", "open_burst_ns")
+    accepts = ("accept_max_subflows", "accept_listed")
+    yield from packed("path_parameters", c._PARAMETERS, *starts, *accepts, *values)
+    yield from packed("remote_prefix", c._PREFIX, "length", "ip")
+    for flag in RemoteFlag:
+        yield assertion(f"REMOTE_FLAG_{flag.name} == {flag.value}")
     yield from packed("accepted_peer", c._PEER, "length", "policy", "ip")
     yield assertion(f"sizeof(struct up_address) == {c._IP_SIZE}")
     yield assertion(f"UP_ADDRESSES == {c.UP_ADDRESSES_MAX}")
