@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from pm.config.model import Config, Datapath
-from pm.datapath import has
 from pm.errors import ConfigError, PmError, Problem, SystemUnfit
 from pm.linux.bpf import path_manager_maps, tcp_option_maps, tcp_option_parameters
 from pm.linux.bpf.objects import SOURCES, NoCompiler, compile_object
 from pm.linux.bpf.third_party import ThirdParty, blamed
-from pm.linux.host.probe import probe
+from pm.linux.host.probe import has, probe
 from pm.path_managers.program import Program
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import TcpOptionPrograms
@@ -95,5 +94,5 @@ async def _verify_options(config: Config, log_file: Path) -> None:
 async def _verify_programs(config: Config, log_file: Path) -> None:
     if not has(await asyncio.to_thread(probe), "bpf_datapath"):
         raise SystemUnfit("that needs the patched kernel", "boot it (kernel/README.md)")
-    async with PathManagerPrograms.open(config.policies, log_file=log_file, keep=lambda: False, bpffs=None):
+    async with PathManagerPrograms.open(config, log_file=log_file, keep=lambda: False, bpffs=None):
         pass

@@ -29,6 +29,7 @@ def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow 
         and subflow.local_id == record.local_id
         and subflow.remote_id == record.remote_id
         and not (session.state is SessionState.CREATED and _takes_commands(record))
+        and not _is_ours_after_all(subflow, record)
     )
     return subflow if same else None
 
@@ -59,6 +60,10 @@ def merge_session(
             new.append(subflow)
             table.learn_remote(session, record, now)
             changed = True
+        if _is_ours_after_all(subflow, record):
+            subflow.origin = origin_of(record)
+            table.learn_remote(session, record, now)
+            changed = True
         if record.is_established and subflow.state is SubflowState.OPENING:
             subflow.state = SubflowState.ESTABLISHED
             subflow.since = now.monotonic
@@ -78,6 +83,11 @@ def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Mo
     table.remove_subflow(session, subflow)
     session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
     note_loss(session, subflow, GONE, now, silent=True)
+
+
+def _is_ours_after_all(subflow: Subflow, record: SubflowRecord) -> bool:
+    """Whether a subflow was taken for the peer's: its event came, and the kernel could not be asked then."""
+    return subflow.origin is Origin.PEER and record.opened_here
 
 
 def _takes_commands(record: SubflowRecord) -> bool:
