@@ -19,7 +19,9 @@ BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
 
 # The times of a build are those of the last commit: two builds of one day are equal.
+IMAGE_NAME ?= mptcp-pm
 IMAGE_TARGET ?= slim
+IMAGE_TAG ?= $(IMAGE_TARGET)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 BUILD_IMAGE = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-context ca=/etc/ssl/certs \
 	--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL) \
@@ -81,10 +83,13 @@ test-container: setup ## tests of the sidecar in containers; a private engine wh
 	@docker/with-engine $(PYTHON) -m pytest tests/container
 
 image: ## container image mptcp-pm:slim (without Docker: docker/with-engine make image)
-	@$(BUILD_IMAGE) --target $(IMAGE_TARGET) --tag mptcp-pm:$(IMAGE_TARGET) .
+	@$(BUILD_IMAGE) $(BUILD_FLAGS) --target $(IMAGE_TARGET) --tag $(IMAGE_NAME):$(IMAGE_TAG) .
 
 image-full: ## container image mptcp-pm:full, which has BCC for C of third parties
 	@$(MAKE) --no-print-directory image IMAGE_TARGET=full
+
+image-arm64: ## container image mptcp-pm:slim-arm64, built by emulation (some minutes)
+	@docker/with-engine docker/image-arm64
 
 man: setup ## docs/mptcp-pm.1, from the command's own parser
 	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1

@@ -43,8 +43,12 @@ UNUSED_IN_PACKAGES = [
 ]
 COMPILER = ("python3-bpfcc", "libbpfcc")
 
+# The kernel keeps signals from PID 1 as long as it has no handler for them, and the imports take a while.
 MAIN = f"""#!/usr/bin/{VERSION} -P
-import sys
+import os, sys, _signal
+
+if os.getpid() == 1:
+    _signal.signal(_signal.SIGTERM, lambda *_: os._exit(0))
 
 from pm.cli.main import main
 
@@ -131,7 +135,8 @@ def copy_package(package: str, out: Path) -> None:
     """A Debian package's files, without documentation."""
     for name in output("dpkg-query", "--listfiles", package).split("\n"):
         file = Path(name)
-        if file.is_file() and not name.startswith("/usr/share/"):
+        # `ldconfig` makes the libraries' links.
+        if file.is_file() and not file.is_symlink() and not name.startswith("/usr/share/"):
             copy(file, out)
 
 
