@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
 from pm.linux.host.privileges import Capability, effective_capabilities
+from pm.linux.host.remedies import where_it_runs
 
 SOURCES = compiler.SOURCES
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
@@ -93,7 +94,10 @@ async def compile_object(
             child.kill()
             await child.wait()
     if child.returncode == compiler.EXIT_NO_BCC:
-        raise NoCompiler("python3-bpfcc (BCC) is not installed", "apt install python3-bpfcc")
+        remedy = await asyncio.to_thread(
+            where_it_runs, host="apt install python3-bpfcc", container="use the image `full`"
+        )
+        raise NoCompiler("python3-bpfcc (BCC) is not installed", remedy)
     if child.returncode != 0:
         await asyncio.to_thread(_write, log_file, errors.decode(errors="replace"))
         refused = os.strerror(errno.EPERM).encode() in errors

@@ -34,6 +34,7 @@ from pm.linux.bpf.objects import (
     link_instructions,
     parse_object,
 )
+from pm.linux.host.remedies import where_it_runs
 from pm.log import get_logger
 
 log = get_logger()
@@ -70,10 +71,7 @@ async def obtain_object(source: Path, *, log_file: Path, cflags: Sequence[str] =
         if unfit:
             raise unfit from e
         if cflags:
-            raise NoCompiler(
-                f"`source:` of a policy needs a compiler: {e.message}",
-                f"{e.remedy}; in a container, use the image `full`",
-            ) from e
+            raise NoCompiler(f"`source:` of a policy needs a compiler: {e.message}", e.remedy) from e
         raise
 
 
@@ -90,9 +88,9 @@ def check_objects() -> bool:
 def read_object(name: str) -> BpfObject:
     """The precompiled object of a program. Raises FileNotFoundError, or SystemUnfit where it does not fit."""
     path = objects_directory() / f"{name}.json"
-    remedy = (
-        "install service and programs from one package or image, or compile the programs again: "
-        "`python3 -m pm.linux.bpf.precompile`"
+    remedy = where_it_runs(
+        host="install one version only, or compile the programs again: `python3 -m pm.linux.bpf.precompile`",
+        container="run the image as it was built, with no part of another version mounted into it",
     )
     try:
         document = json.loads(path.read_bytes())
@@ -104,7 +102,10 @@ def read_object(name: str) -> BpfObject:
     if machine != _machine():
         raise SystemUnfit(
             f"the precompiled BPF program {path} is for {machine}, and this machine is {_machine()}",
-            f"use the package or image for {_machine()}",
+            where_it_runs(
+                host="compile the programs again: `python3 -m pm.linux.bpf.precompile`",
+                container=f"use the image for {_machine()}",
+            ),
         )
     if stored != digest():
         raise SystemUnfit(f"the precompiled BPF program {path} is of another version of mptcp-pm", remedy)

@@ -20,6 +20,13 @@ from pm.linux.bpf import precompiled, tcp_option_layouts
 from pm.linux.bpf.objects import SOURCES, NoCompiler, compile_object, link_instructions
 from pm.linux.bpf.precompile import main, precompile
 from pm.linux.bpf.precompiled import DIRECTORY_VARIABLE, NAMES, check_objects, obtain_object, read_object
+from pm.linux.host import remedies
+
+
+@pytest.fixture(autouse=True)
+def on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the tests run: remedies are those for a host."""
+    monkeypatch.setattr(remedies, "in_container", lambda: False)
 
 
 @pytest.fixture(scope="module")
@@ -112,12 +119,12 @@ def no_object(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             other_machine,
-            rf"is for riscv64, and this machine is {os.uname().machine}: use the package or image",
+            rf"is for riscv64, and this machine is {os.uname().machine}: compile the programs again",
         ),
-        (other_source, "of another version of mptcp-pm: install service and programs from one package"),
-        (other_layout, "of another version of mptcp-pm: install service and programs from one package"),
-        (truncated, r"options\.json is unreadable: install service and programs from one package"),
-        (no_object, r"options\.json is unreadable: install service and programs from one package"),
+        (other_source, "of another version of mptcp-pm: install one version only"),
+        (other_layout, "of another version of mptcp-pm: install one version only"),
+        (truncated, r"options\.json is unreadable: install one version only"),
+        (no_object, r"options\.json is unreadable: install one version only"),
     ],
 )
 def test_one_that_does_not_fit(
@@ -154,10 +161,14 @@ def test_one_that_does_not_fit_is_compiled(
 
 
 @pytest.mark.usefixtures("no_compiler")
-def test_a_third_party_needs_the_compiler(objects: Path, tmp_path: Path) -> None:
-    """Its file cannot have been compiled: the error names the package, and the image that has it."""
-    with pytest.raises(NoCompiler, match=r"`source:`.*apt install python3-bpfcc.*image `full`"):
-        asyncio.run(obtain_object(SOURCES / "options.c", log_file=tmp_path / "log", cflags=["-DX"]))
+def test_a_third_party_needs_the_compiler(
+    objects: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file cannot have been compiled: the error names the package or, in a container, the image."""
+    for there, remedy in ((False, "apt install python3-bpfcc"), (True, "use the image `full`")):
+        monkeypatch.setattr(remedies, "in_container", lambda there=there: there)
+        with pytest.raises(NoCompiler, match=f"`source:`.* is not installed: {remedy}"):
+            asyncio.run(obtain_object(SOURCES / "options.c", log_file=tmp_path / "log", cflags=["-DX"]))
 
 
 @pytest.mark.usefixtures("no_compiler")
