@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The image's health check: asks /readyz, and prints why it is not ready. ``healthcheck.py [SOCKET]``
 
-It is run every few seconds, by ``python -I -S``: the C module behind ``socket`` and nothing else is imported,
-which takes 6 ms of CPU time where ``mptcp-pm status`` takes 76.
+SOCKET is $MPTCP_PM_SOCKET or /run/mptcp-pm/api.sock unless it is given. It is run every few seconds, by
+``python -I -S``, and imports only the C module behind ``socket``: below 10 ms of CPU time, where
+``mptcp-pm status`` takes 76.
 """
 
 import _socket
+import posix
 import sys
 
-path = sys.argv[1] if len(sys.argv) > 1 else "/run/mptcp-pm/api.sock"
+named = posix.environ.get(b"MPTCP_PM_SOCKET") or b"/run/mptcp-pm/api.sock"
+path = sys.argv[1] if len(sys.argv) > 1 else named.decode()
 connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
 connection.settimeout(2)
 answer = b""
