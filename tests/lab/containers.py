@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 IMAGE = os.environ.get("MPTCP_PM_TEST_IMAGE") or "mptcp-pm:slim"
 TRAFFIC_IMAGE = "mptcp-pm-test-traffic"
 SIDECAR = "mptcp-pm"
+TOOL = ("python3", "/traffic_tool.py")
 DEADLINE_S = 120.0
 
 
@@ -128,7 +129,7 @@ class Project:
         return status == 0
 
     def log(self, service: str = SIDECAR) -> str:
-        return self.compose("logs", "--no-color", "--no-log-prefix", service)
+        return docker("logs", self.container(service))
 
     def events(self, service: str = SIDECAR) -> list[dict[str, Any]]:
         """The records of a sidecar's log."""
@@ -150,8 +151,18 @@ class Project:
 
     def traffic(self, service: str, *arguments: str) -> Traffic:
         """The traffic tool within a service's container: ``traffic("application", "client", "server")``."""
+        return self._traffic(*self._compose(), "exec", "-T", service, *TOOL, *arguments)
+
+    def beside(self, service: str, *arguments: str) -> Traffic:
+        """The traffic tool in a container of its own, in the network namespace of a service."""
+        network = f"container:{self.container(service)}"
+        return self._traffic(
+            "run", "--rm", "--interactive", "--network", network, TRAFFIC_IMAGE, *TOOL, *arguments
+        )
+
+    def _traffic(self, *command: str) -> Traffic:
         process = subprocess.Popen(
-            ["docker", *self._compose(), "exec", "-T", service, "python3", "/traffic_tool.py", *arguments],
+            ["docker", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
