@@ -54,6 +54,12 @@ BPF_PERCPU_ARRAY(claim_counters, u64, CLAIM_COUNTERS);
 /* key: 0; value: a new claim, all zero, too large for the stack. Written by nobody, read here. */
 BPF_ARRAY(blank_claim, struct claim, 1);
 
+/*
+ * key: the socket of an initial subflow; value: 1 where an inner program leaves its session to the kernel's
+ * path manager. Written and read here.
+ */
+BPF_SK_STORAGE(left_alone, u32);
+
 static __always_inline void count(enum claim_counter counter)
 {
 	int index = counter;
@@ -124,6 +130,23 @@ static __always_inline struct claim *find_claim(u32 token)
 static __always_inline void delete_claim(u32 token)
 {
 	claims.delete(&token);
+}
+
+static __always_inline void leave_alone(struct bpf_sock_ops *skops)
+{
+	struct bpf_sock *sk = skops->sk;
+	u32 *left = sk ? left_alone.sk_storage_get(sk, 0, BPF_SK_STORAGE_GET_F_CREATE) : 0;
+
+	if (left)
+		*left = 1;
+}
+
+static __always_inline bool is_left_alone(struct bpf_sock_ops *skops)
+{
+	struct bpf_sock *sk = skops->sk;
+	u32 *left = sk ? left_alone.sk_storage_get(sk, 0, 0) : 0;
+
+	return left && *left;
 }
 
 #define PROGRAM(name)                                                            \

@@ -274,8 +274,12 @@ class Commands(Protocol):
     ) -> None:
         """Set a subflow's backup flag here and, with MP_PRIO, at the peer. Raises KernelRefused."""
 
-    def announce(self, token: int, ip: str, local_id: int) -> None:
-        """Send ADD_ADDR for a local address; ``local_id`` is 1 to 255. Raises KernelRefused."""
+    def announce(self, token: int, ip: str, local_id: int, *, port: int = 0, backup: bool = False) -> None:
+        """Send ADD_ADDR for a local address; ``local_id`` is 1 to 255. Raises KernelRefused.
+
+        ``port`` is one that something listens on, 0 leaves it out. The peer's subflows to the address get
+        the ``backup`` flag.
+        """
 
     def withdraw(self, token: int, local_id: int) -> None:
         """Send RM_ADDR for an id that was announced or used, 1 to 255. Raises KernelRefused."""

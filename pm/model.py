@@ -83,6 +83,38 @@ def interfaces_of(addresses: Iterable[LocalAddress]) -> dict[str, int]:
     return {ip: address.ifindex for ip, address in found.items()}
 
 
+class Endpoint(NamedTuple):
+    """An entry of the namespace's ``ip mptcp endpoint``. ``port`` and ``ifindex`` are 0 where it has none."""
+
+    ip: str
+    address_id: int
+    port: int = 0
+    ifindex: int = 0
+    signal: bool = False
+    subflow: bool = False
+    backup: bool = False
+    fullmesh: bool = False
+    laminar: bool = False
+
+
+class EndpointTable(NamedTuple):
+    """What ``ip mptcp endpoint`` and ``ip mptcp limits`` say: subflows beside the initial one, whoever
+    opens them, and addresses of the peer that are accepted.
+    """
+
+    endpoints: tuple[Endpoint, ...] = ()
+    subflows: int = 0
+    add_addr_accepted: int = 0
+
+
+class Announcement(NamedTuple):
+    """A local address to announce to the peer. ``port`` 0 leaves the port out."""
+
+    ip: str
+    port: int = 0
+    backup: bool = False
+
+
 class RemoteAddress(NamedTuple):
     """An address the peer announced with ADD_ADDR. ``port`` is 0 if it gave none."""
 

@@ -17,6 +17,7 @@ from pm.config.model import Config, Datapath
 from pm.errors import ConfigError, PmError, Problem
 from pm.linux.host.file_watch import Signature, file_changes
 from pm.linux.host.notify import notify
+from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.log import get_logger
 from pm.path_managers.program import Program
@@ -51,6 +52,7 @@ class Reloader:
         state: ServiceState,
         addresses: AddressMonitor,
         sessions: Sessions,
+        sysctl: PathManagerSysctl | None,
         selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
@@ -58,10 +60,13 @@ class Reloader:
         upkeep: Upkeep,
         seen: Signature,
     ) -> None:
-        """``seen`` is the signature of the file from before it was loaded."""
+        """``seen`` is the signature of the file from before it was loaded; ``sysctl`` is None where the
+        programs claim sessions.
+        """
         self._state = state
         self._addresses = addresses
         self._sessions = sessions
+        self._sysctl = sysctl
         self._selection = selection
         self._options = options
         self._programs = programs
@@ -82,6 +87,8 @@ class Reloader:
                 check_policies(loaded.config, path, state.selection, initial=state.initial_namespace)
                 check_programs(loaded.config, state)
                 programs, options = await self._prepare_programs(loaded.config)
+                if self._sysctl and loaded.config.policies:
+                    await asyncio.to_thread(self._sysctl.hold)
             except PmError as e:
                 problems = e.problems if isinstance(e, ConfigError) else (Problem(path, 0, "", str(e)),)
                 state.last_reload = LastReload(time=time.time(), ok=False, problems=problems)
@@ -109,6 +116,9 @@ class Reloader:
             await self._programs.activate(programs)
         await self._options.activate(options)
         await self._selection.apply(compile_policies(config.policies))
+        if self._sysctl and not config.policies:
+            await asyncio.to_thread(self._sysctl.release)
+        self._sessions.endpoints.serve(serving=bool(config.policies))
         await self._upkeep.start_over()
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)

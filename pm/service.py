@@ -40,6 +40,7 @@ from pm.linux.host.notify import feed_watchdog
 from pm.linux.host.probe import has, probe, require
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
+from pm.linux.netlink.endpoint_reader import EndpointReader
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from pm.linux.netlink.route_lookup import is_local
 from pm.linux.netlink.route_monitor import RouteMonitor
@@ -155,10 +156,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
         left_alone = LeftAlone(exit_after_s=settings.alone_exit_s)
+        endpoints = None
+        sysctl = PathManagerSysctl(state_directory)
         kept: list[Kept] = [LiveChecks(checks), instance, left_alone]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
-            await asyncio.to_thread(PathManagerSysctl(state_directory).restore_left)
+            await asyncio.to_thread(sysctl.restore_left)
             programs = await stack.enter_async_context(
                 PathManagerPrograms.open(
                     config,
@@ -169,9 +172,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             )
         else:
             await asyncio.to_thread(remove_left_programs, bpffs)
-            sysctl = PathManagerSysctl(state_directory)
-            await _enter_in_thread(stack, sysctl)
+            stack.push_async_callback(asyncio.to_thread, sysctl.release)
+            await asyncio.to_thread(sysctl.hold if config.policies else sysctl.restore_left)
             kept.append(sysctl)
+            endpoints = stack.enter_context(EndpointReader.open())
         options = await stack.enter_async_context(
             TcpOptionPrograms.open(
                 config.policies,
@@ -220,12 +224,14 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             is_local=is_local,
             limits=config.limits,
             remote_addresses=config.remote_addresses,
+            endpoints=endpoints,
         )
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
         notes.keep("denied", lambda: denied_sessions(sessions.table))
         on_addresses(addresses.addresses)
         await stack.enter_async_context(RouteMonitor.open(on_routes))
+        sessions.endpoints.serve(serving=bool(config.policies))
         await selection.apply(compile_policies(config.policies))
         kept.append(KeptPrograms(selection, [selection, options, programs]))
         upkeep = Upkeep(kept, counters=state.counters, monotonic=time.monotonic)
@@ -234,6 +240,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             upkeep=upkeep,
             addresses=addresses,
             sessions=sessions,
+            sysctl=sysctl if endpoints else None,
             selection=selection,
             options=options,
             programs=programs,

@@ -16,7 +16,7 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 	struct claim *claim;
 
 	if (MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_CLAIMED ||
-	    bpf_get_netns_cookie(skops) != NETNS_COOKIE)
+	    bpf_get_netns_cookie(skops) != NETNS_COOKIE || is_left_alone(skops))
 		return;
 	claim = add_claim(token);
 	if (!claim) {

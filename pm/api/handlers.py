@@ -24,6 +24,7 @@ from pm.api.views import (
     address_view,
     encode,
     parse_token,
+    path_manager_of,
     policy_view,
     readiness_view,
     session_detail_view,
@@ -167,7 +168,7 @@ def _session(request: web.Request) -> Session:
 def _subflow_document(control: ControlPlane, session: Session, subflow: Subflow) -> Any:
     figures = control.stats([session])[0]
     mine = [f for s, f in zip(session.subflows, figures, strict=False) if s is subflow]
-    return subflow_view(subflow, session.policy, mine[0] if mine else None)
+    return subflow_view(subflow, path_manager_of(session), mine[0] if mine else None)
 
 
 async def _sessions_by_policy(request: web.Request) -> Counter[str]:

@@ -29,6 +29,7 @@ from pm.clock import Moment
 from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Subflow, token_text
 from pm.notation import yaml_key
+from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.remotes import reachable
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
@@ -67,15 +68,21 @@ def parse_token(text: str) -> int | None:
     return token if token < 2**32 else None
 
 
-def reason(subflow: Subflow, policy: Policy | None) -> str:
+def reason(subflow: Subflow, path_manager: str | None) -> str:
     """Say in words why a subflow was opened."""
     if subflow.origin is Origin.POLICY:
-        name = policy.path_manager.name if policy else "the kernel, or a former policy"
-        return f"{name}: {subflow.pair}"
+        return f"{path_manager or 'the kernel, or a former policy'}: {subflow.pair}"
     return _REASONS[subflow.origin]
 
 
-def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigures | None) -> SubflowShape:
+def path_manager_of(session: Session) -> str | None:
+    """None where the service leaves the session alone."""
+    if session.policy:
+        return session.policy.path_manager.name
+    return Endpoints.name if session.unowned else None
+
+
+def subflow_view(subflow: Subflow, path_manager: str | None, figures: SubflowFigures | None) -> SubflowShape:
     return {
         "id": subflow.id,
         "local": {"ip": subflow.local, "port": subflow.local_port},
@@ -87,7 +94,7 @@ def subflow_view(subflow: Subflow, policy: Policy | None, figures: SubflowFigure
         "state": subflow.state,
         "stuck": subflow.stuck,
         "origin": subflow.origin,
-        "reason": reason(subflow, policy),
+        "reason": reason(subflow, path_manager),
         "rtt_s": figures.rtt_us / 1e6 if figures else None,
         "cwnd": figures.cwnd if figures else None,
         "congestion_control": figures.congestion_control if figures else None,
@@ -106,7 +113,7 @@ def session_view(
     now: Moment,
 ) -> SessionShape:
     """``figures`` are this session's from ``ControlPlane.stats``."""
-    policy, there = session.policy, reachable(session)
+    policy, there, path_manager = session.policy, reachable(session), path_manager_of(session)
     initial: RemoteAddressShape = {"ip": session.remote, "port": session.remote_port, "address_id": 0}
     announced: list[RemoteAddressShape] = [
         {"ip": r.ip, "port": r.port, "address_id": r.address_id} for r in session.remotes
@@ -129,7 +136,7 @@ def session_view(
         "role": session.role,
         "state": session.state,
         "policy": policy.name if policy else None,
-        "path_manager": policy.path_manager.name if policy else None,
+        "path_manager": path_manager,
         "cgroup": cgroup,
         "managed": session.managed,
         "program": program,
@@ -139,7 +146,7 @@ def session_view(
         "sampled_at": rfc3339(now.time),
         "remote_addresses": [initial, *announced],
         "failed": failed,
-        "subflows": [subflow_view(s, policy, f) for s, f in zip(session.subflows, known, strict=False)],
+        "subflows": [subflow_view(s, path_manager, f) for s, f in zip(session.subflows, known, strict=False)],
     }
 
 

@@ -13,6 +13,7 @@ from pm.model import LocalAddress, Wanted
 from pm.notation import IDENTIFIER, PATH, Check, check_numbers
 from pm.path_managers.answers import as_it_is
 from pm.path_managers.base import SessionView
+from pm.path_managers.endpoints import Endpoints
 
 # Built-in path managers that exist as BPF programs too (bpf_pm/path_managers/NAME.c), each with the names of
 # its parameters in the order in which that file reads them: value[0], value[1].
@@ -50,7 +51,7 @@ class Program:
         ] = field(default_factory=dict)
 
         def __post_init__(self) -> None:
-            if self.name in BUILT_IN:
+            if self.name in (*BUILT_IN, Endpoints.name):
                 raise ValueError(f"`{self.name}` is a built-in path manager: choose another `name`")
 
     @staticmethod

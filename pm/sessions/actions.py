@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -56,6 +57,8 @@ class Announce(NamedTuple):
     ip: str
     local_id: int
     reason: str
+    port: int = 0
+    backup: bool = False
 
 
 class Withdraw(NamedTuple):
@@ -72,6 +75,21 @@ class Withdraw(NamedTuple):
 
 
 Action = Open | Close | SetBackup | Announce | Withdraw
+
+
+@dataclass(slots=True)
+class Plan:
+    """The actions due now, in order, and when (monotonic clock) the session is looked at again, if at all.
+
+    For a session that is not established yet: those due once it is.
+    """
+
+    actions: list[Action] = field(default_factory=list)
+    look_at: float | None = None
+
+    def look_again(self, when: float) -> None:
+        self.look_at = when if self.look_at is None else min(self.look_at, when)
+
 
 KINDS: dict[type[Action], ActionKind] = {
     Open: ActionKind.OPEN,

@@ -12,11 +12,13 @@ from pm.clock import Clock, EventLoop
 from pm.kernel import Commands, Diagnosis
 from pm.model import RemoteAddress, Subflow
 from pm.path_managers.base import PathManager
+from pm.path_managers.endpoints import Endpoints
 from pm.policies.model import Limits
 from pm.policies.remote_addresses import RemoteAddresses, RemoteRules
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
+from pm.sessions.endpoint_book import EndpointBook, EndpointSource
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.local_addresses import AddressBook
@@ -39,6 +41,7 @@ class Sessions:
 
     table: SessionTable
     addresses: AddressBook
+    endpoints: EndpointBook
     events: EventReader
     reconciler: Reconciler
     resync: Resync
@@ -69,6 +72,7 @@ def assemble(
     is_local: Callable[[str], bool] = lambda ip: True,
     limits: Limits | None = None,
     remote_addresses: RemoteAddresses | None = None,
+    endpoints: EndpointSource | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -76,7 +80,8 @@ def assemble(
     bounds it. ``seen_up``
     are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses joins to its
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
-    the kernel whether it routes an address as local.
+    the kernel whether it routes an address as local. ``endpoints`` are the namespace's, None where the
+    kernel's own path manager has the sessions that no policy owns.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -107,6 +112,12 @@ def assemble(
     remote_rules = RemoteRules(remote_addresses or RemoteAddresses())
     table = SessionTable(ids.by_ip, judge)
     addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note)
+    book = EndpointBook(
+        endpoints,
+        addresses=addresses,
+        on_change=lambda gone, flags: reconciler.endpoints_changed(gone, flags),
+        scheduler=scheduler,
+    )
     timers = TimerQueue(due, clock=clock, scheduler=scheduler)
     executor = Executor(
         table=table,
@@ -121,6 +132,7 @@ def assemble(
         selector=selector,
         diagnosis=diagnosis,
         reconcile=reconcile,
+        serves_unowned=lambda: book.serving,
         clock=clock,
         scheduler=scheduler,
     )
@@ -181,11 +193,12 @@ def assemble(
         timers=timers,
         watch=watch,
         addresses=addresses,
+        endpoints=book,
         path_managers={
             name: GuardedPathManager(
                 name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
             )
-            for name, path_manager in path_managers.items()
+            for name, path_manager in {**path_managers, Endpoints.name: Endpoints}.items()
         },
         on_denied=on_denied,
         publish=publish,
@@ -203,6 +216,7 @@ def assemble(
     return Sessions(
         table=table,
         addresses=addresses,
+        endpoints=book,
         events=events,
         reconciler=reconciler,
         resync=resync,

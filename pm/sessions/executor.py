@@ -144,7 +144,7 @@ class Executor:
                 detail = {"subflow": subflow.id, "backup": backup, "reason": reason}
                 self._publish(now.time, "subflow", "priority", session, detail)
             case Announce(ip, local_id):
-                commands.announce(token, ip, local_id)
+                commands.announce(token, ip, local_id, port=action.port, backup=action.backup)
                 session.announced = {**(session.announced or {}), ip: local_id}
                 forget_refusal(session, ip)
                 session.history.add(now, HistoryEvent.ADDRESS_ANNOUNCED, ip)

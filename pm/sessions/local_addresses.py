@@ -19,7 +19,8 @@ class LocalAddresses:
 
     ``usable`` may carry new subflows; ``up`` can carry packets, also where the rules exclude it;
     ``ids`` are the namespace-wide address ids, 1 to 255. ``lost`` are those that this host had and
-    cannot use any more; ``interfaces`` has the index of every address's interface.
+    cannot use any more; ``interfaces`` has the index of every address's interface. ``there`` are all
+    addresses, usable or not; ``bound`` has the interface of those whose subflows are bound to one.
     """
 
     usable: tuple[LocalAddress, ...]
@@ -27,6 +28,8 @@ class LocalAddresses:
     ids: Mapping[str, int]
     lost: Container[str] = field(default_factory=frozenset)
     interfaces: Mapping[str, int] = field(default_factory=dict)
+    there: tuple[LocalAddress, ...] = ()
+    bound: Mapping[str, int] = field(default_factory=dict)
 
     def id_of(self, session: Session, ip: str) -> int | None:
         """The address id of ``ip`` within a session; 0 is the initial subflow's (RFC 8684, 3.4.2)."""
@@ -108,7 +111,7 @@ class AddressBook:
         before, up = self.current.up, frozenset(a.ip for a in addresses if a.up)
         self._note_seen(up)
         lost = Lost(self.seen_up, up, interfaces, self._is_local)
-        self.current = LocalAddresses(usable, up, self._ids.by_ip, lost, interfaces)
+        self.current = LocalAddresses(usable, up, self._ids.by_ip, lost, interfaces, tuple(addresses))
         self._on_change()
         return Changes(before - up, up - before)
 

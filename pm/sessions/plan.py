@@ -8,7 +8,6 @@ or link that came or went, a failed or stuck subflow, a reload and a restart.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pm.model import (
@@ -16,17 +15,17 @@ from pm.model import (
     LocalAddress,
     Origin,
     Pair,
-    Role,
     Subflow,
     SubflowState,
     Want,
     Wanted,
     is_link_local,
     is_loopback,
-    is_private,
 )
 from pm.path_managers.remotes import can_reach, reachable
-from pm.sessions.actions import Action, Announce, Close, Open, SetBackup, Withdraw
+from pm.policies.model import Policy
+from pm.sessions.actions import Close, Open, Plan, SetBackup, Withdraw
+from pm.sessions.announcements import announce, announcements, may_try, withdraw
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Retry, Session
 
@@ -41,24 +40,19 @@ class Chooser(Protocol):
         """What is asked for ``session``."""
 
 
-@dataclass(slots=True)
-class Plan:
-    """The actions due now, in order, and when (monotonic clock) the session is looked at again, if at all.
+def plan(
+    session: Session,
+    path_manager: Chooser,
+    local_addresses: LocalAddresses,
+    now: float,
+    in_force: Policy | None = None,
+) -> Plan:
+    """Opens come first and the last working subflow is never closed: make before break.
 
-    For a session that is not established yet: those due once it is.
+    ``in_force`` is another policy than the session's, which has none, or one that wants the endpoints.
     """
-
-    actions: list[Action] = field(default_factory=list)
-    look_at: float | None = None
-
-    def look_again(self, when: float) -> None:
-        self.look_at = when if self.look_at is None else min(self.look_at, when)
-
-
-def plan(session: Session, path_manager: Chooser, local_addresses: LocalAddresses, now: float) -> Plan:
-    """Opens come first and the last working subflow is never closed: make before break."""
     made = Plan()
-    policy = session.policy
+    policy = in_force or session.policy
     if policy is None or not session.managed:
         return made
     session.local_ifindex = local_addresses.interfaces.get(session.local) or session.local_ifindex
@@ -69,11 +63,11 @@ def plan(session: Session, path_manager: Chooser, local_addresses: LocalAddresse
     planned = session.started or session.local_lost
     if planned:
         there = reachable(session)
-        wanted = _wanted(session, path_manager, usable, local_addresses)
-        _open(made, session, wanted, there, usable, local_addresses, now)
-    if policy.announce and session.role is Role.SERVER and session.started:
-        _announce(made, session, usable, local_addresses, now)
-    _withdraw(made, session, usable, local_addresses, now)
+        wanted = _wanted(session, policy, path_manager, usable, local_addresses)
+        _open(made, session, policy, wanted, there, usable, local_addresses, now)
+    told = announcements(session, policy, usable, local_addresses)
+    announce(made, session, told, local_addresses, now)
+    withdraw(made, session, policy, told, usable, local_addresses, now)
     if planned:
         _replace_stuck(made, session, now)
         _close(made, session, wanted, there, local_addresses)
@@ -82,19 +76,20 @@ def plan(session: Session, path_manager: Chooser, local_addresses: LocalAddresse
 
 def _wanted(
     session: Session,
+    policy: Policy,
     path_manager: Chooser,
     usable: list[LocalAddress],
     local_addresses: LocalAddresses,
 ) -> Wanted:
     if is_loopback(session.remote) or session.remote in local_addresses.interfaces:
         return {session.initial_pair: Want()}  # this host with itself: all paths are one
-    assert session.policy is not None
-    return path_manager.wanted(session, usable, session.policy.path_manager.parameters)
+    return path_manager.wanted(session, usable, policy.path_manager.parameters)
 
 
 def _open(
     made: Plan,
     session: Session,
+    policy: Policy,
     wanted: Wanted,
     there: Collection[tuple[str, int]],
     usable: list[LocalAddress],
@@ -149,12 +144,12 @@ def _open(
             left_over -= held
             made.look_again(now + LEFT_OVER_S)
         room -= missing
-        reason = session.policy.path_manager.name if session.policy else ""
-        made.actions += [Open(pair, local_id, want.backup, reason, source)] * (missing - held)
+        open_ = Open(pair, local_id, want.backup, policy.path_manager.name, source)
+        made.actions += [open_] * (missing - held)
     made.actions += (
         Withdraw(ip, local_id, "the peer counts a subflow from it that is dead", announce_first=True)
         for ip, local_id in take_back.items()
-        if _may_try(made, session, ip, now)
+        if may_try(made, session, ip, now)
     )
 
 
@@ -183,57 +178,12 @@ def _source(
     """The interface to bind a subflow to, 0 for none; None where its local address cannot be used."""
     for address in usable:
         if address.ip == pair.local and can_reach(session, address, pair.remote):
-            return address.ifindex if is_link_local(address.ip) else 0
+            bound = local_addresses.bound.get(address.ip, 0)
+            return address.ifindex if is_link_local(address.ip) else bound
     # The application chose its address itself, whatever the rules say.
     if pair.local == session.local and not session.local_lost:
         return session.local_ifindex if is_link_local(pair.local) else 0
     return None
-
-
-def _announce(
-    made: Plan, session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
-) -> None:
-    announced = session.announced or {}
-    peer_is_public = not is_private(session.remote)
-    for address in usable:
-        ip = address.ip
-        if ip == session.local or ip in announced or (peer_is_public and is_private(ip)):
-            continue
-        local_id = local_addresses.id_of(session, ip)
-        if local_id is not None and _may_try(made, session, ip, now):
-            made.actions.append(Announce(ip, local_id, f"address of {address.ifname}"))
-
-
-def _withdraw(
-    made: Plan, session: Session, usable: list[LocalAddress], local_addresses: LocalAddresses, now: float
-) -> None:
-    """RM_ADDR for what the peer knows of us and that is gone.
-
-    Comes before the subflows are closed: SUBFLOW_DESTROY makes the kernel forget the address id.
-    """
-    usable_ips = {a.ip for a in usable}
-    known = session.announced or {}
-    gone = [ip for ip in known if ip not in usable_ips]
-    if _alive(session.subflows, local_addresses):
-        lost = (s.local for s in session.subflows if s.local in local_addresses.lost)
-        gone += [ip for ip in dict.fromkeys(lost) if ip not in known]
-    for ip in gone:
-        local_id = known.get(ip) or local_addresses.id_of(session, ip)
-        if local_id is not None and _may_try(made, session, ip, now):
-            made.actions.append(Withdraw(ip, local_id, "address lost"))
-
-
-def _alive(subflows: Sequence[Subflow], local_addresses: LocalAddresses) -> bool:
-    return any(s.state is SubflowState.ESTABLISHED and s.local not in local_addresses.lost for s in subflows)
-
-
-def _may_try(made: Plan, session: Session, ip: str, now: float) -> bool:
-    """Whether an announcement or withdrawal is due; a refused one is tried again with backoff."""
-    retry = session.address_retries.get(ip) if session.address_retries else None
-    if retry and now < retry.not_before:
-        made.look_again(retry.not_before)
-        return False
-    return True
 
 
 def _replace_stuck(made: Plan, session: Session, now: float) -> None:

@@ -41,14 +41,19 @@ class PolicyAssignment:
         selector: Selector,
         diagnosis: Diagnosis,
         reconcile: Callable[[Session], None],
+        serves_unowned: Callable[[], bool],
         clock: Clock,
         scheduler: Scheduler,
     ) -> None:
-        """``reconcile`` plans a session whose policy was found late."""
+        """``reconcile`` plans a session whose policy was found late.
+
+        ``serves_unowned``: the service plans sessions that no policy owns.
+        """
         self._table = table
         self._selector = selector
         self._diagnosis = diagnosis
         self._reconcile = reconcile
+        self._serves_unowned = serves_unowned
         self._clock = clock
         self._scheduler = scheduler
         self._unnamed: list[int] = []
@@ -58,6 +63,7 @@ class PolicyAssignment:
         """False where nothing changes."""
         changed = policy != session.policy
         session.policy = policy  # also where it is equal: a reload lets the old object go
+        session.unowned = session.unowned and policy is None
         if changed:
             session.retries = session.address_retries = session.closed_by_operator = None
             if policy:
@@ -73,6 +79,7 @@ class PolicyAssignment:
                 with suppress(KernelRefused):  # it stays as it is
                     self.find_cgroup(session)
             self.assign(session, self._selector.policy_of_cgroup(session.cgroup_id), now)
+            session.unowned = session.policy is None and self._serves_unowned()
 
     def find_cgroup_later(self, token: int) -> None:
         if not self._unnamed:
@@ -88,11 +95,14 @@ class PolicyAssignment:
         if not session.cgroup_id:
             (figures,) = self._diagnosis.session_infos((session.token,))
             session.cgroup_id = figures.cgroup_id if figures else 0
-        if not session.cgroup_id:
-            return
+            if figures is None:
+                return  # it has ended
         # Asked also where it is known: the selector remembers the cgroup, which may be removed.
         policy = self._selector.policy_of_cgroup(session.cgroup_id)
-        if session.policy is None and self.assign(session, policy, moment(self._clock)):
+        if session.policy is not None:
+            return
+        known, session.unowned = session.unowned, policy is None and self._serves_unowned()
+        if self.assign(session, policy, moment(self._clock)) or session.unowned > known:
             self._reconcile(session)
 
     def cancel(self) -> None:

@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
 from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
 from pm.log_budget import get_limited_logger
-from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Subflow, SubflowState, token_text
+from pm.model import Endpoint, LocalAddress, Origin, Pair, RemoteAddress, Subflow, SubflowState, token_text
 from pm.policies.model import Policy
 from pm.policies.rates import Rate
-from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
+from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, Plan, SetBackup, Withdraw
 from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
 from pm.sessions.backoff import ASK_AGAIN_S, PROVEN_S, retry_early
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
+from pm.sessions.endpoint_book import EndpointBook, after_change
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.failures import forget_failures, forget_halves, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.open_limits import OpenLimits
-from pm.sessions.plan import Chooser, Plan, plan
+from pm.sessions.plan import Chooser, plan
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.resync import Resync
@@ -60,6 +62,7 @@ class Reconciler:
         timers: TimerQueue,
         watch: Watch,
         addresses: AddressBook,
+        endpoints: EndpointBook,
         path_managers: Mapping[str, Chooser],
         on_denied: Callable[[Session], None],
         publish: Publish,
@@ -79,6 +82,7 @@ class Reconciler:
         self._timers = timers
         self._watch = watch
         self._addresses = addresses
+        self._endpoints = endpoints
         self._path_managers = path_managers
         self._on_denied = on_denied
         self._publish = publish
@@ -107,6 +111,7 @@ class Reconciler:
             self._watch.cancel()
             self._first_subflows.cancel()
             self._assignment.cancel()
+            self._endpoints.cancel()
 
     def resync(self) -> None:
         """Compare the table with the kernel, and reconcile every session then."""
@@ -171,12 +176,18 @@ class Reconciler:
             self._observe_join(message.took_s)
         if session.policy is None:
             self._assignment.assign(session, first_subflows.classify(event), now)
+        if session.policy is None and self._endpoints.in_use:
+            with suppress(KernelRefused):  # asked again below
+                self._assignment.find_cgroup(session)
         opened = self._counters[ActionKind.OPEN]
         self.reconcile(session)
         if not armed and self._counters[ActionKind.OPEN] > opened:
             self._observe_join(self._clock.monotonic() - now.monotonic)
-            if session.policy and session.started and not session.remotes and not session.retries:
-                first_subflows.remember(event, session, session.policy)
+            policy = self._endpoints.in_force(session)
+            # What the endpoints want depends on a table that changes; and some of it is bound to interfaces.
+            same = policy is not None and policy is session.policy
+            if policy and same and session.started and not session.remotes and not session.retries:
+                first_subflows.remember(event, session, policy)
         if not session.cgroup_id:
             self._assignment.find_cgroup_later(session.token)
         self._publish(now.time, "session", "established", session, {})
@@ -235,9 +246,13 @@ class Reconciler:
 
     def joined(self, session: Session, joins: Sequence[Subflow]) -> None:
         """Close joins of the peer that the policy does not accept."""
-        for join in reversed(joins) if session.policy and session.managed else ():
-            assert session.policy
-            if reason := refusal(session.policy, join, session.subflows):
+        if session.policy is None and not session.unowned and self._endpoints.serving:
+            with suppress(KernelRefused):
+                self._assignment.find_cgroup(session)
+        policy = self._endpoints.in_force(session)
+        for join in reversed(joins) if policy and session.managed else ():
+            assert policy
+            if reason := refusal(policy, join, session.subflows):
                 self._counters["joins_refused"] += 1
                 self._executor.perform(session, Close(join, reason))
 
@@ -272,12 +287,23 @@ class Reconciler:
             self._sweep_after = self._resync.request()
         self._sweep.set()
 
+    def endpoints_changed(self, gone: Sequence[Endpoint], flags: Mapping[str, bool]) -> None:
+        """``ip mptcp`` changed: do what the kernel would, at once, and plan every session soon."""
+        self._first_subflows.forget_remembered()
+        for session in self._table if gone or flags else ():
+            policy = self._endpoints.in_force(session)
+            if session.managed and policy and policy is not session.policy:
+                for action in after_change(session, gone, flags, session.announced or {}):
+                    self._executor.perform(session, action)
+        self._sweep.set()
+
     def routes_changed(self) -> None:
         """What could not be opened may be possible now, and an address on no interface may be lost.
 
         Only such sessions are looked at: routes change all the time where a routing daemon runs.
         """
         self._addresses.ask_again()
+        self._endpoints.forget_sources()
         now, interfaces = self._clock.monotonic(), self._addresses.current.interfaces
         for session in self._table:
             for retry in (session.retries or {}).values():
@@ -319,7 +345,7 @@ class Reconciler:
             self._timers.add(self._clock.monotonic() + ASK_AGAIN_S, session.token)
 
     def _reconcile(self, session: Session) -> None:
-        policy = session.policy
+        policy = self._endpoints.in_force(session)
         if policy is None or session.state is not SessionState.ESTABLISHED:
             return
         now = self._clock.monotonic()
@@ -330,7 +356,7 @@ class Reconciler:
             forget_what_works(session, now)
         session.plans_full_at = PLANS_FOR_EVENTS.take(session.plans_full_at, now, 1)
         path_manager = self._path_managers[policy.path_manager.name]
-        made = plan(session, path_manager, self._addresses.current, now)
+        made = plan(session, path_manager, self._endpoints.addresses(policy), now, policy)
         actions = self._behind.defer_opens(session, policy, made.actions)
         actions, look_at = self._open_limits.admit(session, policy, actions, now)
         if look_at is not None:
@@ -378,5 +404,6 @@ class Reconciler:
             return False
         session.started = True
         self._behind.note_activity(session.token)
-        session.history.add(moment(self._clock), HistoryEvent.START_REACHED)
+        if start.after or start.after_bytes:
+            session.history.add(moment(self._clock), HistoryEvent.START_REACHED)
         return True

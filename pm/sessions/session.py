@@ -49,6 +49,8 @@ class Session:
     kernel's own path manager has the session. ``half_closed``: one end has closed; no subflow can be
     opened any more. ``initial_removed``: the peer withdrew its initial address.
 
+    ``unowned``: no policy owns it, and the path manager ``endpoints`` serves it.
+
     ``remotes`` are the addresses that the peer announced and to which subflows may go, ``refused_remotes``
     the others. ``local_ifindex`` is the interface of the initial local address as last known, 0 for unknown;
     ``local_lost`` that this address is lost. ``local_ids`` has address ids that differ from those of
@@ -72,6 +74,7 @@ class Session:
     state: SessionState = SessionState.CREATED
     established: Moment | None = None
     policy: Policy | None = None
+    unowned: bool = False
     cgroup_id: int = 0
     managed: bool = True
     started: bool = False

@@ -22,6 +22,7 @@ from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.host.netns import netns_cookie
 from pm.linux.ip import ip_text, packed_ip
 from pm.model import LocalAddress
+from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program
 from pm.policies.model import Limits, Policy, session_rate
 from pm.policies.remote_addresses import RemoteAddresses, prefix_flags
@@ -30,7 +31,7 @@ SOURCE = SOURCES / "path_manager.c"
 KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
     "local_addr_map", "up_addresses", "path_parameters", "accepted_peers", "remote_prefixes", "claims",
-    "claim_counters", "blank_claim",
+    "claim_counters", "blank_claim", "left_alone",
 )  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
 LOCALS = 16
@@ -165,16 +166,19 @@ def up_entries(up: Collection[str], interfaces: Mapping[str, int]) -> dict[bytes
 
 
 def program_of(policy: Policy) -> str:
-    """The policy's path manager in the kernel; "none" where the service has to open the subflows."""
+    """The policy's path manager in the kernel; "none" where the service has to open the subflows.
+
+    That of ``endpoints`` claims nothing, and keeps others from it.
+    """
     choice = policy.path_manager
     if isinstance(choice.parameters, Program.Parameters):
         return choice.parameters.name
-    return choice.name if choice.name in BUILT_IN else "none"
+    return choice.name if choice.name in (*BUILT_IN, Endpoints.name) else "none"
 
 
 def opens_subflows(program: str) -> bool:
     """Whether the program opens subflows by itself."""
-    return program != "none"
+    return program not in ("none", Endpoints.name)
 
 
 def third_parties_of(policies: Sequence[Policy]) -> list[ThirdParty]:
@@ -195,7 +199,7 @@ def parameter_values(policy: Policy, third_parties: Sequence[ThirdParty]) -> lis
         names = next(other.parameters for other in third_parties if other.name == program)
         values = [parameters.parameters.get(name, 0) for name in names]
     else:
-        values = [getattr(parameters, name) for name in BUILT_IN[program]]
+        values = [getattr(parameters, name) for name in BUILT_IN.get(program, ())]
     return values + [0] * (PARAMETERS_MAX - len(values))
 
 

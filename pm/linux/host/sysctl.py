@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -48,37 +47,54 @@ def find_spelling(sysctls: Path = SYSCTLS) -> Spelling | None:
 
 
 class PathManagerSysctl:
-    """A context in which the namespace's path managers are in user space.
+    """Sets the namespace's path managers to user space, and back; also as a context.
 
-    ``state_directory`` keeps the original value for a start after SIGKILL. Entering raises SystemUnfit
-    if the kernel has no such sysctl, or if the sysctl or the directory cannot be written.
+    ``state_directory`` keeps the original value for a start after SIGKILL.
     """
 
     def __init__(self, state_directory: Path, sysctls: Path = SYSCTLS) -> None:
         self._state_directory = state_directory
         self._sysctls = sysctls
-        self._undo = ExitStack()
+        self._original: str | None = None
 
     def __enter__(self) -> Self:
-        sysctl = _locate(self._state_directory, self._sysctls)
-        current = sysctl.value()
-        if current != sysctl.spelling.userspace:
-            sysctl.remember(current)
-            sysctl.switch(current)
-            original = current
-        else:
-            # An administrator set it, or a service that was killed and left its note.
-            original = sysctl.recall() or current
-        self._undo.callback(sysctl.restore, original)
+        self.hold()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._undo.close()
+        self.release()
+
+    def hold(self) -> None:
+        """Set it, if that is not done yet.
+
+        Raises SystemUnfit if the kernel has no such sysctl, or if the sysctl or the directory cannot be
+        written.
+        """
+        if self._original is not None:
+            return
+        sysctl = _locate(self._state_directory, self._sysctls)
+        current = sysctl.value()
+        if current != sysctl.spelling.userspace:
+            sysctl.remember(current)
+            sysctl.switch(current)
+            self._original = current
+        else:
+            # An administrator set it, or a service that was killed and left its note.
+            self._original = sysctl.recall() or current
+
+    def release(self) -> None:
+        """Set it back to what it was before ``hold``; without it nothing happens."""
+        if self._original is None:
+            return
+        original, self._original = self._original, None
+        _locate(self._state_directory, self._sysctls).restore(original)
 
     async def look(self) -> dict[str, Change]:
-        """A change if the sysctl is not as it was when the context was entered (``pm.upkeep.Kept``)."""
+        """A change if the sysctl is held and somebody set it otherwise (``pm.upkeep.Kept``)."""
+        if self._original is None:
+            return {}
         sysctl = await asyncio.to_thread(_locate, self._state_directory, self._sysctls)
         value = await asyncio.to_thread(sysctl.value)
         if value == sysctl.spelling.userspace:
@@ -95,7 +111,7 @@ class PathManagerSysctl:
         return {f"net.mptcp.{sysctl.spelling.name}": Change(f"is {value!r}", restore)}
 
     def restore_left(self) -> None:
-        """Undo the change of a service that was killed, if there is one; do not enter the context.
+        """Undo the change of a service that was killed, if there is one.
 
         Raises SystemUnfit if the kernel has no such sysctl.
         """

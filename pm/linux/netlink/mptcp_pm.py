@@ -162,8 +162,9 @@ class PathManagerSocket:
         )
         self._send(message, "set backup flag")
 
-    def announce(self, token: int, ip: str, local_id: int) -> None:
-        self._send(mptcp_pm_codec.pack_announce(self._family_id, token, ip, local_id), "announce address")
+    def announce(self, token: int, ip: str, local_id: int, *, port: int = 0, backup: bool = False) -> None:
+        message = mptcp_pm_codec.pack_announce(self._family_id, token, ip, local_id, port=port, backup=backup)
+        self._send(message, "announce address")
 
     def withdraw(self, token: int, local_id: int) -> None:
         self._send(mptcp_pm_codec.pack_withdraw(self._family_id, token, local_id), "withdraw address")

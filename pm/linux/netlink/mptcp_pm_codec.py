@@ -171,9 +171,12 @@ def pack_set_backup(
     )
 
 
-def pack_announce(family_id: int, token: int, ip: str, local_id: int) -> bytes:
+def pack_announce(
+    family_id: int, token: int, ip: str, local_id: int, *, port: int = 0, backup: bool = False
+) -> bytes:
     """MPTCP_PM_CMD_ANNOUNCE."""
-    address = _address(MPTCP_PM_ATTR_ADDR, ip, address_id=local_id, flags=AddressFlag.SIGNAL)
+    flags = AddressFlag.SIGNAL | AddressFlag.BACKUP if backup else AddressFlag.SIGNAL
+    address = _address(MPTCP_PM_ATTR_ADDR, ip, address_id=local_id, flags=flags, port=port)
     return _command(family_id, Command.ANNOUNCE, address, _token(token))
 
 

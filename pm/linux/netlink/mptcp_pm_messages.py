@@ -15,8 +15,10 @@ VERSION = 1
 
 
 class Command(IntEnum):
-    """MPTCP_PM_CMD_*: those that a path manager in user space gives."""
+    """MPTCP_PM_CMD_*: those that a path manager in user space gives, and those that read the endpoints."""
 
+    GET_ADDR = 3
+    GET_LIMITS = 6
     SET_FLAGS = 7
     ANNOUNCE = 8
     REMOVE = 9
@@ -30,10 +32,14 @@ class AddressFlag(IntEnum):
     SIGNAL = 1
     SUBFLOW = 2
     BACKUP = 4
+    FULLMESH = 8
+    LAMINAR = 32  # Linux 6.18
 
 
 # Attributes of a command
 MPTCP_PM_ATTR_ADDR = 1
+MPTCP_PM_ATTR_RCV_ADD_ADDRS = 2
+MPTCP_PM_ATTR_SUBFLOWS = 3
 MPTCP_PM_ATTR_TOKEN = 4
 MPTCP_PM_ATTR_LOC_ID = 5
 MPTCP_PM_ATTR_ADDR_REMOTE = 6

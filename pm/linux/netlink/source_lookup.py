@@ -38,13 +38,13 @@ class SourceLookup:
             yield cls(sock)
 
     def source_of(self, ifindex: int, destination: str) -> str:
-        """The source address over an interface, "" where the kernel has no route or takes none.
+        """The source address over an interface (0: any), "" where the kernel has no route or takes none.
 
         Without RTA_SRC the kernel chooses as for an unbound socket: RFC 6724 with ``use_tempaddr``, or the
         route's ``src``.
         """
         self._sequence += 1
-        oif = framing.pack_attribute(RTA_OIF, _U32.pack(ifindex))
+        oif = framing.pack_attribute(RTA_OIF, _U32.pack(ifindex)) if ifindex else b""
         request = pack_lookup(destination, oif, flags=RTM_F_LOOKUP_TABLE, sequence=self._sequence)
         try:
             self._socket.send(request)

@@ -124,5 +124,5 @@ def test_choice_travels_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_built_in_ones_are_those_of_this_package() -> None:
     """Whatever else is installed."""
-    assert set(built_in()) == {"none", "ndiffports", "fullmesh", "backup", "program"}
+    assert set(built_in()) == {"none", "endpoints", "ndiffports", "fullmesh", "backup", "program"}
     assert isinstance(registry.identity_of("none"), Identity)

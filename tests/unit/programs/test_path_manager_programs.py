@@ -22,6 +22,7 @@ from pm.linux.bpf.path_manager_maps import (
     UP_ADDRESSES_MAX,
     compiler_flags,
     local_entry,
+    opens_subflows,
     parameter_values,
     policy_entries,
     program_of,
@@ -93,7 +94,9 @@ def test_accepted_peers_of_both_families() -> None:
 def test_path_managers_without_a_program_are_only_claimed() -> None:
     """One in Python only gets the program `none`: the service opens its subflows."""
     assert [program_of(policy(name)) for name in BUILT_IN] == list(BUILT_IN)
-    assert set(BUILT_IN) == built_in().keys() - {"program"}
+    assert set(BUILT_IN) == built_in().keys() - {"program", "endpoints"}
+    assert program_of(policy("endpoints")) == "endpoints"  # which claims nothing
+    assert not opens_subflows("endpoints")
     assert program_of(Policy(name="x", cgroup="/", path_manager=PathManagerChoice("other", None))) == "none"
 
 

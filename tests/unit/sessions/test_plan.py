@@ -10,8 +10,8 @@ import pytest
 
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.registry import registry
-from pm.sessions.actions import Announce, Close, Open, SetBackup, Withdraw
-from pm.sessions.plan import SETTLED_S, Plan, plan
+from pm.sessions.actions import Announce, Close, Open, Plan, SetBackup, Withdraw
+from pm.sessions.plan import SETTLED_S, plan
 from pm.sessions.session import Retry, Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, locals_of, policy, session, subflow
 
@@ -143,7 +143,7 @@ def test_backup_flag_follows_the_wanted_set() -> None:
 def test_server_announces_its_other_addresses_once() -> None:
     """ADD_ADDR for usable addresses other than the initial one; withdrawn when they go."""
     s = session(policy=policy("none", announce=True), role=Role.SERVER)
-    assert actions(s, address(A), address(B, 3)) == [Announce(B, 2, "address of eth3")]
+    assert actions(s, address(A), address(B, 3)) == [Announce(B, 2, "announced by the policy")]
     s.announced = {B: 2}
     assert actions(s, address(A), address(B, 3)) == []
     assert actions(s, address(A), address(B, 3, up=False)) == [Withdraw(B, 2, "address lost")]

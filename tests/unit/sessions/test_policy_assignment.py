@@ -22,6 +22,7 @@ def test_cgroups_are_looked_for_until_the_end(ended: bool) -> None:
         table=table,
         selector=selector,
         diagnosis=kernel,
+        serves_unowned=lambda: False,
         reconcile=found.append,
         clock=clock,
         scheduler=loop,
