@@ -161,3 +161,14 @@ static __always_inline bool is_left_alone(struct bpf_sock_ops *skops)
 	}
 
 EACH_PATH_MANAGER(PROGRAM)
+
+/*
+ * endpoints: claims nothing, so the kernel's own path manager opens what `ip mptcp endpoint` says. Nor may
+ * the program of an outer cgroup claim the session.
+ */
+int path_manager_endpoints(struct bpf_sock_ops *skops)
+{
+	if (FIELD(skops, op) == BPF_SOCK_OPS_MPTCP_NEW_SESSION)
+		leave_alone(skops);
+	return 1;
+}

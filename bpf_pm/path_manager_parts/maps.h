@@ -64,9 +64,7 @@ static __always_inline struct claim *find_claim(u32 token);
 
 static __always_inline void delete_claim(u32 token);
 
-/* Keep the programs of outer cgroups from claiming the session of this socket. */
-static __always_inline void leave_alone(struct bpf_sock_ops *skops);
-
+/* Whether the program `endpoints` of an inner cgroup leaves the session to the kernel's path manager. */
 static __always_inline bool is_left_alone(struct bpf_sock_ops *skops);
 
 #endif

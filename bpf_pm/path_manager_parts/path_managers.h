@@ -8,7 +8,6 @@
 #define MPTCP_PM_PATH_MANAGERS_H
 
 #include "../path_managers/none.c"
-#include "../path_managers/endpoints.c"
 #include "../path_managers/ndiffports.c"
 #include "../path_managers/fullmesh.c"
 #include "../path_managers/backup.c"
