@@ -53,22 +53,32 @@ static __always_inline enum option_event congestion_control_receive(struct optio
 								    const u8 *value)
 {
 	struct congestion_control_parameters *p = option_parameters_of(o);
+	u32 *index = option_private(o);
+	struct algorithm *algorithm;
 	char now[TCP_CA_NAME_MAX] = {};
 
-	for (int i = 0; i < ALGORITHMS; i++) {
-		if (i >= p->count || p->algorithms[i].id != value[0])
-			continue;
-		option_stop_listening(o);
-		if (!p->algorithms[i].allowed)
-			return OPTION_NOT_ALLOWED;
-		if (bpf_getsockopt(o->skops, SOL_TCP, TCP_CONGESTION, now, sizeof(now)))
-			return OPTION_KERNEL;
-		if (!same_name(now, p->usual))
-			return OPTION_APPLICATION;
-		if (bpf_setsockopt(o->skops, SOL_TCP, TCP_CONGESTION, p->algorithms[i].name,
-				   TCP_CA_NAME_MAX))
-			return OPTION_KERNEL;
-		return option_applied(o, value[0]);
+	/*
+	 * The index goes through map memory: what is read back is one number that the verifier does not
+	 * know. As a known one it would be another for each turn of the loop, and adding such numbers to
+	 * a pointer is prohibited without CAP_PERFMON.
+	 */
+	*index = ALGORITHMS;
+	for (u32 i = 0; i < ALGORITHMS; i++) {
+		if (i < p->count && p->algorithms[i].id == value[0])
+			*index = i;
 	}
-	return OPTION_UNKNOWN;
+	barrier();
+	if (*(volatile u32 *)index >= ALGORITHMS)
+		return OPTION_UNKNOWN;
+	algorithm = &p->algorithms[*(volatile u32 *)index & (ALGORITHMS - 1)];
+	option_stop_listening(o);
+	if (!algorithm->allowed)
+		return OPTION_NOT_ALLOWED;
+	if (bpf_getsockopt(o->skops, SOL_TCP, TCP_CONGESTION, now, sizeof(now)))
+		return OPTION_KERNEL;
+	if (!same_name(now, p->usual))
+		return OPTION_APPLICATION;
+	if (bpf_setsockopt(o->skops, SOL_TCP, TCP_CONGESTION, algorithm->name, TCP_CA_NAME_MAX))
+		return OPTION_KERNEL;
+	return option_applied(o, value[0]);
 }

@@ -12,6 +12,7 @@ class Capability(IntEnum):
 
     NET_ADMIN = 12
     SYS_ADMIN = 21
+    PERFMON = 38
     BPF = 39
 
 
