@@ -23,6 +23,9 @@ from pm.linux.host.privileges import Capability, effective_capabilities
 from pm.linux.host.remedies import where_it_runs
 
 SOURCES = compiler.SOURCES
+NEEDS_PERFMON = (
+    "give it CAP_PERFMON (CapabilityBoundingSet= of the systemd unit): without it the verifier allows less"
+)
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
 
 _COMPILER_ERROR = re.compile(
@@ -68,9 +71,11 @@ class BpfObject(NamedTuple):
             if not e.log:
                 raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
             _write(log_file, e.log)
+            remedy = f"the verifier's log is in {log_file}"
+            if not effective_capabilities() & {Capability.PERFMON, Capability.SYS_ADMIN}:
+                remedy = f"{NEEDS_PERFMON}; {remedy}"
             raise VerifierRefused(
-                f"the kernel's verifier refused the BPF program {program}: {e.reason}",
-                f"the verifier's log is in {log_file}",
+                f"the kernel's verifier refused the BPF program {program}: {e.reason}", remedy
             ) from e
 
 

@@ -56,6 +56,7 @@ def probe(
         capability_check(Capability.NET_ADMIN),
         capability_check(Capability.BPF),
         bpf_check(),
+        _perfmon(),
         _path_manager_sysctl(),
         _cgroup2(tree),
         _cgroup_tree(tree),
@@ -133,6 +134,15 @@ def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     missing += [] if EVENT_GROUP in family.groups else [f"group {EVENT_GROUP}"]
     found = f"missing: {', '.join(missing)}" if missing else "events and commands for user space"
     return check(FAMILY, not missing, found, NEWER_KERNEL)
+
+
+def _perfmon() -> SystemCheck:
+    ok = bool(effective_capabilities() & {Capability.PERFMON, Capability.SYS_ADMIN})
+    remedy = (
+        "none on a stock kernel; path managers on the patched kernel and some programs of your own need it: "
+        "add CAP_PERFMON to the systemd unit's CapabilityBoundingSet="
+    )
+    return check("cap_perfmon", ok, "held" if ok else "not held", remedy, required=False)
 
 
 def _cgroup2(tree: CgroupTree) -> SystemCheck:
