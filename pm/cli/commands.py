@@ -16,6 +16,7 @@ from pm.errors import ConfigError, PmError
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": local.run,
     "check": local.check,
+    "restore": local.restore,
     "doctor": local.doctor,
     "schema": local.schema,
     "completion": completion,

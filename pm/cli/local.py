@@ -28,6 +28,31 @@ def run(options: argparse.Namespace) -> int:
     return run_process(settings, log_level=options.log_level, log_format=options.log_format)
 
 
+def restore(options: argparse.Namespace) -> int:
+    """Undo what a service that was killed left changed; nothing where one lives."""
+    from pm.linux.bpf.pins import pin_directory
+    from pm.linux.host.instance import AlreadyRunning, Instance
+    from pm.linux.host.mounts import find_mount
+    from pm.linux.host.netns import netns_cookie
+    from pm.linux.host.sysctl import PathManagerSysctl
+
+    bpffs = find_mount("bpf")
+    restored, reason = None, "nothing is left that a service has changed"
+    try:
+        # Its lock: while this holds it no service can start, and one that lives is left alone.
+        with Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None):
+            restored = PathManagerSysctl(Path(options.state_directory)).restore_left()
+    except AlreadyRunning as e:
+        reason = e.message
+    if options.json:
+        print(
+            json.dumps({"restored": [restored] if restored else [], "reason": None if restored else reason})
+        )
+    else:
+        print(f"set back: {restored}" if restored else f"nothing was changed: {reason}")
+    return 0
+
+
 def check(options: argparse.Namespace) -> int:
     """Print every problem of a configuration. Exit status 1 if there is one."""
     from pm.config.load import load_config

@@ -107,14 +107,7 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
     config = run.add_argument("--config", metavar="FILE", required=True, help="configuration file (YAML)")
     config.complete = _FILE  # type: ignore[attr-defined]
     _add_cgroup_root(run, environ)
-    state = run.add_argument(
-        "--state-directory",
-        metavar="DIR",
-        default=environ.get(ENV_STATE_DIRECTORY) or STATE_DIRECTORY,
-        help="where the service keeps what the next start must know "
-        f"(default: ${ENV_STATE_DIRECTORY}, or {STATE_DIRECTORY})",
-    )
-    state.complete = _DIRECTORY  # type: ignore[attr-defined]
+    _add_state_directory(run, environ)
     run.add_argument(
         "--alone-exit",
         metavar="DURATION",
@@ -134,6 +127,14 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
     )
     check = _add(commands, "check", "check a configuration and print all its problems", asks_service=False)
     check.add_argument("file", metavar="FILE", help="configuration file (YAML)").complete = _FILE  # type: ignore[attr-defined]
+    restore = _add(
+        commands,
+        "restore",
+        "give the sessions of this network namespace back to the kernel after a service was killed: "
+        "sets the path-manager sysctl back; a service that is running is left alone",
+        asks_service=False,
+    )
+    _add_state_directory(restore, environ)
     doctor = _add(
         commands,
         "doctor",
@@ -146,6 +147,17 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
         commands, "completion", "print the completion script of a shell", asks_service=False, json=False
     )
     completion.add_argument("shell", choices=("bash", "zsh"), help="which shell")
+
+
+def _add_state_directory(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:
+    state = parser.add_argument(
+        "--state-directory",
+        metavar="DIR",
+        default=environ.get(ENV_STATE_DIRECTORY) or STATE_DIRECTORY,
+        help="where the service keeps what the next start must know "
+        f"(default: ${ENV_STATE_DIRECTORY}, or {STATE_DIRECTORY})",
+    )
+    state.complete = _DIRECTORY  # type: ignore[attr-defined]
 
 
 def _add_cgroup_root(parser: argparse.ArgumentParser, environ: Mapping[str, str]) -> None:

@@ -56,13 +56,17 @@ def check_state_directory(directory: Path) -> None:
     )
 
 
+class AlreadyRunning(PmError):
+    """Another service has this network namespace."""
+
+
 class Instance:
     """A context in which this is the only service of the calling thread's network namespace."""
 
     def __init__(self, pins: Path | None) -> None:
         """``pins`` is the directory for the namespace's pins; None without a bpffs.
 
-        Entering raises PmError if another service is there.
+        Entering raises AlreadyRunning if another service is there.
         """
         self._pins = pins
         self._name: socket.socket | None = None
@@ -179,8 +183,8 @@ def _is_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _already_running(where: str) -> PmError:
-    return PmError(
+def _already_running(where: str) -> AlreadyRunning:
+    return AlreadyRunning(
         f"mptcp-pm is already running in this network namespace ({where})",
         where_it_runs(
             host="stop it first, or run `mptcp-pm reload`",

@@ -18,7 +18,7 @@ from pm.errors import SystemUnfit
 from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.privilege_checks import bpf_check, capability_check
-from pm.linux.host.privileges import Capability
+from pm.linux.host.privileges import Capability, effective_capabilities
 from pm.linux.host.remedies import SEE_CGROUPS, sysctl_remedy, where_it_runs
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
 from pm.linux.host.system_check import SystemCheck, check

@@ -110,14 +110,23 @@ class PathManagerSysctl:
 
         return {f"net.mptcp.{sysctl.spelling.name}": Change(f"is {value!r}", restore)}
 
-    def restore_left(self) -> None:
-        """Undo the change of a service that was killed, if there is one.
+    def restore_left(self) -> str | None:
+        """Undo the change of a service that was killed. Returns ``NAME=VALUE``, None where there is none.
 
-        Raises SystemUnfit if the kernel has no such sysctl.
+        Raises SystemUnfit if the kernel has no such sysctl, PmError if it cannot be written.
         """
         sysctl = _locate(self._state_directory, self._sysctls)
-        if original := sysctl.recall():
-            sysctl.restore(original)
+        original = sysctl.recall()
+        if original is None:
+            return None
+        name = f"net.mptcp.{sysctl.spelling.name}"
+        try:
+            changed = sysctl.restore(original)
+        except OSError as e:
+            raise PmError(
+                f"{name} cannot be set back ({e.strerror})", f"run `sysctl -w {name}={original}` as root"
+            ) from e
+        return f"{name}={original}" if changed else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,11 +150,13 @@ class _Sysctl:
                 sysctl_remedy(self.spelling.setting),
             ) from e
 
-    def restore(self, original: str) -> None:
-        # If somebody else changed the value meanwhile, their change stays.
-        if self.value() == self.spelling.userspace != original:
+    def restore(self, original: str) -> bool:
+        """Whether it was changed. If somebody else changed the value meanwhile, their change stays."""
+        changes = self.value() == self.spelling.userspace != original
+        if changes:
             self.file.write_text(original)
         self.note.unlink(missing_ok=True)
+        return changes
 
     def remember(self, original: str) -> None:
         directory = self.note.parent
