@@ -10,8 +10,11 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+
+from pm.names import printable, valid_text
 
 if TYPE_CHECKING:
     from structlog.typing import Processor
@@ -47,9 +50,10 @@ def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
     text = fmt == Format.TEXT or (fmt == Format.AUTO and sys.stderr.isatty())
     tail: list[Processor] = (
         [
+            _printable,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            ),
         ]
         if text
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(_dumps)]
@@ -86,8 +90,15 @@ def _structlog() -> Any:
     return structlog
 
 
+def _printable(logger: Any, method: str, record: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        key: printable(valid_text(value)) if isinstance(value, str) else value
+        for key, value in record.items()
+    }
+
+
 def _dumps(record: dict[str, Any], **kwargs: Any) -> str:
-    return json.dumps(record, ensure_ascii=False, **kwargs)
+    return valid_text(json.dumps(record, ensure_ascii=False, **kwargs))
 
 
 class _ToStructlog(logging.Handler):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
@@ -12,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from pm.api.shapes import ParameterProblemShape, ProblemShape
-from pm.api.views import problem_views
+from pm.api.views import encode, problem_views
 from pm.errors import ConfigError, KernelRefused, LimitReached, NotFound, PmError, SubflowFailed
 from pm.log import get_logger
 
@@ -77,7 +76,7 @@ def _problem(kind: str, status: HTTPStatus, detail: str) -> ProblemShape:
 def _respond(problem: ProblemShape, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(
         status=problem["status"],
-        body=json.dumps(problem, ensure_ascii=False).encode(),
+        body=encode(problem),
         content_type="application/problem+json",
         headers=headers,
     )

@@ -28,6 +28,7 @@ from pm.api.shapes import (
 from pm.clock import Moment
 from pm.errors import Problem
 from pm.model import LocalAddress, Origin, Subflow, token_text
+from pm.names import valid_text
 from pm.notation import yaml_key
 from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.remotes import reachable
@@ -44,7 +45,7 @@ _REASONS = {
 
 def encode(value: Any) -> bytes:
     """JSON without blanks, UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    return valid_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def rfc3339(time: float) -> str:

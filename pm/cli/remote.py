@@ -14,6 +14,7 @@ from typing import Any
 
 from pm.cli.client import Client, Target, segment
 from pm.errors import PmError
+from pm.names import printable, valid_text
 
 TABLE_LIMIT = 100
 REFRESH_S = 1.0
@@ -117,7 +118,7 @@ def events(options: argparse.Namespace) -> int:
             else:
                 detail = " ".join(f"{key}={value}" for key, value in data["detail"].items())
                 line = f"{data['time']} {data['type']} {data['action']} {data['token'] or ''} {detail}"
-                print(" ".join(line.split(" ")).rstrip(), flush=True)
+                print(printable(" ".join(line.split(" ")).rstrip()), flush=True)
     return 0
 
 
@@ -160,7 +161,8 @@ def _client(options: argparse.Namespace) -> closing[Client]:
 
 
 def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:
-    found = client.sessions(limit, policy=options.policy, cgroup=options.cgroup, state=options.state)
+    cgroup = options.cgroup and valid_text(options.cgroup)  # typed as the kernel has it, or as it is shown
+    found = client.sessions(limit, policy=options.policy, cgroup=cgroup, state=options.state)
     return islice(found, limit)
 
 

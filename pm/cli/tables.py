@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pm.errors import Problem
+from pm.names import printable
 
 Json = Mapping[str, Any]
 
@@ -71,7 +72,12 @@ def sessions_list(sessions: Sequence[Json]) -> Text:
     text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{_columns(header, widths)}", "dim")
     for session, subflows in zip(sessions, rows, strict=True):
         policy = session["policy"] or "no policy"
-        facts = [policy, session["cgroup"] or "–", session["state"], duration_text(session["age_s"])]
+        facts = [
+            policy,
+            printable(session["cgroup"] or "–"),
+            session["state"],
+            duration_text(session["age_s"]),
+        ]
         text.append(f"\n{session['token']}", "bold").append(f"  {'  '.join(facts)}")
         for cells in subflows:
             text.append("\n" + _columns(cells, widths))
@@ -235,13 +241,13 @@ def _table(*columns: str) -> Table:
 
 def _row(table: Table, *cells: str) -> None:
     # Text from outside is never markup.
-    table.add_row(*map(escape, cells))
+    table.add_row(*(escape(printable(cell)) for cell in cells))
 
 
 def _facts(*facts: tuple[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in facts:
-        grid.add_row(Text(name, "bold"), escape(value))
+        grid.add_row(Text(name, "bold"), escape(printable(value)))
     return grid
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pm.errors import ConfigError, Problem
+from pm.names import valid_text
 
 Loc = tuple[str | int, ...]
 
@@ -156,6 +157,9 @@ def _refuse_bombs(file: str, text: str) -> None:
             documents += 1
             if documents > 1:
                 raise _fatal(file, "a second YAML document starts here: keep one and remove `---`", line)
+        elif isinstance(event, yaml.ScalarEvent):
+            if valid_text(event.value) != event.value:
+                raise _fatal(file, "contains a surrogate (`\\ud800` to `\\udfff`): write the character", line)
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:

@@ -10,6 +10,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.names import read_name
 from pm.notation import OFF, Check, Duration, Network, Size
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.globs import check_cgroup
@@ -35,7 +36,7 @@ def check_interface_glob(text: str) -> None:
         raise ValueError(f"{text!r} is not an interface: write a name, or a glob such as 'eth*'")
     if re.search(r"\[(?!!?.[^\]]*\])", text):
         raise ValueError(f"bad glob: `[` is not closed in `{text}`: add `]`")
-    if not re.search(r"[*?[]", text) and len(text.encode()) > _INTERFACE_NAME_MAX:
+    if not re.search(r"[*?[]", text) and len(read_name(text)) > _INTERFACE_NAME_MAX:
         raise ValueError(
             f"`{text}` is too long: interface names have at most {_INTERFACE_NAME_MAX} characters"
         )

@@ -18,8 +18,10 @@ from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.precompiled import obtain_object
-from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, directory_of
+from pm.linux.host.cgroup_watcher import CgroupWatcher
+from pm.linux.host.cgroups import CgroupIds, directory_of
 from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.policies.policy_table import PolicyTable
 from pm.programs.attach import Detach, MatchedCgroup, Outcome, attach
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 log = get_logger()
 FOUND_MAX = 1024
+limited = get_limited_logger()
 
 
 class Table(Protocol):
@@ -125,7 +128,7 @@ class Selection:
                 await asyncio.to_thread(classifier.close, keep=keep())
 
     async def run(self) -> None:
-        """Follow the cgroups forever. Raises PmError where they cannot be followed any more."""
+        """Follow the cgroups forever."""
         async for changes in self._watcher:
             async with self._lock:
                 for path, cgroup_id in changes.removed.items():
@@ -136,10 +139,7 @@ class Selection:
                 await self._attach({*changes.removed.values(), *changes.added.values()})
 
     async def apply(self, table: Table) -> None:
-        """Attach what these policies want, at the start and after a reload.
-
-        Raises PmError where there are too many cgroups to follow.
-        """
+        """Attach what these policies want, at the start and after a reload."""
         async with self._lock:
             table = table.with_found(self._table.found)
             await self._watcher.rescan(table.could_match_below)
@@ -284,10 +284,13 @@ class Selection:
         policy = None if isinstance(action, Detach) else action.program
         if refused:
             self.failures[path] = refused
-            log.warning("classifier_not_attached", cgroup=path, policy=policy, error=str(refused))
+            limited.warning(
+                "classifier_not_attached", about=path, cgroup=path, policy=policy, error=str(refused)
+            )
         elif path:
             self._tell(path, policy)
 
     def _tell(self, path: str, policy: str | None) -> None:
-        log.info("classifier_attached" if policy else "classifier_detached", cgroup=path, policy=policy)
+        event = "classifier_attached" if policy else "classifier_detached"
+        limited.info(event, about=path, cgroup=path, policy=policy)
         self._on_change(path, policy)

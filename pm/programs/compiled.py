@@ -16,10 +16,10 @@ from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.objects import BpfObject
 from pm.linux.bpf.precompiled import obtain_object
 from pm.linux.bpf.third_party import ThirdParty, digest
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 from pm.programs.attach import MatchedCgroup, attach
 
-log = get_logger()
+limited = get_limited_logger()
 
 Kind = TypeVar("Kind", bound=Attachments[Any])
 
@@ -92,8 +92,9 @@ class CompiledPrograms(Generic[Kind]):
         for action, refused in outcomes:
             if refused:
                 cgroup = cgroups.get(action.cgroup_id)
-                log.warning(
+                limited.warning(
                     "program_not_attached",
+                    about=cgroup and cgroup.path,
                     program=attachments.entry,
                     cgroup=cgroup and cgroup.path,
                     error=str(refused),

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from pm.linux.host.cgroups import CgroupIds, CgroupWatcher, find_cgroup_root
+from pm.linux.host import cgroup_watcher
+from pm.linux.host.cgroup_watcher import CgroupWatcher
+from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from tests.lab.commands import run
 from tests.lab.lab import Lab
 from tests.lab.service import ROOT
@@ -31,7 +33,9 @@ def bare(make_lab: Callable[..., Lab]) -> Lab:
 async def watching(root: Path, top: str) -> AsyncIterator[CgroupWatcher]:
     """A watcher of ``top`` and everything below it."""
     async with CgroupWatcher.open(root) as watcher:
-        await watcher.rescan(lambda path: path == "/" or path == top or path.startswith(f"{top}/"))
+        await watcher.rescan(
+            lambda path: path == "/" or path == top or path.startswith(f"{top.removesuffix('/')}/")
+        )
         yield watcher
 
 
@@ -119,29 +123,57 @@ async def test_renamed_directory(tmp_path: Path) -> None:
         await reached(watcher, lambda: watcher.cgroups.keys() == {"/", "/b"})
 
 
-def test_too_many_watches_is_one_clear_error(tmp_path: Path) -> None:
-    """Where inotify has no watch left, the error names the sysctl."""
+def test_without_watches_the_tree_is_read_again_and_again(tmp_path: Path) -> None:
+    """Where inotify has no watch or no instance left, what comes later is found all the same."""
     for i in range(8):
         (tmp_path / str(i)).mkdir()
     program = (
         "import asyncio, pathlib\n"
-        "from pm.linux.host.cgroups import CgroupWatcher\n"
+        "from pm.linux.host import cgroup_watcher\n"
+        "cgroup_watcher.RESCAN_S = 0.05\n"
+        f"root = pathlib.Path({str(tmp_path)!r})\n"
         "async def main():\n"
-        f"    async with CgroupWatcher.open(pathlib.Path({str(tmp_path)!r})) as watcher:\n"
+        "    async with cgroup_watcher.CgroupWatcher.open(root) as watcher:\n"
         "        await watcher.rescan(lambda path: True)\n"
+        "        assert len(watcher.cgroups) >= 9, watcher.cgroups\n"
+        "        (root / '7' / 'late').mkdir(exist_ok=True)\n"
+        "        if '/7/late' not in watcher.cgroups:\n"
+        "            async with asyncio.timeout(20):\n"
+        "                async for changes in watcher:\n"
+        "                    if '/7/late' in changes.added:\n"
+        "                        break\n"
         "asyncio.run(main())\n"
     )
-    # The limit is one per user namespace: only the child's is lowered.
-    done = subprocess.run(
-        [
-            "unshare", "--user", "--map-root-user", "sh", "-c",
-            'echo 4 >/proc/sys/user/max_inotify_watches && exec "$@"', "sh", sys.executable, "-c", program,
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("pm.errors.PmError")
-    assert "fs.inotify.max_user_watches" in last
+    for limit in ("watches", "instances"):
+        # The limits are those of a user namespace: only the child's are lowered.
+        done = subprocess.run(
+            [
+                "unshare", "--user", "--map-root-user", "sh", "-c",
+                f'echo {4 * (limit == "watches")} >/proc/sys/user/max_inotify_{limit} && exec "$@"', "sh",
+                sys.executable, "-c", program,
+            ],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert f"fs.inotify.max_user_{limit}" in done.stderr + done.stdout
+        (tmp_path / "7" / "late").rmdir()
+
+
+async def test_delegated_directory_has_a_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one delegated directory has beyond its share is passed over, until there is room again."""
+    monkeypatch.setattr(cgroup_watcher, "DELEGATED_MAX", 4)
+    monkeypatch.setattr(cgroup_watcher, "RESCAN_S", 0.1)
+    for i in range(8):
+        (tmp_path / "user" / str(i)).mkdir(parents=True)
+        (tmp_path / "system" / str(i) / "a").mkdir(parents=True)
+    for directory in (tmp_path / "user", *(tmp_path / "user").iterdir()):
+        os.chown(directory, 1000, -1)
+    async with watching(tmp_path, "/") as watcher:
+        taken = below(watcher, "/user")
+        assert (len(taken), len(below(watcher, "/system"))) == (4, 17)
+        for path in taken - {"/user"}:
+            (tmp_path / path[1:]).rmdir()
+        await reached(watcher, lambda: len(below(watcher, "/user") - taken) == 3)
 
 
 def test_ids_and_paths(bare: Lab) -> None:

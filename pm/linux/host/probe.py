@@ -26,6 +26,7 @@ from pm.linux.netlink.generic_netlink import Family, find_family
 from pm.linux.netlink.inet_diag_requests import IPPROTO_MPTCP
 from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY, Command
 from pm.linux.netlink.sock_diag import can_diagnose
+from pm.names import show_name
 
 OLDEST_KERNEL = (5, 19)
 NEWER_KERNEL = "boot Linux 5.19 or newer with CONFIG_MPTCP=y (`apt install linux-image-amd64`)"
@@ -206,9 +207,8 @@ def _library(soname: str, package: str) -> SystemCheck:
     except OSError:
         cache = b""
     for match in re.finditer(rb"/[^\0]*/" + re.escape(soname.encode()) + rb"(?=\0)", cache):
-        path = os.fsdecode(match[0])
-        if os.path.exists(path):
-            return check(soname, True, path, "")
+        if os.path.exists(match[0]):
+            return check(soname, True, show_name(match[0]), "")
     return check(soname, False, f"{soname} is not installed", f"run `apt install {package}`")
 
 

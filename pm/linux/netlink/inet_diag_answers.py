@@ -18,6 +18,7 @@ from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
 from pm.linux.netlink.framing import NetlinkMessage
 from pm.linux.netlink.inet_diag_requests import CONG, INFO
+from pm.names import show_name
 
 T = TypeVar("T")
 ULP_INFO, SK_BPF_STORAGES, CGROUP_ID = 19, 20, 21  # INET_DIAG_*
@@ -204,7 +205,7 @@ def parse_subflow_stats(data: bytes, message: NetlinkMessage) -> SubflowStats | 
         if type_ == INFO:
             info = data[start:end]
         elif type_ == CONG:
-            name = data[start : end - 1].decode()
+            name = show_name(data[start : end - 1])
     _, state, _, _, _, _, ifindex, cookie, _, _ = _MSG.unpack_from(data, message.start)
     # No tcp_info: TIME_WAIT, or a connection request. LISTEN: the look-up falls back to listeners.
     if not info or state == TcpState.LISTEN:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
+from pm.names import show_name
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK = 16, 17, 18
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
@@ -85,7 +86,7 @@ def _kind(data: bytes, start: int, end: int) -> str:
 
 
 def _text(data: bytes, start: int, end: int) -> str:
-    return data[start:end].rstrip(b"\0").decode(errors="surrogateescape")
+    return show_name(data[start:end].rstrip(b"\0"))
 
 
 def read_address(data: bytes, message: framing.NetlinkMessage) -> tuple[AddressKey, int]:
