@@ -28,6 +28,7 @@ from pm.config.model import Datapath, OnExit, SelectionMode
 from pm.datapath import choose_datapath
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.precompiled import check_objects
+from pm.linux.bpf.sweep import Sentinel
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
 from pm.linux.host.file_watch import signature
 from pm.linux.host.instance import Instance, check_state_directory, namespace_file
@@ -152,13 +153,17 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         if mode is SelectionMode.NAMESPACE:
             await asyncio.to_thread(remove_all_programs, bpffs)
             bpffs = None
+        sentinel = None
+        if bpffs:
+            sentinel = Sentinel(pin_directory(bpffs, netns_cookie()), keep)
+            await _enter_in_thread(stack, sentinel)
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
         left_alone = LeftAlone(exit_after_s=settings.alone_exit_s)
         endpoints = None
         sysctl = PathManagerSysctl(state_directory)
-        kept: list[Kept] = [LiveChecks(checks), instance, left_alone]
+        kept: list[Kept] = [LiveChecks(checks), instance, left_alone, *([sentinel] if sentinel else [])]
         if state.datapath == Datapath.BPF:
             # The programs claim their sessions: all others keep the kernel's path manager.
             await asyncio.to_thread(sysctl.restore_left)

@@ -11,6 +11,7 @@ the programs of all links that it takes over.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from pm.linux.bpf.cgroup_links import link_to
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
 from pm.linux.bpf.objects import PRIVILEGES, BpfObject
 from pm.linux.bpf.pins import Pins, pin_directory
+from pm.linux.bpf.sweep import sweep
 from pm.linux.host.netns import netns_cookie
 
 Key = TypeVar("Key", bound=Hashable)
@@ -84,7 +86,7 @@ class Attachments(Generic[Key]):
 
     def attach(self, cgroup: Path, cgroup_id: int, key: Key) -> None:
         """Attach a program to a cgroup. Raises CgroupGone, KernelRefused."""
-        self._hold(cgroup_id, link_to(cgroup, cgroup_id, self._load(key)))
+        self._hold(cgroup_id, self._link(cgroup, cgroup_id, key))
         self.attached[cgroup_id] = key
 
     def replace(self, cgroup_id: int, key: Key) -> None:
@@ -124,7 +126,7 @@ class Attachments(Generic[Key]):
         if libbpf.link_info(self._links[cgroup_id]).cgroup_id == cgroup_id:
             self.replace(cgroup_id, key)
             return
-        link = link_to(cgroup, cgroup_id, self._load(key))
+        link = self._link(cgroup, cgroup_id, key)
         os.close(self._links[cgroup_id])
         if self._pins:
             self._pins.unpin(self._link_name(cgroup_id))
@@ -225,6 +227,15 @@ class Attachments(Generic[Key]):
             else:
                 self._pins.unpin(name)
                 os.close(link)
+
+    def _link(self, cgroup: Path, cgroup_id: int, key: Key) -> int:
+        try:
+            return link_to(cgroup, cgroup_id, self._load(key))
+        except KernelRefused as e:
+            # A cgroup takes 64 programs: those of dead services may have taken the places.
+            if e.errno == errno.E2BIG and self._pins and sweep(self._pins.directory.parent):
+                return link_to(cgroup, cgroup_id, self._load(key))
+            raise
 
     def _hold(self, cgroup_id: int, link: int) -> None:
         self._links[cgroup_id] = link

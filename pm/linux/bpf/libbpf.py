@@ -179,18 +179,20 @@ def _describe_storage(value_size: int) -> int:
 
 
 def load_sock_ops(name: str, instructions: bytes) -> int:
-    """Load a program of type BPF_PROG_TYPE_SOCK_OPS and return its descriptor. Raises ProgramRefused."""
-    options = _ProgramLoadOptions(
-        size=ctypes.sizeof(_ProgramLoadOptions), expected_attach_type=ATTACH_CGROUP_SOCK_OPS
-    )
-    count = len(instructions) // 8
-    load = library().bpf_prog_load
-    fd = load(PROG_TYPE_SOCK_OPS, _name(name), b"GPL", instructions, count, byref(options))
+    """A program of type BPF_PROG_TYPE_SOCK_OPS. Raises ProgramRefused."""
+    return load_program(name, PROG_TYPE_SOCK_OPS, ATTACH_CGROUP_SOCK_OPS, instructions)
+
+
+def load_program(name: str, kind: int, attach_type: int, instructions: bytes) -> int:
+    """Load a program of any type and return its descriptor. Raises ProgramRefused."""
+    options = _ProgramLoadOptions(size=ctypes.sizeof(_ProgramLoadOptions), expected_attach_type=attach_type)
+    arguments = (kind, _name(name), b"GPL", instructions, len(instructions) // 8, byref(options))
+    fd = library().bpf_prog_load(*arguments)
     if fd >= 0:
         return int(fd)
     log = ctypes.create_string_buffer(_LOG_SIZE)
     options.log_level, options.log_size, options.log = 1, _LOG_SIZE, ctypes.addressof(log)
-    fd = load(PROG_TYPE_SOCK_OPS, _name(name), b"GPL", instructions, count, byref(options))
+    fd = library().bpf_prog_load(*arguments)
     if fd < 0:
         raise ProgramRefused(name, -fd, log.value.decode(errors="replace"))
     return int(fd)
@@ -250,14 +252,13 @@ def map_spec(fd: int) -> MapSpec:
 
 
 def link_cgroup(program: int, cgroup: int) -> int:
-    """Attach a sock_ops program to a cgroup directory's descriptor; other programs stay.
+    """A link to a cgroup directory's descriptor; it lasts as long as a descriptor of it or a pin."""
+    return create_link(program, cgroup, ATTACH_CGROUP_SOCK_OPS, "attach to cgroup")
 
-    Returns the link's descriptor; the link lasts as long as a descriptor of it or a pin. Raises
-    KernelRefused.
-    """
-    return _checked(
-        library().bpf_link_create(program, cgroup, ATTACH_CGROUP_SOCK_OPS, None), "attach to cgroup"
-    )
+
+def create_link(program: int, target: int, attach_type: int, action: str) -> int:
+    """A link to any target. Raises KernelRefused."""
+    return _checked(library().bpf_link_create(program, target, attach_type, None), action)
 
 
 def update_link(link: int, program: int) -> None:
