@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from pm.log_output import OutputLogger, output
 from pm.names import printable, valid_text
 
 if TYPE_CHECKING:
@@ -43,16 +44,15 @@ def get_logger() -> Any:
 def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
     """Set up the process's logging. ``level`` and ``fmt`` are values of ``Level`` and ``Format``.
 
-    Libraries that use ``logging`` (asyncio, aiohttp) are written the same way, as the event
-    ``library_message``, from level warning on.
+    Messages of libraries: ``pm.log_budget.take_library_messages``.
     """
     structlog = _structlog()
-    text = fmt == Format.TEXT or (fmt == Format.AUTO and sys.stderr.isatty())
+    text = fmt == Format.TEXT or (fmt == Format.AUTO and _on_terminal())
     tail: list[Processor] = (
         [
             _printable,
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=_on_terminal(), exception_formatter=structlog.dev.plain_traceback
             ),
         ]
         if text
@@ -65,10 +65,27 @@ def configure(level: str = Level.INFO, fmt: str = Format.AUTO) -> None:
             *tail,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=_make_output,
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_ToStructlog()], level=logging.WARNING, force=True)
+
+
+def write_line(text: str) -> None:
+    """Write a line that is not a record, where the records go."""
+    output.write(text)
+
+
+def lost_lines() -> int:
+    """How many lines could not be written."""
+    return output.lost
+
+
+def _make_output(*args: object) -> OutputLogger:
+    return OutputLogger()
+
+
+def _on_terminal() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _structlog() -> Any:
@@ -99,14 +116,3 @@ def _printable(logger: Any, method: str, record: MutableMapping[str, Any]) -> Ma
 
 def _dumps(record: dict[str, Any], **kwargs: Any) -> str:
     return valid_text(json.dumps(record, ensure_ascii=False, **kwargs))
-
-
-class _ToStructlog(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        get_logger().log(
-            record.levelno,
-            "library_message",
-            logger=record.name,
-            message=record.getMessage(),
-            exc_info=record.exc_info,
-        )

@@ -8,7 +8,9 @@ They take their logger from here. Of each event, each subject has one line in a 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import traceback
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,6 +20,7 @@ from pm.log import get_logger
 
 WINDOW_S = 60.0
 LINES_MAX = 10
+MESSAGE_MAX = 4000
 
 
 @dataclass(slots=True)
@@ -106,3 +109,27 @@ class LimitedLogger:
 def get_limited_logger() -> LimitedLogger:
     """The process's one: its budget is for all modules together."""
     return LimitedLogger(get_logger(), time.monotonic)
+
+
+def take_library_messages() -> None:
+    """Write what libraries (asyncio, aiohttp) log with ``logging``, as the event ``library_message``.
+
+    From level warning on, and within the budget: a stranger can cause many of them.
+    """
+    logging.basicConfig(handlers=[_LibraryMessages()], level=logging.WARNING, force=True)
+
+
+class _LibraryMessages(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        data: dict[str, Any] = {"logger": record.name, "message": record.getMessage()[:MESSAGE_MAX]}
+        if record.exc_info and (error := record.exc_info[1]):
+            data["exception"] = "".join(traceback.format_exception(error))[-MESSAGE_MAX:]
+        write = get_limited_logger()
+        about = (record.name, str(record.msg)[:80])
+        if record.levelno >= logging.ERROR:
+            write.error("library_message", about=about, **data)
+        else:
+            write.warning("library_message", about=about, **data)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # logging's name
+        """A message that cannot be formatted is a library's bug and costs its line."""

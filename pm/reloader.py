@@ -74,12 +74,22 @@ class Reloader:
         self._upkeep = upkeep
         self._seen = seen
         self._reloading = asyncio.Lock()
+        self._begun = 0
+        self._failure: PmError | None = None
+        """Why the last reload failed."""
 
     async def reload(self) -> None:
         """Load the file again and bring it in force. Raises ConfigError: then nothing changed."""
         state = self._state
         path = str(state.config_path)
+        asked = self._begun
         async with self._reloading:
+            if self._begun > asked:  # one that began after this was asked is an answer to it
+                if self._failure:
+                    raise self._failure
+                return
+            self._begun += 1
+            self._failure = None
             notify("RELOADING=1")
             try:
                 loaded = await load_in_child(path)
@@ -89,16 +99,17 @@ class Reloader:
                 programs, options = await self._prepare_programs(loaded.config)
                 if self._sysctl and loaded.config.policies:
                     await asyncio.to_thread(self._sysctl.hold)
-            except PmError as e:
+                await self._activate(loaded, programs, options)
+            except (PmError, OSError) as e:  # OSError: no descriptor or memory left, say
                 problems = e.problems if isinstance(e, ConfigError) else (Problem(path, 0, "", str(e)),)
+                self._failure = ConfigError(problems)
                 state.last_reload = LastReload(time=time.time(), ok=False, problems=problems)
                 state.counters["reloads_failed"] += 1
                 self._broadcast.tell("config", "refused", problems=[str(p) for p in problems])
                 _log.error("reload_failed", problems=[str(p) for p in problems], in_force=state.loaded.digest)
-                raise ConfigError(problems) from e
+                raise self._failure from e
             finally:
                 notify("READY=1")
-            await self._activate(loaded, programs, options)
 
     async def _prepare_programs(self, config: Config) -> tuple[CompiledPathManagers | None, CompiledOptions]:
         """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""

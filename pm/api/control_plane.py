@@ -15,6 +15,7 @@ from pm.api.events import Broadcast, EventReader
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.sock_diag import SockDiag
+from pm.log import lost_lines
 from pm.model import LocalAddress, Pair, Subflow
 from pm.policies.model import Policy
 from pm.programs.path_manager_programs import PathManagerPrograms
@@ -74,6 +75,7 @@ class ServiceControlPlane:
 
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())
+        counters["log_lines_lost"] = lost_lines()
         return counters + Counter(self._programs.counters()) if self._programs else counters
 
     def policies(self) -> Sequence[Policy]:

@@ -19,6 +19,7 @@ from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, LISTING, OPENAPI, TIMINGS
+from pm.api.problems import BadRequest
 from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.views import (
     address_view,
@@ -84,11 +85,15 @@ async def open_subflow(request: web.Request) -> web.Response:
     """201 once it is established: its id has the local port, told by the kernel then. 202 after a second."""
     control, session = request.app[CONTROL], _session(request)
     wanted = parse_body(OpenSubflow, await request.read())
+    local, remote = wanted.local or session.local, wanted.remote or session.remote
+    if (":" in local) != (":" in remote):
+        name = "local" if wanted.local else "remote"
+        raise BadRequest([{"name": name, "message": f"{local} and {remote} are of two address families"}])
     async with control.subscribe() as events:
         subflow = control.open_subflow(
             session.token,
-            wanted.local or session.local,
-            wanted.remote or session.remote,
+            local,
+            remote,
             wanted.remote_port or session.remote_port,
             wanted.backup,
         )

@@ -59,7 +59,7 @@ def _build(shape: type[T], hints: Mapping[str, Hint], values: Mapping[str, Any],
             problems.append({"name": field.name, "message": message})
     if not problems:
         made = shape(**{name: _typed(hints[name], value) for name, value in values.items()})
-        problems = _addresses_complaints(made)
+        made, problems = _with_addresses(made)
         if not problems:
             return made
     raise BadRequest(sorted(problems, key=lambda p: p["name"]))
@@ -86,19 +86,38 @@ def _typed(hint: Hint, value: Any) -> Any:
     return hint.type(value) if value is not None and issubclass(hint.type, StrEnum) else value
 
 
-def _addresses_complaints(made: Any) -> list[ParameterProblemShape]:
-    if not isinstance(made, OpenSubflow):
-        return []
+def _with_addresses(made: T) -> tuple[T, list[ParameterProblemShape]]:
+    """The same with its addresses as the kernel writes them, and what is wrong with them."""
     problems: list[ParameterProblemShape] = []
+    if not isinstance(made, OpenSubflow):
+        return made, problems
+    found: dict[str, Any] = {}
     versions = set()
     for name in ("local", "remote"):
-        text = getattr(made, name)
-        if text is None:
+        if (text := getattr(made, name)) is None:
             continue
         try:
-            versions.add(ipaddress.ip_address(text).version)
-        except ValueError:
-            problems.append({"name": name, "message": f"{text!r} is not an IP address"})
+            address = canonical(text)
+        except ValueError as e:
+            problems.append({"name": name, "message": str(e)})
+        else:
+            found[name] = str(address)
+            versions.add(address.version)
     if len(versions) > 1:
         problems.append({"name": "remote", "message": "must have the same address family as `local`"})
-    return problems
+    return dataclasses.replace(made, **found), problems
+
+
+def canonical(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address of one host; IPv4-mapped is IPv4. Raises ValueError for anything else."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as e:
+        raise ValueError(f"{text!r} is not an IP address") from e
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            raise ValueError(f"{text!r} has a zone: leave `%` and the interface out")
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address(0xFFFFFFFF):
+        raise ValueError(f"{text!r} is not the address of a host")
+    return address

@@ -43,6 +43,7 @@ _TOTALS = {
         "claim_failures",
         "Sessions that they could not claim because their map was full.",
     ),
+    "log_lines_lost": ("log_lines_lost", "Log lines that could not be written."),
     "changes_noticed": ("changes_noticed", "Programs, pins and sysctls that somebody else changed."),
     "changes_set_back": ("changes_set_back", "Those that the service set back."),
     "repairs": ("repairs", "Actions that the service took because a program had not."),

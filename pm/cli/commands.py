@@ -40,7 +40,8 @@ def perform(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     try:
         status = HANDLERS[command_of(options)](options)
-        sys.stdout.flush()
+        if sys.stdout:  # None where it was closed from the start
+            sys.stdout.flush()
     except PmError as e:
         # Problems in a configuration start with the file's name, as a compiler's do.
         print(e if isinstance(e, ConfigError) else f"mptcp-pm: {e}", file=sys.stderr)

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.lab.lab import Lab, cgroup2_root
-from tests.lab.service import Service, command
+from tests.lab.service import Service, UnixConnection, command
 from tests.lab.waiting import wait_equal
 
 
@@ -74,4 +78,86 @@ def test_owner_of_a_delegated_cgroup(lab: Lab) -> None:
     for written in (shown, os.fsencode(top) + b"/bad\xff"):
         found = json.loads(cli(service, "sessions", "--json", "--cgroup", written))
         assert [s["policy"] for s in found["sessions"]] == ["strange"]
+    service.terminate()
+
+
+def redirected(to: str) -> list[str]:
+    """The command with another standard error."""
+    return ["sh", "-c", f'exec "$@" {to}', "sh", *command()]
+
+
+@pytest.mark.parametrize("stderr", ["2>/dev/full", "2>&-", "2>/dev/full <&- >&-"])
+def test_no_way_to_write_the_log(lab: Lab, stderr: str) -> None:
+    """Without a place for its log the service starts, works, and counts the lines."""
+    service = lab.service(
+        {"policies": [{"name": "all", "cgroup": lab.cgroup("a"), "path_manager": "fullmesh"}]},
+        program=redirected(stderr),
+    )
+    lab.server()
+    client = lab.client(cgroup="a")
+    client.open(1)
+    lab.wait_subflows(2)
+    if "/dev/full" in stderr:
+        assert service.get("/v1/status")["counters"]["log_lines_lost"] > 0
+    service.terminate()
+
+
+def test_no_descriptor_left(lab: Lab) -> None:
+    """A reload that finds no descriptor left fails, and the service goes on."""
+    service = lab.service({"policies": []})
+    limits = resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE)
+    connection = UnixConnection(service.socket_path)
+    connection.request("GET", "/healthz")
+    connection.getresponse().read()
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, (5, limits[1]))
+    service.send_signal(signal.SIGHUP)
+
+    def reloads_failed() -> bool:
+        connection.request("GET", "/v1/status")
+        counters = json.loads(connection.getresponse().read())["counters"]
+        return "reloads_failed" in counters
+
+    wait_equal(reloads_failed, True)
+    resource.prlimit(service.process.pid, resource.RLIMIT_NOFILE, limits)
+    service.reload()
+    service.terminate()
+
+
+@pytest.mark.parametrize("files", [16])
+def test_few_descriptors_at_the_start(lab: Lab, files: int) -> None:
+    """With too few descriptors to start there is a line that says so, and no traceback."""
+    service = lab.service(
+        {"policies": []}, start=False, program=["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command()]
+    )
+    with pytest.raises(AssertionError):
+        service.start()
+    assert "Traceback" not in service.log()
+    assert len(service.log().splitlines()) < 4
+
+
+def test_bodies_that_are_wrong(lab: Lab) -> None:
+    """Whatever a body contains, the answer is a 400 with the reason, and no subflow is left behind."""
+    service = lab.service({"policies": [{"name": "all", "cgroup": lab.cgroup("a"), "path_manager": "none"}]})
+    lab.server()
+    client = lab.client(cgroup="a")
+    client.open(1)
+    lab.wait_subflows(1)
+    path = f"/v1/sessions/{service.sessions()[0]['token']}"
+    bad: list[dict[str, object]] = [
+        {"\ud800": 1},
+        {"local": "\ud800"},
+        {"local": "fe80::1%eth0"},
+        {"local": "0.0.0.0"},
+        {"remote": "::"},
+        {"remote": "224.0.0.1"},
+        {"local": "::ffff:10.77.2.1", "remote": "fd00:77:1::2"},
+        {"remote": "fd00:77:1::2"},
+    ]
+    for body in bad:
+        status, problem = service.request("POST", f"{path}/subflows", body)
+        assert (status, problem["type"]) == (400, "urn:mptcp-pm:problem:bad-request"), body
+    service.post(f"{path}/subflows", {"local": "::ffff:10.77.2.1"})
+    lab.wait_subflows(2)
+    wait_equal(lambda: [s["local"]["ip"] for s in service.get(path)["subflows"]], ["10.77.1.1", "10.77.2.1"])
+    wait_equal(lambda: {s["state"] for s in service.get(path)["subflows"]}, {"established"})
     service.terminate()
