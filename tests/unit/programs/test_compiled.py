@@ -42,11 +42,11 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """The flags of each compilation."""
     flags: list[Sequence[str]] = []
 
-    async def compile_object(source: Path, *, log_file: Path, cflags: Sequence[str]) -> BpfObject:
+    async def obtain_object(source: Path, *, log_file: Path, cflags: Sequence[str]) -> BpfObject:
         flags.append(cflags)
         return BpfObject({}, {})
 
-    monkeypatch.setattr("pm.programs.compiled.compile_object", compile_object)
+    monkeypatch.setattr("pm.programs.compiled.obtain_object", obtain_object)
     monkeypatch.setattr(FakeAttachments, "closed", [], raising=False)
     return flags
 
