@@ -22,7 +22,7 @@ def here(*endpoints: Endpoint, subflows: int = 8, accepted: int = 8) -> Namespac
 
 
 def endpoint(ip: str, address_id: int = 1, **flags: bool) -> Endpoint:
-    return Endpoint(ip, address_id, subflow=True)._replace(**flags)
+    return Endpoint(ip, address_id, **{"subflow": True, **flags})
 
 
 def test_what_is_there_keeps_its_place_when_the_limit_falls() -> None:
