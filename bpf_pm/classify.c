@@ -57,7 +57,13 @@ static __always_inline void record(struct bpf_sock_ops *skops)
 	struct session_value value = { .policy = POLICY_ID };
 	struct session_key key = {};
 	struct session_value *known;
+	struct bpf_sock *sk = skops->sk;
 
+	/* Joins do not inherit the device, and no event tells it. */
+	if (sk) {
+		value.device = sk->bound_dev_if;
+		value.mark = sk->mark;
+	}
 	value.cookie = get_socket_cookie(skops);
 	fill_key(skops, &key);
 

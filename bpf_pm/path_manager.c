@@ -34,6 +34,12 @@ BPF_ARRAY(local_addr_map, struct bpf_mptcp_addr, LOCALS);
  */
 BPF_F_TABLE("hash", struct up_address, u32, up_addresses, UP_ADDRESSES, NO_PREALLOC);
 
+/*
+ * key: where sessions lead; value: from which slots, and how. Without an entry all slots may be tried: the
+ * outcome shows. Written by the service, read here.
+ */
+BPF_F_TABLE("hash", struct destination, struct route, routes, ROUTES, NO_PREALLOC);
+
 /* key: policy; value: its parameters. Written by the service, read here. */
 BPF_F_TABLE("hash", u64, struct path_parameters, path_parameters, 4096, NO_PREALLOC);
 
@@ -85,6 +91,11 @@ static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address)
 	__builtin_memcpy(key.ip, address->ip6, sizeof(key.ip));
 	ifindex = up_addresses.lookup(&key);
 	return ifindex ? *ifindex : 0;
+}
+
+static __always_inline const struct route *route_to(struct destination *destination)
+{
+	return routes.lookup(destination);
 }
 
 static __always_inline const struct path_parameters *find_parameters(void)

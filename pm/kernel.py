@@ -126,7 +126,8 @@ class SubflowRecord(NamedTuple):
 
     ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers; ``ifindex`` is the interface
     the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
-    ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission timeout.
+    ``mark`` is SO_MARK. ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission
+    timeout.
     """
 
     token: int
@@ -147,6 +148,7 @@ class SubflowRecord(NamedTuple):
     backoff: int = 0
     bytes_acked: int = 0
     bytes_received: int = 0
+    mark: int = 0
 
     @property
     def pair(self) -> Pair:

@@ -55,7 +55,9 @@ class LocalAddress:
     flags and the configured rules into account, and what of several addresses of a prefix, or of
     several interfaces with one address, is chosen. ``up`` ignores the rules: the address can carry
     packets (its link is up with carrier, it is not tentative unless optimistic, and did not fail).
-    An address is in a list once for each interface that has it.
+    An address is in a list once for each interface that has it. ``vrf`` is the index of the VRF that the
+    interface belongs to, 0 for none. ``holder``: no packet leaves over the interface (a dummy), so those
+    from the address leave by others.
     """
 
     ip: str
@@ -66,6 +68,8 @@ class LocalAddress:
     backup: bool
     why: str
     up: bool = True
+    vrf: int = 0
+    holder: bool = False
 
     @property
     def family(self) -> int:
@@ -138,6 +142,21 @@ SUBFLOWS_MAX = 64
 """What this end opens in one session at most, the initial subflow included: the kernel has no limit."""
 
 
+class Way(NamedTuple):
+    """How packets from a local address to a remote one leave.
+
+    ``ifindex`` is the interface to bind a subflow to, 0 for none; ``why`` says why there is no way, "" where
+    there is one.
+    """
+
+    ifindex: int = 0
+    why: str = ""
+
+    @property
+    def exists(self) -> bool:
+        return not self.why
+
+
 class Want(NamedTuple):
     """How many subflows a pair should have, and whether they carry the backup flag."""
 
@@ -157,7 +176,7 @@ class Subflow:
     that from which it has been established. ``carried``: data went both ways. ``stuck``: what it
     sent is not acknowledged any more; ``suspect_since`` (0.0: not) and ``suspect_acked`` are when a
     look first found it so, and the bytes acknowledged then. ``seen`` numbers the last comparison
-    with the kernel that found it.
+    with the kernel that found it. ``ifindex`` is the interface that it is bound to, 0 for none.
     """
 
     local: str
@@ -178,6 +197,7 @@ class Subflow:
     suspect_since: float = 0.0
     suspect_acked: int = 0
     seen: int = 0
+    ifindex: int = 0
 
     @property
     def working(self) -> bool:

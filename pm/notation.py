@@ -160,6 +160,25 @@ class Off:
 OFF = Off()
 
 
+class Automatic:
+    """Metadata of an enumeration ``auto``, ``true`` and ``false``: YAML reads the last two as booleans."""
+
+    what = "`auto`, `true` or `false`"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from pydantic_core import core_schema
+
+        def read(value: Any) -> Any:
+            if isinstance(value, bool) or value == "auto":
+                return source(str(value).lower())
+            raise ValueError(f"must be {self.what}")
+
+        return core_schema.no_info_plain_validator_function(read)
+
+
+AUTOMATIC = Automatic()
+
+
 def check_path(text: str) -> None:
     """Raises ValueError unless the text is an absolute path without control characters."""
     if not text.startswith("/") or re.search(r"[\x00-\x1f\x7f]", text):

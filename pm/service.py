@@ -43,6 +43,8 @@ from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.endpoint_reader import EndpointReader
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
+from pm.linux.netlink.path_judge import PathJudge
+from pm.linux.netlink.path_lookup import PathLookup
 from pm.linux.netlink.route_lookup import is_local
 from pm.linux.netlink.route_monitor import RouteMonitor
 from pm.linux.netlink.sock_diag import SockDiag
@@ -60,6 +62,7 @@ from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove
 from pm.reloader import Reloader, check_programs
 from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
+from pm.sessions.known_ways import unwatched
 from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
 from pm.sessions.time_limit import TimeLimit
 from pm.upkeep import Kept, Upkeep
@@ -205,9 +208,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                     own_cgroup=await asyncio.to_thread(own_cgroup),
                 )
             )
+        lookup = stack.enter_context(PathLookup.open())
         # From here to the sessions nothing awaits: a change of addresses finds them built.
         addresses = await stack.enter_async_context(AddressMonitor.open(config.addresses, on_addresses))
-        diagnosis = stack.enter_context(SockDiag.open(addresses.interface_of))
+        diagnosis = stack.enter_context(SockDiag.open(addresses.interface_of, addresses.vrf_of))
         sessions = assemble(
             commands=commands,
             diagnosis=diagnosis,
@@ -230,6 +234,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             limits=config.limits,
             remote_addresses=config.remote_addresses,
             endpoints=endpoints,
+            judge_way=PathJudge(lookup, addresses, lambda: addresses.rules.bind_interface).way,
+            on_ways=programs.write_ways if programs else unwatched,
         )
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))

@@ -37,6 +37,9 @@ struct remote {
 	struct bpf_mptcp_addr address;
 	struct pair pairs[PAIRS];
 	u8 pad[5];
+	/* As of this callback; sets of slots. */
+	u32 unroutable; /* the host has no route to here from them */
+	u32 bound; /* a subflow from them must be bound to their interface */
 };
 
 /* A session that a program claimed. Written by the programs; the service reads the policy. */
@@ -56,6 +59,8 @@ struct claim {
 	u32 established; /* subflows that either end opened */
 	u32 failures; /* of subflows, since the start */
 	u32 lingering; /* part of `total`: pending ones to remotes that the peer withdrew meanwhile */
+	u32 device; /* interface that the application bound its socket to; 0: none */
+	u32 mark; /* SO_MARK of the initial subflow */
 	u32 private[2]; /* for the path manager; 0 at first */
 	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */

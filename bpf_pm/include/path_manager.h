@@ -56,9 +56,9 @@ static __always_inline u32 slots_to(struct claim *claim, u32 remote)
 
 	if (remote < claim->unreachable || !to->address.family)
 		return 0;
-	if (is_ip4(&to->address))
-		return claim->usable_ip4;
-	return is_link_local(&to->address) ? claim->usable_link_local : claim->usable_ip6;
+	if (is_link_local(&to->address))
+		return claim->usable_link_local;
+	return (is_ip4(&to->address) ? claim->usable_ip4 : claim->usable_ip6) & ~to->unroutable;
 }
 
 static __always_inline struct pair *pair_at(struct claim *claim, u32 remote, u32 slot)
@@ -103,11 +103,12 @@ static __always_inline bool count_pending(struct claim *claim, struct pair *pair
 static __always_inline bool open_initial(struct bpf_sock_ops *skops, struct claim *claim)
 {
 	struct bpf_mptcp_addr src = { .ifindex = claim->ifindex };
+	struct remote *to = &claim->remotes[INITIAL];
+	u32 slot = 1 << claim->initial_slot;
 
-	if (claim->unreachable || claim->lost || !claim->tokens)
+	if (claim->unreachable || claim->lost || to->unroutable & slot || !claim->tokens)
 		return false;
-	/* Link-local addresses need the interface. */
-	if (!is_link_local(&claim->local))
+	if (!is_link_local(&claim->local) && !(to->bound & slot))
 		return count_pending(claim, initial_pair(claim),
 				     bpf_open_subflow(skops, 0, 0, 0, 0));
 	src.family = claim->local.family;
@@ -126,8 +127,8 @@ static __always_inline bool open_subflow(struct bpf_sock_ops *skops, struct clai
 	if (!local || !claim->tokens)
 		return false;
 	src = *local;
-	/* Unless it is link-local, the host's routing chooses the interface. */
-	src.ifindex *= is_link_local(&src);
+	/* Unless it is link-local, or needs to be bound, the host's routing chooses the interface. */
+	src.ifindex *= is_link_local(&src) | (to->bound >> slot & 1);
 	src.flags = backup ? BPF_MPTCP_ADDR_BACKUP : 0;
 	if (slot == claim->initial_slot)
 		src.id = 0; /* its only id */

@@ -14,6 +14,8 @@ struct session_key {
 struct session_value {
 	u64 cookie; /* of the socket, as SO_COOKIE */
 	u64 policy; /* id that the loader gave the program */
+	u32 device; /* interface that the application bound its socket to; 0: none */
+	u32 mark; /* SO_MARK */
 };
 
 enum counter {

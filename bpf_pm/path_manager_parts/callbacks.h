@@ -5,6 +5,7 @@
 
 #include "loader_constants.h"
 #include "policy_rules.h"
+#include "routes.h"
 #include "subflows.h"
 
 /*
@@ -13,6 +14,7 @@
  */
 static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 {
+	struct bpf_sock *sk = skops->sk;
 	struct claim *claim;
 
 	if (MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_CLAIMED ||
@@ -24,6 +26,10 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 		return;
 	}
 	claim->policy = POLICY_ID;
+	if (sk) {
+		claim->device = sk->bound_dev_if;
+		claim->mark = sk->mark;
+	}
 	claim->ip4_only = FIELD(skops, family) == AF_INET;
 	read_local(skops, &claim->local);
 	read_remote(skops, &claim->remotes[INITIAL].address);
@@ -61,7 +67,8 @@ static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skop
 
 /*
  * Bring the claim up to date. True: subflows may be opened, and the path manager shall see which are
- * missing. `p` is 0 where the policy has no parameters any more.
+ * missing. `p` is 0 where the policy has no parameters any more. What the application bound to an
+ * interface is left to the service, which knows what belongs to a VRF.
  */
 static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct claim *claim,
 					    const struct path_parameters *p)
@@ -103,7 +110,10 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 	if (op == BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED || op == BPF_SOCK_OPS_PARSE_HDR_OPT_CB)
 		check_start(skops, claim, p);
 	fill_tokens(claim, p);
-	return claim->started && !claim->itself;
+	if (!claim->started || claim->itself || claim->device)
+		return false;
+	refresh_routes(claim);
+	return true;
 }
 
 #endif

@@ -32,6 +32,21 @@ enum remote_flag {
 	REMOTE_FLAG_PRIVATE = 1 << 2, /* only for sessions whose first remote is private too */
 };
 
+#define ROUTES 4096 /* pm/linux/bpf/path_manager_maps.py has the same */
+
+/* Key of routes; pm/linux/bpf/path_manager_maps.py has the same. */
+struct destination {
+	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
+	u32 mark;
+	u32 port; /* network order, in the low half */
+};
+
+/* What the host's routing says of a destination: sets of slots, as in `struct remote`. */
+struct route {
+	u32 unroutable;
+	u32 bound;
+};
+
 /* Key of claim_counters; pm/linux/bpf/path_manager_maps.py has the same. */
 enum claim_counter {
 	CLAIM_COUNTER_CLAIMED,
@@ -47,6 +62,9 @@ static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot);
 
 /* The interface of a local address that is up, usable or not; 0: none. */
 static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address);
+
+/* 0: the service does not know the destination. */
+static __always_inline const struct route *route_to(struct destination *destination);
 
 /* The parameters of the program's policy; 0: it has none any more. */
 static __always_inline const struct path_parameters *find_parameters(void);

@@ -68,6 +68,15 @@ class RetryShape(TypedDict):
     reason: str
 
 
+class UnroutableShape(TypedDict):
+    """A pair of addresses that is not used: no packet of a subflow would leave as it should."""
+
+    local: Ip
+    remote: Ip
+    remote_port: Port
+    reason: str
+
+
 class SessionShape(TypedDict):
     """One MPTCP connection. Its keys are never shown."""
 
@@ -90,6 +99,7 @@ class SessionShape(TypedDict):
     ]
     remote_addresses: list[RemoteAddressShape]
     failed: list[RetryShape]
+    unroutable: list[UnroutableShape]
     subflows: list[SubflowShape]
 
 

@@ -24,6 +24,7 @@ from pm.api.shapes import (
     StatusShape,
     SubflowOptionShape,
     SubflowShape,
+    UnroutableShape,
 )
 from pm.clock import Moment
 from pm.errors import Problem
@@ -130,6 +131,10 @@ def session_view(
         for pair, retry in (session.retries or {}).items()
         if (pair.remote, pair.remote_port) in there
     ]
+    unroutable: list[UnroutableShape] = [
+        {"local": pair.local, "remote": pair.remote, "remote_port": pair.remote_port, "reason": why}
+        for pair, why in session.unroutable.items()
+    ]
     # A subflow that appeared after the figures were read has none yet.
     known = [*figures, *[None] * (len(session.subflows) - len(figures))]
     return {
@@ -147,6 +152,7 @@ def session_view(
         "sampled_at": rfc3339(now.time),
         "remote_addresses": [initial, *announced],
         "failed": failed,
+        "unroutable": unroutable,
         "subflows": [subflow_view(s, path_manager, f) for s, f in zip(session.subflows, known, strict=False)],
     }
 

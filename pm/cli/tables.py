@@ -149,6 +149,11 @@ def session_report(session: Json) -> RenderableType:
         for pair in session["failed"]:
             _row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
         parts += ["", failed]
+    if session["unroutable"]:
+        unroutable = _table("NO ROUTE", "REASON")
+        for pair in session["unroutable"]:
+            _row(unroutable, f"{pair['local']} × {pair['remote']}", pair["reason"])
+        parts += ["", unroutable]
     if session["options"]:
         options = _table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
         for option in session["options"]:

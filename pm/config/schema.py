@@ -16,7 +16,7 @@ from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from typing_extensions import Doc
 
 from pm.config.model import Config
-from pm.notation import Check, Notation, Off, yaml_key
+from pm.notation import Automatic, Check, Notation, Off, yaml_key
 from pm.path_managers.base import PathManager
 from pm.path_managers.choice import PathManagerChoice, usable
 
@@ -173,6 +173,9 @@ def _of_annotated(base: Any, metadata: tuple[Any, ...], known: PathManagers) -> 
                 # YAML 1.1 reads `off` as false, YAML 1.2 as text.
                 schema["anyOf"] = [target, {"enum": ["off", False]}]
                 schema["title"] = "`off` or a mapping"
+            case Automatic():
+                schema["enum"] = ["auto", True, False]
+                schema["title"] = item.what
             case Notation() | Check():
                 target["title"] = item.what
                 if item.pattern:

@@ -42,7 +42,8 @@ class SessionView(Protocol):
 
     ``local_ifindex`` is the interface of ``local`` as last known, whatever the configured rules say, 0
     for unknown; ``local_lost`` means that ``local`` was there and is gone or down. ``failing`` has the
-    pairs that failed since they last worked: they are tried again, more and more rarely.
+    pairs that failed since they last worked: they are tried again, more and more rarely. ``unroutable`` has
+    the pairs over which no packet leaves as it should.
     """
 
     @property
@@ -71,6 +72,8 @@ class SessionView(Protocol):
     def local_lost(self) -> bool: ...
     @property
     def failing(self) -> Collection[Pair]: ...
+    @property
+    def unroutable(self) -> Collection[Pair]: ...
 
 
 class PathManager(Protocol):

@@ -58,7 +58,8 @@ def _in_order(session: SessionView, pairs: Collection[Pair]) -> list[Pair]:
     own = any(s.pair == initial and s.origin is Origin.INITIAL for s in session.subflows)
     working = {s.pair for s in session.subflows if s.working}
     # The application chose its address itself: it may be one that the rules exclude.
-    openable = (initial.remote, initial.remote_port) in reachable(session) and not session.local_lost
+    there = (initial.remote, initial.remote_port) in reachable(session)
+    openable = there and not session.local_lost and initial not in session.unroutable
     wanted = [initial] if own or openable else []
     wanted += [pair for pair in pairs if pair != initial]
     return sorted(

@@ -34,12 +34,15 @@ def reachable(session: SessionView) -> dict[tuple[str, int], None]:
 
 def candidates(session: SessionView, addresses: Sequence[LocalAddress]) -> dict[Pair, LocalAddress]:
     """Every pair on which this end can open subflows, with its local address; by remote address."""
-    return {
+    found = {
         Pair(address.ip, remote, port): address
         for remote, port in reachable(session)
         for address in addresses
         if can_reach(session, address, remote)
     }
+    for pair in session.unroutable:
+        found.pop(pair, None)
+    return found
 
 
 def can_reach(session: SessionView, address: LocalAddress, remote: str) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Annotated
 
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from pm.names import read_name
-from pm.notation import OFF, Check, Duration, Network, Size
+from pm.notation import AUTOMATIC, OFF, Check, Duration, Network, Size
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.globs import check_cgroup
 from pm.policies.rates import Rate
@@ -51,6 +52,12 @@ INTERFACE_GLOB = Check("an interface name or glob", check_interface_glob, r"^[^\
 InterfaceGlob = Annotated[str, INTERFACE_GLOB]
 
 
+class BindInterface(StrEnum):
+    AUTO = "auto"
+    TRUE = "true"
+    FALSE = "false"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
     include: Annotated[
@@ -74,6 +81,15 @@ class Addresses:
     backup: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) whose subflows get the backup flag.")
     ] = ()
+    bind_interface: Annotated[
+        BindInterface,
+        AUTOMATIC,
+        Doc(
+            "Bind subflows to the interface of their address. `auto` does so where their packets would leave "
+            "by another interface, unless that is a tunnel: a VPN is not bypassed. With `false` such pairs "
+            "of addresses are not used; `true` binds all."
+        ),
+    ] = BindInterface.AUTO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from pm.log import get_logger
 from pm.log_budget import get_limited_logger
 from pm.policies.policy_table import PolicyTable
 from pm.programs.attach import Detach, MatchedCgroup, Outcome, attach
+from pm.sessions.policy_assignment import Classified
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
@@ -206,13 +207,14 @@ class Selection:
         """The classifiers themselves."""
         return self._classifier
 
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Classified | None:
         """The policy whose classifier saw this initial subflow come up; the answer is given only once.
 
         The event can precede the classifier by microseconds: retry a miss at the session's next event.
         """
-        name = self._classifier.take(local, local_port, remote, remote_port)
-        return self._policies.get(name) if name is not None else None
+        found = self._classifier.take(local, local_port, remote, remote_port)
+        policy = self._policies.get(found.policy) if found else None
+        return Classified(policy, found.device, found.mark) if found and policy else None
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         """The policy that owns the sockets of a cgroup, also where no classifier ran."""

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
-from pm.errors import PmError
+from pm.errors import KernelRefused, PmError
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.path_manager_maps import (
     LOCALS,
@@ -28,6 +28,8 @@ from pm.linux.bpf.path_manager_maps import (
     policy_entries,
     remote_entries,
     remove_left,
+    route_entry,
+    route_key,
     third_parties_of,
     up_entries,
 )
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from pm.model import LocalAddress
     from pm.policies.model import Limits, Policy
     from pm.policies.remote_addresses import RemoteAddresses
+    from pm.sessions.known_ways import Destination, Ways
     from pm.sessions.local_addresses import LocalAddresses
 
 log = get_logger()
@@ -92,6 +95,7 @@ class PathManagerPrograms:
         self._slots = list(slots)
         self._written: dict[int, bytes] = {}
         self._up = dict.fromkeys(up, b"")
+        self._ways: dict[Destination, Ways] = {}
 
     @classmethod
     @asynccontextmanager
@@ -107,6 +111,7 @@ class PathManagerPrograms:
         try:
             slots = await asyncio.to_thread(attachments.read_locals)
             self = cls(programs, attachments, slots, await asyncio.to_thread(attachments.read_up))
+            await asyncio.to_thread(attachments.forget_routes)
             await self.activate(compiled)
             yield self
         finally:
@@ -148,7 +153,9 @@ class PathManagerPrograms:
         changed = {key: value for key, value in up.items() if self._up.get(key) != value}
         self._attachments.write_up(self._up.keys() - up.keys(), changed)
         self._up = up
-        usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids}
+        # Sessions that are bound to a VRF are the service's.
+        usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids and not a.vrf}
+        before = [ip for ip, _ in self._slots]
         self._slots = assign_slots(self._slots, list(usable.values()), local_addresses.ids)
         for slot, (ip, address_id) in enumerate(self._slots):
             if ip:
@@ -156,8 +163,30 @@ class PathManagerPrograms:
                 if self._written.get(slot) != entry:
                     self._attachments.write_local(slot, entry)
                     self._written[slot] = entry
+        if before != [ip for ip, _ in self._slots]:
+            for destination in self._ways:
+                self._write_ways(destination)
         if left := usable.keys() - dict(self._slots).keys():
             log.warning("local_addresses_beyond_the_programs", limit=LOCALS, left_to_service=sorted(left))
+
+    def write_ways(self, destination: Destination, ways: Ways | None) -> None:
+        """Tell the programs by which ways packets to a destination leave; None: not known any more."""
+        if destination.device:
+            return
+        if ways is None:
+            self._ways.pop(destination, None)
+        else:
+            self._ways[destination] = ways
+        self._write_ways(destination)
+
+    def _write_ways(self, destination: Destination) -> None:
+        ways = self._ways.get(destination)
+        key = route_key(destination.remote, destination.remote_port, destination.mark)
+        entry = None if ways is None else route_entry([ip for ip, _ in self._slots], ways)
+        try:
+            self._attachments.write_route(key, entry)
+        except KernelRefused as e:  # the program tries then, and learns by the failure
+            log.warning("route_not_written", remote=destination.remote, error=str(e))
 
     # Queries
 

@@ -17,6 +17,7 @@ from pm.linux.host.netns import netns_cookie
 from pm.log import get_logger
 from pm.programs.attach import MatchedCgroup
 from pm.programs.classifiers import OnChange, Selection, Table
+from pm.sessions.policy_assignment import Classified
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
@@ -59,8 +60,8 @@ class NamespaceSelection:
     async def sweep(self) -> None:
         """No removed cgroup has programs."""
 
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
-        return self._policy
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Classified | None:
+        return Classified(self._policy, None) if self._policy else None
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         return self._policy

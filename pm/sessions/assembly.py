@@ -21,6 +21,7 @@ from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
 from pm.sessions.endpoint_book import EndpointBook, EndpointSource
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
+from pm.sessions.known_ways import Judge, Routes, Watcher, anywhere, unwatched
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.operator_commands import OperatorCommands
@@ -73,6 +74,8 @@ def assemble(
     limits: Limits | None = None,
     remote_addresses: RemoteAddresses | None = None,
     endpoints: EndpointSource | None = None,
+    judge_way: Judge = anywhere,
+    on_ways: Watcher = unwatched,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -80,8 +83,9 @@ def assemble(
     bounds it. ``seen_up``
     are local addresses that an earlier run saw up, ``denied`` sessions whose peer refuses joins to its
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
-    the kernel whether it routes an address as local. ``endpoints`` are the namespace's, None where the
-    kernel's own path manager has the sessions that no policy owns.
+    the kernel whether it routes an address as local, ``judge_way`` by which way packets leave; ``on_ways``
+    hears of its answers. ``endpoints`` are the namespace's, None where the kernel's own path manager has
+    the sessions that no policy owns.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -111,7 +115,8 @@ def assemble(
     ids = AddressIds(address_ids or {})
     remote_rules = RemoteRules(remote_addresses or RemoteAddresses())
     table = SessionTable(ids.by_ip, judge)
-    addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note)
+    routes = Routes(judge_way, on_ways)
+    addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note, routes=routes)
     book = EndpointBook(
         endpoints,
         addresses=addresses,

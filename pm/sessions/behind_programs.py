@@ -98,10 +98,13 @@ class BehindPrograms:
         return [token for token in self._programs.claimed() if token not in known]
 
     def defer_opens(self, session: Session, policy: Policy, actions: Sequence[Action]) -> Sequence[Action]:
-        """The actions to perform now. The others come up again when they are due, if they still are."""
+        """The actions to perform now. The others come up again when they are due, if they still are.
+
+        Programs leave sessions alone whose application bound its socket to an interface.
+        """
         deferrable = [action for action in actions if done_by_programs(action)]
         token = session.token
-        if not deferrable or self._programs.program_of(token, policy) is None:
+        if not deferrable or session.device or self._programs.program_of(token, policy) is None:
             return actions
         active_at = self._active_at.get(token, 0.0)
         now = self._clock.monotonic()

@@ -28,6 +28,8 @@ def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow 
         and subflow.peer_backup == record.peer_backup
         and subflow.local_id == record.local_id
         and subflow.remote_id == record.remote_id
+        and subflow.ifindex == record.ifindex
+        and not (record.is_initial and session.mark != record.mark)
         and not (session.state is SessionState.CREATED and _takes_commands(record))
         and not _is_ours_after_all(subflow, record)
     )
@@ -73,6 +75,9 @@ def merge_session(
         subflow.local_id, subflow.remote_id = record.local_id, record.remote_id
         subflow.socket_family = record.socket_family
         subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
+        subflow.ifindex = record.ifindex
+        if record.is_initial:
+            session.device, session.mark = record.ifindex, record.mark
         subflow.seen = number
         table.learn_local_id(session, record)
     return session, changed, new

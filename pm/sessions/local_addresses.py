@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pm.model import LocalAddress, interfaces_of
+from pm.model import LocalAddress, Pair, interfaces_of, is_link_local
 from pm.sessions.address_ids import AddressIds
+from pm.sessions.known_ways import Destination, Routes, anywhere
 from pm.sessions.session import Session
 
 SEEN_MAX = 4096  # addresses seen up, those that are there now not counted
@@ -21,6 +22,7 @@ class LocalAddresses:
     ``ids`` are the namespace-wide address ids, 1 to 255. ``lost`` are those that this host had and
     cannot use any more; ``interfaces`` has the index of every address's interface. ``there`` are all
     addresses, usable or not; ``bound`` has the interface of those whose subflows are bound to one.
+    ``routes`` tells by which way packets from them leave.
     """
 
     usable: tuple[LocalAddress, ...]
@@ -30,6 +32,7 @@ class LocalAddresses:
     interfaces: Mapping[str, int] = field(default_factory=dict)
     there: tuple[LocalAddress, ...] = ()
     bound: Mapping[str, int] = field(default_factory=dict)
+    routes: Routes = field(default_factory=lambda: Routes(anywhere))
 
     def id_of(self, session: Session, ip: str) -> int | None:
         """The address id of ``ip`` within a session; 0 is the initial subflow's (RFC 8684, 3.4.2)."""
@@ -95,12 +98,13 @@ class AddressBook:
         is_local: Callable[[str], bool],
         seen_up: Sequence[str] = (),
         on_change: Callable[[], None],
+        routes: Routes,
     ) -> None:
         self._ids = ids
         self._is_local = is_local
         self._on_change = on_change
         self.seen_up = dict.fromkeys(seen_up)
-        self.current = LocalAddresses((), frozenset(), ids.by_ip)
+        self.current = LocalAddresses((), frozenset(), ids.by_ip, routes=routes)
 
     def update(self, addresses: Sequence[LocalAddress]) -> Changes:
         """Replace all of them."""
@@ -111,7 +115,10 @@ class AddressBook:
         before, up = self.current.up, frozenset(a.ip for a in addresses if a.up)
         self._note_seen(up)
         lost = Lost(self.seen_up, up, interfaces, self._is_local)
-        self.current = LocalAddresses(usable, up, self._ids.by_ip, lost, interfaces, tuple(addresses))
+        self.current = replace(
+            self.current, usable=usable, up=up, lost=lost, interfaces=interfaces, there=tuple(addresses)
+        )
+        self.current.routes.set_addresses(usable)
         self._on_change()
         return Changes(before - up, up - before)
 
@@ -119,6 +126,7 @@ class AddressBook:
         """Routes have changed: what the kernel said about addresses may not hold any more."""
         lost = Lost(self.seen_up, self.current.up, self.current.interfaces, self._is_local)
         self.current = replace(self.current, lost=lost)
+        self.current.routes.ask_again()
 
     def _note_seen(self, up: frozenset[str]) -> None:
         for ip in up:  # the newest last
@@ -133,6 +141,15 @@ class AddressBook:
         if local_id is None:  # an address that the rules exclude: the kernel judges it
             local_id = self._ids.allocate(ip, frozenset(a.ip for a in self.current.usable)) or 0
         return local_id
+
+    def device_for(self, session: Session, pair: Pair) -> int:
+        """The interface to bind a subflow of a session to, 0 for none; the kernel judges where none helps."""
+        if is_link_local(pair.local):
+            return self.current.interfaces.get(pair.local, 0)
+        device = session.device or 0
+        destination = Destination(pair.remote, pair.remote_port, session.mark, device)
+        way = self.current.routes.ways_to(destination).get(pair.local)
+        return way.ifindex if way else device
 
     def is_backup(self, ip: str) -> bool:
         """Whether subflows from this address carry the backup flag unless told otherwise."""

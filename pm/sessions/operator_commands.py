@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pm.errors import LimitReached, NotFound
-from pm.model import SUBFLOWS_MAX, Origin, Pair, Subflow, is_link_local, token_text
+from pm.model import SUBFLOWS_MAX, Origin, Pair, Subflow, token_text
 from pm.sessions.actions import Action, Close, Open, SetBackup
 from pm.sessions.executor import Executor
 from pm.sessions.local_addresses import AddressBook
@@ -30,7 +30,7 @@ class OperatorCommands:
                 "close one first",
             )
         flag = addresses.is_backup(pair.local) if backup is None else backup
-        ifindex = addresses.current.interfaces.get(pair.local, 0) if is_link_local(pair.local) else 0
+        ifindex = addresses.device_for(session, pair)
         local_id = addresses.local_id(session, pair.local)
         self._perform(session, Open(pair, local_id, flag, "by hand", ifindex))
         return session.subflows[-1]

@@ -7,7 +7,7 @@ or link that came or went, a failed or stuck subflow, a reload and a restart.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from pm.model import (
@@ -19,14 +19,15 @@ from pm.model import (
     SubflowState,
     Want,
     Wanted,
-    is_link_local,
+    Way,
     is_loopback,
 )
-from pm.path_managers.remotes import can_reach, reachable
+from pm.path_managers.remotes import reachable
 from pm.policies.model import Policy
 from pm.sessions.actions import Close, Open, Plan, SetBackup, Withdraw
 from pm.sessions.announcements import announce, announcements, may_try, withdraw
 from pm.sessions.local_addresses import LocalAddresses
+from pm.sessions.placement import find_ways, fits, initial_way, misplaced
 from pm.sessions.session import Retry, Session
 
 SETTLED_S = 10.0  # an idle subflow that lived so long is taken for working
@@ -57,20 +58,23 @@ def plan(
         return made
     session.local_ifindex = local_addresses.interfaces.get(session.local) or session.local_ifindex
     session.local_lost = session.local in local_addresses.lost
-    usable = [a for a in local_addresses.usable if session.socket_family == 6 or a.family == 4]
+    usable = [a for a in local_addresses.usable if fits(session, a)]
+    ways: dict[Pair, Way] = {}
     wanted: Wanted = {}
     there: Collection[tuple[str, int]] = ()
     planned = session.started or session.local_lost
     if planned:
         there = reachable(session)
+        ways = find_ways(session, there, usable, local_addresses)
+        session.unroutable = {pair: way.why for pair, way in ways.items() if not way.exists}
         wanted = _wanted(session, policy, path_manager, usable, local_addresses)
-        _open(made, session, policy, wanted, there, usable, local_addresses, now)
+        _open(made, session, policy, wanted, there, ways, local_addresses, now)
     told = announcements(session, policy, usable, local_addresses)
     announce(made, session, told, local_addresses, now)
     withdraw(made, session, policy, told, usable, local_addresses, now)
     if planned:
         _replace_stuck(made, session, now)
-        _close(made, session, wanted, there, local_addresses)
+        _close(made, session, wanted, there, ways, local_addresses)
     return made
 
 
@@ -92,7 +96,7 @@ def _open(
     policy: Policy,
     wanted: Wanted,
     there: Collection[tuple[str, int]],
-    usable: list[LocalAddress],
+    ways: Mapping[Pair, Way],
     local_addresses: LocalAddresses,
     now: float,
 ) -> None:
@@ -122,15 +126,16 @@ def _open(
             and s.origin in (Origin.INITIAL, Origin.POLICY)
         )
         closed = session.closed_by_operator.get(pair, 0) if session.closed_by_operator else 0
-        missing = min(want.subflows - closed - sum(not s.stuck for s in flows), room)
+        lost = sum(s.stuck or misplaced(s, ways, local_addresses) for s in flows)
+        missing = min(want.subflows - closed - (len(flows) - lost), room)
         # A pair that exists may stay; it is opened only where the peer can be reached.
         if missing <= 0 or session.half_closed or (pair.remote, pair.remote_port) not in there:
             continue
         if pair.remote in local_addresses.interfaces:
             continue  # the peer announced an address of ours
-        source = _source(session, pair, usable, local_addresses)
+        way = ways.get(pair) or initial_way(session, pair)
         local_id = local_addresses.id_of(session, pair.local)
-        if source is None or local_id is None:
+        if way is None or not way.exists or local_id is None:
             continue
         retry = session.retries.get(pair) if session.retries else None
         if retry and local_id and _takes_back(session, pair, retry):
@@ -144,7 +149,7 @@ def _open(
             left_over -= held
             made.look_again(now + LEFT_OVER_S)
         room -= missing
-        open_ = Open(pair, local_id, want.backup, policy.path_manager.name, source)
+        open_ = Open(pair, local_id, want.backup, policy.path_manager.name, way.ifindex)
         made.actions += [open_] * (missing - held)
     made.actions += (
         Withdraw(ip, local_id, "the peer counts a subflow from it that is dead", announce_first=True)
@@ -170,20 +175,6 @@ def _takes_back(session: Session, pair: Pair, retry: Retry) -> bool:
 def opened_here(session: Session) -> int:
     """The subflows that this end opened, the initial one included."""
     return sum(s.origin is not Origin.PEER for s in session.subflows)
-
-
-def _source(
-    session: Session, pair: Pair, usable: list[LocalAddress], local_addresses: LocalAddresses
-) -> int | None:
-    """The interface to bind a subflow to, 0 for none; None where its local address cannot be used."""
-    for address in usable:
-        if address.ip == pair.local and can_reach(session, address, pair.remote):
-            bound = local_addresses.bound.get(address.ip, 0)
-            return address.ifindex if is_link_local(address.ip) else bound
-    # The application chose its address itself, whatever the rules say.
-    if pair.local == session.local and not session.local_lost:
-        return session.local_ifindex if is_link_local(pair.local) else 0
-    return None
 
 
 def _replace_stuck(made: Plan, session: Session, now: float) -> None:
@@ -217,8 +208,10 @@ def _close(
     session: Session,
     wanted: Wanted,
     there: Collection[tuple[str, int]],
+    ways: Mapping[Pair, Way],
     local_addresses: LocalAddresses,
 ) -> None:
+    working = {s.pair for s in session.subflows if s.working and not misplaced(s, ways, local_addresses)}
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
     planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
@@ -231,8 +224,15 @@ def _close(
             continue
         pair = subflow.pair
         want = wanted.get(pair)
+        if misplaced(subflow, ways, local_addresses):
+            opening = subflow.state is SubflowState.OPENING
+            if subflow.local_port and (opening or want is None or pair in working):
+                closes.append(Close(subflow, "packets from its address leave by another interface"))
+            continue
         if subflow.stuck and want:
             continue  # see _replace_stuck
+        if want is None and pair in session.unroutable:
+            continue  # routes come and go: it ends by itself where no packet gets through
         if want is None and session.deny_join_id0 and pair.remote == session.remote:
             continue  # not wanted because it may not be opened again: what exists may stay
         counts[pair] = counts.get(pair, 0) + 1

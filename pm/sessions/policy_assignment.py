@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.errors import KernelRefused
@@ -24,10 +24,21 @@ NAMING_DELAY_S = 0.05  # lets the hot path of a burst go first
 log = get_limited_logger()
 
 
+class Classified(NamedTuple):
+    """What the classifier saw of a session's initial socket: its policy, its device and its mark.
+
+    ``device`` is None where no classifier looked.
+    """
+
+    policy: Policy
+    device: int | None = 0
+    mark: int = 0
+
+
 class Selector(Protocol):
     """Which policy owns a connection or a cgroup."""
 
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Classified | None:
         """What the classifier in the socket's cgroup recorded; None where it recorded nothing."""
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None: ...

@@ -17,7 +17,7 @@ from pm.model import SubflowState, is_link_local
 from pm.policies.model import Policy
 from pm.sessions.actions import Open
 from pm.sessions.executor import Executor, FirstOpens
-from pm.sessions.policy_assignment import Selector
+from pm.sessions.policy_assignment import Classified, Selector
 from pm.sessions.session import Session
 
 ADMIT_DELAY_S = 1.0  # how long a session that is not established may be missing in the table
@@ -31,7 +31,7 @@ class PendingSession(NamedTuple):
 
     event: MptcpEvent
     since: Moment
-    policy: Policy | None
+    classified: Classified | None
 
 
 class FirstSubflows:
@@ -62,16 +62,18 @@ class FirstSubflows:
 
     def expect(self, event: MptcpEvent, now: Moment) -> None:
         """CREATED: arm what ESTABLISHED will need; the table entry can wait."""
-        policy = self.classify(event)
-        opens = self._remembered.get(_kind_of(event, policy)) if policy else None
+        found = self.classify(event)
+        # Not where nobody knows yet to what the application bound its socket.
+        known = found and found.device is not None
+        opens = self._remembered.get(_kind_of(event, found)) if found and known else None
         if opens and self._reserve(len(opens), now.monotonic):
             self._commands.arm(event.token, [command for _, command in opens])
             self._armed[event.token] = opens
-        self._pending[event.token] = PendingSession(event, now, policy)
+        self._pending[event.token] = PendingSession(event, now, found)
         if self._timer is None:
             self._timer = self._scheduler.call_later(ADMIT_DELAY_S, self.admit_all)
 
-    def classify(self, event: MptcpEvent) -> Policy | None:
+    def classify(self, event: MptcpEvent) -> Classified | None:
         return self._selector.classify(event.local, event.local_port, event.remote, event.remote_port)
 
     def admit(self, token: int) -> None:
@@ -91,16 +93,17 @@ class FirstSubflows:
 
     def remember(self, event: MptcpEvent, session: Session, policy: Policy) -> None:
         """Keep what a session opened that had nothing yet, for the next ones of its kind."""
-        if is_link_local(event.local):
-            return  # its subflows are bound to an interface, which the table does not keep
+        if is_link_local(event.local) or session.device is None:
+            return  # it can be the same address on another link
         opens = [
-            Open(s.pair, s.local_id, s.backup, policy.path_manager.name)
+            Open(s.pair, s.local_id, s.backup, policy.path_manager.name, s.ifindex)
             for s in session.subflows
             if s.state is SubflowState.OPENING
         ]
         if len(self._remembered) >= REMEMBERED_MAX:
             self._remembered.clear()
-        self._remembered[_kind_of(event, policy)] = tuple((o, self._executor.prepare(o)) for o in opens)
+        kind = _kind_of(event, Classified(policy, session.device, session.mark))
+        self._remembered[kind] = tuple((o, self._executor.prepare(o)) for o in opens)
 
     def forget(self, token: int) -> None:
         """The session is gone, or was found established by other means than its event."""
@@ -113,7 +116,7 @@ class FirstSubflows:
         self._commands.disarm()
 
     def forget_remembered(self) -> None:
-        """Addresses or policies changed: nothing remembered holds any more."""
+        """Addresses, routes or policies changed: nothing remembered holds any more."""
         self._remembered.clear()
         self.disarm()
 
@@ -123,9 +126,11 @@ class FirstSubflows:
             self._timer = None
 
 
-def _kind_of(event: MptcpEvent, policy: Policy) -> SessionKind:
+def _kind_of(event: MptcpEvent, found: Classified) -> SessionKind:
     return (
-        policy.name,
+        found.policy.name,
+        found.device,
+        found.mark,
         event.family,
         event.local,
         event.remote,

@@ -31,7 +31,7 @@ from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.plan import Chooser, plan
-from pm.sessions.policy_assignment import PolicyAssignment
+from pm.sessions.policy_assignment import Classified, PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session, SessionState
@@ -91,6 +91,7 @@ class Reconciler:
         self._clock = clock
         self._sweep = asyncio.Event()
         self._sweep_after = 0
+        self._sweep_all = False
 
     # Running
 
@@ -103,7 +104,10 @@ class Reconciler:
             while True:
                 await self._sweep.wait()
                 self._sweep.clear()
-                await self._reconcile_all()
+                changed = await self._ask_for_ways()
+                if changed or self._sweep_all:
+                    self._sweep_all = False
+                    await self._reconcile_all()
         finally:
             events.stop()
             self._resync.cancel()
@@ -122,7 +126,7 @@ class Reconciler:
         """The table agrees with the kernel."""
         if self._sweep_after and number >= self._sweep_after:
             self._sweep_after = 0
-            self._sweep.set()
+            self._sweep_soon()
 
     # Events
 
@@ -159,7 +163,7 @@ class Reconciler:
         """Take a session whose CREATED was received into the table."""
         session = self._table.create(pending.event, pending.since)
         self._on_denied(session)
-        self._assignment.assign(session, pending.policy, pending.since)
+        self._assign(session, pending.classified, pending.since)
         self._publish(pending.since.time, "session", "created", session, {})
 
     def _established(self, message: RawEvent, now: Moment) -> None:
@@ -175,7 +179,7 @@ class Reconciler:
                 self._open_limits.opened(session, session.policy, len(armed), now.monotonic)
             self._observe_join(message.took_s)
         if session.policy is None:
-            self._assignment.assign(session, first_subflows.classify(event), now)
+            self._assign(session, first_subflows.classify(event), now)
         if session.policy is None and self._endpoints.in_use:
             with suppress(KernelRefused):  # asked again below
                 self._assignment.find_cgroup(session)
@@ -191,6 +195,11 @@ class Reconciler:
         if not session.cgroup_id:
             self._assignment.find_cgroup_later(session.token)
         self._publish(now.time, "session", "established", session, {})
+
+    def _assign(self, session: Session, found: Classified | None, now: Moment) -> None:
+        if found and session.device is None and found.device is not None:
+            self._table.socket_known(session, found.device, found.mark)
+        self._assignment.assign(session, found.policy if found else None, now)
 
     def _changed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         """Note what an event says of a session; whether its plan may be another now."""
@@ -264,7 +273,8 @@ class Reconciler:
         self._first_subflows.forget_remembered()
         self._assignment.assign_all()
         self._judge_remotes()
-        self._sweep.set()
+        self._addresses.ask_again()
+        self._sweep_soon()
 
     def _judge_remotes(self) -> None:
         for session in self._table:
@@ -285,7 +295,7 @@ class Reconciler:
             # A comparison tells the source ports of subflows still opening: without it they could not
             # be closed, and their SYN's backoff would delay the next try by a minute.
             self._sweep_after = self._resync.request()
-        self._sweep.set()
+        self._sweep_soon()
 
     def endpoints_changed(self, gone: Sequence[Endpoint], flags: Mapping[str, bool]) -> None:
         """``ip mptcp`` changed: do what the kernel would, at once, and plan every session soon."""
@@ -300,7 +310,8 @@ class Reconciler:
     def routes_changed(self) -> None:
         """What could not be opened may be possible now, and an address on no interface may be lost.
 
-        Only such sessions are looked at: routes change all the time where a routing daemon runs.
+        Only such sessions are looked at, and all only where a way has changed that one of them knows: routes
+        change all the time where a routing daemon runs.
         """
         self._addresses.ask_again()
         self._endpoints.forget_sources()
@@ -312,8 +323,28 @@ class Reconciler:
                     self._timers.add(retry.not_before, session.token)
             if session.local not in interfaces:
                 self._timers.add(now, session.token)
+        self._sweep.set()
+
+    async def _ask_for_ways(self) -> bool:
+        """Ask again by which ways packets leave; whether any has changed."""
+        routes = self._addresses.current.routes
+        for i, destination in enumerate(routes.outdated()):
+            routes.ways_to(destination)
+            if i % BATCH == BATCH - 1:
+                await asyncio.sleep(0)
+        if not routes.take_changed():
+            return False
+        self._first_subflows.forget_remembered()
+        if any(s.state is SubflowState.OPENING and not s.local_port for t in self._table for s in t.subflows):
+            # One that opens over the wrong interface can be closed once its source port is known.
+            self._sweep_after = self._resync.request()
+        return True
 
     # Deciding and doing
+
+    def _sweep_soon(self) -> None:
+        self._sweep_all = True
+        self._sweep.set()
 
     async def _reconcile_all(self) -> None:
         for i, session in enumerate(list(self._table)):
@@ -348,6 +379,8 @@ class Reconciler:
         policy = self._endpoints.in_force(session)
         if policy is None or session.state is not SessionState.ESTABLISHED:
             return
+        if session.device is None:
+            self._find_device(session)
         now = self._clock.monotonic()
         waiting = not session.started and not self._start(session, policy, now)
         if waiting and session.local not in self._addresses.current.lost:
@@ -369,6 +402,12 @@ class Reconciler:
                 failed.add(action.pair)
         if made.look_at is not None:
             self._timers.add(made.look_at, session.token)
+
+    def _find_device(self, session: Session) -> None:
+        """No classifier saw the session: the initial subflow's socket tells what it is bound to."""
+        initial = [s for s in session.subflows if s.origin is Origin.INITIAL]
+        (found, *_) = [*self._diagnosis.find_subflows(initial), None]
+        self._table.socket_known(session, found.ifindex if found else 0, found.mark if found else 0)
 
     def _perform(self, session: Session, action: Action, made: Plan) -> bool:
         """Whether it was refused."""

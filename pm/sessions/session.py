@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -50,6 +50,9 @@ class Session:
     opened any more. ``initial_removed``: the peer withdrew its initial address.
 
     ``unowned``: no policy owns it, and the path manager ``endpoints`` serves it.
+    ``device`` is the interface that the application bound its socket to, 0 for none, None for not known
+    yet; ``mark`` is the socket's SO_MARK. ``unroutable`` has the pairs over which no packet leaves as it
+    should, and why, as of the last plan.
 
     ``remotes`` are the addresses that the peer announced and to which subflows may go, ``refused_remotes``
     the others. ``local_ifindex`` is the interface of the initial local address as last known, 0 for unknown;
@@ -83,6 +86,9 @@ class Session:
     initial_removed: bool = False
     local_ifindex: int = 0
     local_lost: bool = False
+    device: int | None = None
+    mark: int = 0
+    unroutable: Mapping[Pair, str] = field(default_factory=dict)
     subflows: Subflows = field(default_factory=Subflows)
     remotes: tuple[RemoteAddress, ...] = ()
     refused_remotes: tuple[RemoteAddress, ...] = ()

@@ -105,6 +105,13 @@ class SessionTable:
         self.by_token[initial.token] = session
         return session
 
+    def socket_known(self, session: Session, device: int, mark: int) -> None:
+        """To what the application bound its socket, and its SO_MARK."""
+        session.device, session.mark = device, mark
+        for subflow in session.subflows:
+            if subflow.origin is Origin.INITIAL:
+                subflow.ifindex = device
+
     def establish(self, event: MptcpEvent, now: Moment) -> Session:
         """MPTCP_EVENT_ESTABLISHED."""
         session = self.create(event, now)
@@ -190,6 +197,7 @@ class SessionTable:
             backup=action.backup,
             socket_family=family_of(action.pair.local),
             since=now.monotonic,
+            ifindex=action.ifindex,
         )
         session.subflows.append(subflow)
         session.history.add(now, HistoryEvent.SUBFLOW_OPENING, action.pair)
@@ -228,6 +236,7 @@ class SessionTable:
         if found:
             subflow.origin = origin_of(found)
             subflow.backup = found.backup
+            subflow.ifindex = found.ifindex
             self.learn_remote(session, found, now)
         elif (subflow.remote, subflow.remote_port) in reachable(session):
             subflow.origin = Origin.POLICY  # a BPF program's, which the peer refused at once

@@ -64,6 +64,15 @@ SCENARIOS = [
             "a_host_with_one_interface_whose_address_changes",
         )
     ),
+    *(
+        f"tests/net/test_routes.py::test_{name}"
+        for name in (
+            "subflows_leave_by_the_interface_of_their_address[fullmesh-4]",
+            "subflows_leave_by_the_interface_of_their_address[backup-6]",
+            "a_pair_without_a_way_sends_no_syn_and_holds_no_place[4]",
+            "a_vpn_is_not_bypassed[6]",
+        )
+    ),
     "tests/net/test_third_party.py",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.
     "tests/net/test_tcp_option_service.py::test_every_subflow_is_changed",

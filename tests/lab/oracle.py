@@ -26,6 +26,7 @@ class Flow(NamedTuple):
     remote_id: int
     state: str  # ss's word: ESTAB, SYN-SENT, ...
     flags: str  # ss's letters: M/m MP_CAPABLE, J/j joined (remote/local), B/b backup, e fully established
+    device: str = ""  # what it is bound to
 
     @property
     def backup(self) -> bool:
@@ -56,6 +57,7 @@ def parse_subflows(text: str) -> dict[int, list[Flow]]:
             int(ulp["remote_id"]),
             state,
             ulp["flags"],
+            local.rpartition(":")[0].partition("%")[2].strip("]"),
         )
         found.setdefault(int(ulp["token"], 16), []).append(flow)
     return found

@@ -3,7 +3,7 @@
 """MPTCP traffic on command: a server or a client that is driven by JSON lines on stdin.
 
     traffic_tool.py server [--address ::] [--port 5000] [--sink]
-    traffic_tool.py client HOST [--port 5000] [--bind ADDR] [--dual-stack] [--tcp]
+    traffic_tool.py client HOST [--port 5000] [--bind ADDR] [--device IF] [--mark N] [--dual-stack] [--tcp]
 
 Every command is answered by exactly one JSON line, in order; {"error": ...} where it failed.
 
@@ -188,6 +188,10 @@ class Client:
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         sock = socket.socket(self.family, socket.SOCK_STREAM, 0 if self.args.tcp else IPPROTO_MPTCP)
+        if self.args.device:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self.args.device.encode())
+        if self.args.mark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self.args.mark)
         try:
             sock.setblocking(False)
             if self.args.bind:
@@ -286,6 +290,8 @@ def main() -> None:
     client = roles.add_parser("client")
     client.add_argument("host")
     client.add_argument("--bind", help="local address")
+    client.add_argument("--device", help="interface or VRF (SO_BINDTODEVICE)")
+    client.add_argument("--mark", type=int, help="SO_MARK")
     client.add_argument("--dual-stack", action="store_true", help="reach an IPv4 host by an IPv6 socket")
     for role in (server, client):
         role.add_argument("--port", type=int, default=5000)

@@ -123,8 +123,8 @@ def flow_of(lab: Lab, end: str) -> Flow:
 
 
 def classified(chosen: Selection, flow: Flow) -> str | None:
-    policy = chosen.classify(flow.local, flow.local_port, flow.remote, flow.remote_port)
-    return policy.name if policy else None
+    found = chosen.classify(flow.local, flow.local_port, flow.remote, flow.remote_port)
+    return found.policy.name if found else None
 
 
 def programs_on(path: str) -> int:

@@ -13,6 +13,7 @@ from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.history import History
+from pm.sessions.known_ways import Routes, anywhere
 from pm.sessions.local_addresses import LocalAddresses
 from pm.sessions.session import Session, SessionState
 from pm.sessions.subflows import Subflows
@@ -33,12 +34,15 @@ def address(ip: str, ifindex: int = 2, *, backup: bool = False, up: bool = True)
 
 def locals_of(*addresses: LocalAddress, lost: Iterable[str] = ()) -> LocalAddresses:
     """Those that are not up are lost."""
+    routes = Routes(anywhere)
+    routes.set_addresses(a for a in addresses if a.usable)
     return LocalAddresses(
         tuple(a for a in addresses if a.usable),
         frozenset(a.ip for a in addresses if a.up),
         {a.ip: i for i, a in enumerate(addresses, 1)},
         {a.ip for a in addresses if not a.up} | set(lost),
         {a.ip: a.ifindex for a in addresses},
+        routes=routes,
     )
 
 
@@ -65,6 +69,7 @@ def session(local: str = "10.0.1.1", remote: str = REMOTE, **fields: Any) -> Ses
         "established": at(1.0),
         "started": True,
         "local_ifindex": 2,
+        "device": 0,
     } | fields
     values["subflows"] = Subflows(values.get("subflows", ()))
     result = Session(**values)

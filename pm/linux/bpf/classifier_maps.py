@@ -7,6 +7,7 @@ import ctypes
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
@@ -15,6 +16,14 @@ from pm.linux.bpf.objects import BpfObject
 from pm.linux.bpf.pins import Pins
 from pm.linux.ip import packed_ip
 from pm.policies.model import Policy
+
+
+class Found(NamedTuple):
+    """What a classifier recorded: the policy's name, the socket's device (0: none) and its mark."""
+
+    policy: str
+    device: int
+    mark: int
 
 
 class Classifier(Attachments[str]):
@@ -41,15 +50,16 @@ class Classifier(Attachments[str]):
         """The keepalives of these policies and no others. Raises KernelRefused."""
         self.fill("keepalives", [keepalive_entry(policy) for policy in policies])
 
-    def take(self, local: str, local_port: int, remote: str, remote_port: int) -> str | None:
-        """The policy that classified an initial subflow, or None; the map's entry is deleted.
+    def take(self, local: str, local_port: int, remote: str, remote_port: int) -> Found | None:
+        """What was recorded of an initial subflow, or None; the map's entry is deleted.
 
         IP addresses are text, ports in host order.
         """
         self._key.fill(packed_ip(local), local_port, packed_ip(remote), remote_port)
         if self._take(self._maps["sessions"], self._key_ref, self._value_ref) < 0:
             return None
-        return self._names.get(self._value.policy)
+        name = self._names.get(self._value.policy)
+        return Found(name, self._value.device, self._value.mark) if name is not None else None
 
     def counters(self) -> dict[str, int]:
         """How many sessions were ``classified``, and how many the map did not take (``failed``)."""

@@ -34,11 +34,13 @@ class SessionKey(ctypes.Structure):
 
 
 class SessionValue(ctypes.Structure):
-    """``struct session_value``: the socket's cookie (SO_COOKIE) and its policy's id."""
+    """``struct session_value``: the socket's cookie (SO_COOKIE), its policy's id, its device and its mark."""
 
     _fields_ = [
         ("cookie", ctypes.c_uint64),
         ("policy", ctypes.c_uint64),
+        ("device", ctypes.c_uint32),
+        ("mark", ctypes.c_uint32),
     ]
 
 

@@ -21,7 +21,7 @@ from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.host.netns import netns_cookie
 from pm.linux.ip import ip_text, packed_ip
-from pm.model import LocalAddress
+from pm.model import LocalAddress, Way
 from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program
 from pm.policies.model import Limits, Policy, session_rate
@@ -30,12 +30,13 @@ from pm.policies.remote_addresses import RemoteAddresses, prefix_flags
 SOURCE = SOURCES / "path_manager.c"
 KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
-    "local_addr_map", "up_addresses", "path_parameters", "accepted_peers", "remote_prefixes", "claims",
-    "claim_counters", "blank_claim", "left_alone",
+    "local_addr_map", "up_addresses", "routes", "path_parameters", "accepted_peers", "remote_prefixes",
+    "claims", "claim_counters", "blank_claim", "left_alone",
 )  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
 LOCALS = 16
 UP_ADDRESSES_MAX = 16384
+ROUTES_MAX = 4096
 ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
 
 # struct bpf_mptcp_addr: family, port, ip4, ip6, scope_id, id, ifindex, flags
@@ -49,6 +50,10 @@ _PEER_POLICY_BITS = 64
 # struct remote_prefix: length in bits, address
 _PREFIX = struct.Struct("=I16s")
 _IP_SIZE = 16  # struct up_address
+# struct destination: address, mark, port in network order
+_DESTINATION = struct.Struct("=16sIHxx")
+# struct route: two sets of slots
+_ROUTE = struct.Struct("=II")
 _SLOT, _TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=I", "=Q", "=I"))
 
 
@@ -145,6 +150,30 @@ class PathManagerAttachments(Attachments[ProgramKey]):
             libbpf.delete(self._maps["up_addresses"], key)
         for key, value in entries.items():
             libbpf.update(self._maps["up_addresses"], key, value)
+
+    def forget_routes(self) -> None:
+        """Delete what an earlier service wrote into routes: it may not hold any more."""
+        for key in libbpf.keys(self._maps["routes"], _DESTINATION.size):
+            libbpf.delete(self._maps["routes"], key)
+
+    def write_route(self, key: bytes, value: bytes | None) -> None:
+        """Write an entry of routes, or delete it. Raises KernelRefused."""
+        if value is None:
+            libbpf.delete(self._maps["routes"], key)
+        else:
+            libbpf.update(self._maps["routes"], key, value)
+
+
+def route_key(remote: str, remote_port: int, mark: int) -> bytes:
+    """A key of routes. Pure."""
+    return _DESTINATION.pack(packed_ip(remote), mark, socket.htons(remote_port))
+
+
+def route_entry(slots: Sequence[str], ways: Mapping[str, Way]) -> bytes:
+    """What routes has for a destination. ``slots`` are local addresses, ``ways`` those from each. Pure."""
+    found = [(1 << slot, ways[ip]) for slot, ip in enumerate(slots) if ip in ways]
+    unroutable = sum(bit for bit, way in found if not way.exists)
+    return _ROUTE.pack(unroutable, sum(bit for bit, way in found if way.ifindex))
 
 
 def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes:

@@ -7,6 +7,7 @@ import ipaddress
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
+from pm.linux.netlink.link_kinds import HOLDERS
 from pm.linux.netlink.rtnetlink import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
@@ -24,8 +25,10 @@ from pm.model import LocalAddress
 from pm.policies.model import Addresses
 
 
-def judge(key: AddressKey, flags: int, link: Link, rules: Addresses, dead_end: str = "") -> LocalAddress:
-    """What path managers may do with an address. ``flags`` are IFA_F_*.
+def judge(
+    key: AddressKey, flags: int, link: Link, rules: Addresses, dead_end: str = "", vrf: int = 0
+) -> LocalAddress:
+    """What path managers may do with an address. ``flags`` are IFA_F_*, ``vrf`` is the index of its VRF.
 
     ``dead_end`` says why the interface is no path of its own (``link_kinds``); "" where it is one.
     """
@@ -40,6 +43,8 @@ def judge(key: AddressKey, flags: int, link: Link, rules: Addresses, dead_end: s
         backup=_matches(link.name, rules.backup),
         why=excluded or "usable",
         up=not down,
+        vrf=vrf,
+        holder=bool(link.flags & IFF_LOOPBACK) or link.kind in HOLDERS,
     )
 
 

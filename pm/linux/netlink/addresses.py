@@ -18,7 +18,7 @@ from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
 from pm.linux.netlink.address_rules import judge
-from pm.linux.netlink.link_kinds import dead_ends
+from pm.linux.netlink.link_kinds import dead_ends, is_tunnel, vrf_of
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
     IFADDRMSG,
@@ -116,6 +116,26 @@ class AddressMonitor:
         """Index of the interface that has the address, or 0."""
         return self._interfaces.get(ip, 0)
 
+    def vrf_of(self, ip: str) -> int:
+        """Index of the VRF of the interface that has the address, or 0."""
+        link = self._links.get(self.interface_of(ip))
+        return vrf_of(link, self._links) if link else 0
+
+    def name_of(self, ifindex: int) -> str:
+        """The name of an interface."""
+        link = self._links.get(ifindex)
+        return link.name if link else f"interface {ifindex}"
+
+    def is_tunnel(self, ifindex: int) -> bool:
+        """Whether packets over the interface travel over another one, inside a tunnel."""
+        link = self._links.get(ifindex)
+        return link is not None and is_tunnel(link, self._links)
+
+    @property
+    def rules(self) -> Addresses:
+        """The rules in force."""
+        return self._rules
+
     def set_rules(self, rules: Addresses) -> None:
         """Judge all addresses by other rules (reload)."""
         self._rules = rules
@@ -161,7 +181,8 @@ class AddressMonitor:
         for key, flags in sorted(self._flags.items(), key=_order):
             link = self._links.get(key.ifindex)
             if link is not None:
-                address = judge(key, flags, link, self._rules, reasons.get(key.ifindex, ""))
+                vrf = vrf_of(link, self._links)
+                address = judge(key, flags, link, self._rules, reasons.get(key.ifindex, ""), vrf)
                 judged.setdefault((key.ifindex, key.ip), Judged(key, flags, address))
         found = tuple(judged.values())
         if self._rules.all:

@@ -21,7 +21,7 @@ from pm.linux.netlink.inet_diag_requests import CONG, INFO
 from pm.names import show_name
 
 T = TypeVar("T")
-ULP_INFO, SK_BPF_STORAGES, CGROUP_ID = 19, 20, 21  # INET_DIAG_*
+MARK, ULP_INFO, SK_BPF_STORAGES, CGROUP_ID = 15, 19, 20, 21  # INET_DIAG_*
 ULP_INFO_MPTCP = 3
 TOKEN_REM, TOKEN_LOC, FLAGS, ID_REM, ID_LOC = 1, 2, 8, 9, 10  # MPTCP_SUBFLOW_ATTR_*
 STORAGE_VALUE = 3  # SK_DIAG_BPF_STORAGE_MAP_VALUE
@@ -108,7 +108,7 @@ def read_part(
 
 def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
     """One socket of a dump or a look-up; None for a TCP socket that is not an MPTCP subflow."""
-    cgroup_id = info_at = 0
+    cgroup_id = info_at = mark = 0
     ulp: _Ulp | None = None
     for type_, start, end in framing.attributes(data, message.start + _MSG.size, message.end):
         if type_ == CGROUP_ID:
@@ -117,6 +117,8 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
             ulp = _ulp_info(data, start, end)
         elif type_ == INFO and end - start >= _PROGRESS.size:
             info_at = start
+        elif type_ == MARK:
+            (mark,) = _U32.unpack_from(data, start)
     if ulp is None:
         return None
     token, remote_token, flags, local_id, remote_id = ulp
@@ -147,6 +149,7 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
         backoff,
         bytes_acked,
         bytes_received,
+        mark,
     )
 
 

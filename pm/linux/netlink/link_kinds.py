@@ -42,7 +42,8 @@ TUNNELS = frozenset(
     }
 )
 # No packet leaves the host over them; they hold addresses (kube-ipvs0), or are a VRF's own loopback.
-HOLDERS = frozenset({"dummy", "ifb", "vrf"})
+VRF = "vrf"
+HOLDERS = frozenset({"dummy", "ifb", VRF})
 # One end of a cable within the host. A container's own interface is one too, so it may be used; as the port
 # of a bridge it leads to a container.
 CABLES = frozenset({"netkit", "veth"})
@@ -60,6 +61,17 @@ def dead_ends(links: Mapping[int, Link]) -> dict[int, str]:
         if reason := _reason(lowest, bridges_with_uplink):
             reasons[ifindex] = reason if lowest is link else f"{link.kind} over {lowest.name}: {reason}"
     return reasons
+
+
+def is_tunnel(link: Link, links: Mapping[int, Link]) -> bool:
+    """Whether packets over an interface travel over another one, inside a tunnel."""
+    return _lowest(link, links).kind in TUNNELS
+
+
+def vrf_of(link: Link, links: Mapping[int, Link]) -> int:
+    """Index of the VRF that an interface is or belongs to, 0 for none."""
+    master = link if link.kind == VRF else links.get(link.master)
+    return master.ifindex if master and master.kind == VRF else 0
 
 
 def _lowest(link: Link, links: Mapping[int, Link]) -> Link:

@@ -48,19 +48,27 @@ def _no_interface(ip: str) -> int:
 class SockDiag:
     """Sessions and subflows of this network namespace (pm.kernel.Diagnosis). Holds a socket.
 
-    ``interface_of`` gives the index of the interface with a local address, 0 for unknown: without it,
-    sockets that are bound to an interface are not found by look-up.
+    ``interface_of`` gives the index of the interface with a local address, ``vrf_of`` that of the interface's
+    VRF, 0 for unknown: without them, sockets that are bound are found by look-up only where the record or
+    subflow says to what.
     Raises KernelRefused where the kernel answers with an error other than "no such socket".
     """
 
-    def __init__(self, sock: socket.socket, interface_of: Callable[[str], int]) -> None:
+    def __init__(
+        self, sock: socket.socket, interface_of: Callable[[str], int], vrf_of: Callable[[str], int]
+    ) -> None:
         self._socket = sock
         self._interface_of = interface_of
+        self._vrf_of = vrf_of
 
     @classmethod
-    def open(cls, interface_of: Callable[[str], int] = _no_interface) -> Self:
-        """In the calling thread's network namespace; ``interface_of`` gives the interface of an address."""
-        return cls(_open(), interface_of)
+    def open(
+        cls,
+        interface_of: Callable[[str], int] = _no_interface,
+        vrf_of: Callable[[str], int] = _no_interface,
+    ) -> Self:
+        """In the calling thread's network namespace."""
+        return cls(_open(), interface_of, vrf_of)
 
     def __enter__(self) -> Self:
         return self
@@ -129,12 +137,23 @@ class SockDiag:
     ) -> list[tuple[bytes, NetlinkMessage | None]]:
         interface_of = self._interface_of
         # IPv4 text finds v4-mapped sockets too.
-        return self._look_up(
+        answers = self._look_up(
             [
-                lookup_request(s.local, s.local_port, s.remote, s.remote_port, interface_of(s.local))
+                lookup_request(
+                    s.local, s.local_port, s.remote, s.remote_port, s.ifindex or interface_of(s.local)
+                )
                 for s in subflows
             ]
         )
+        # A socket that is bound to a VRF is found by the VRF's index only.
+        again = [
+            (at, lookup_request(s.local, s.local_port, s.remote, s.remote_port, vrf))
+            for at, s in enumerate(subflows)
+            if answers[at][1] is None and (vrf := self._vrf_of(s.local)) and vrf != s.ifindex
+        ]
+        for (at, _), answer in zip(again, self._look_up([r for _, r in again]), strict=True):
+            answers[at] = answer
+        return answers
 
     def _look_up(self, requests: Sequence[bytes]) -> list[tuple[bytes, NetlinkMessage | None]]:
         """The answer to each request, in order; None for ENOENT."""

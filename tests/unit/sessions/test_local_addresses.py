@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pm.sessions.address_ids import AddressIds
+from pm.sessions.known_ways import Routes, anywhere
 from pm.sessions.local_addresses import SEEN_MAX, AddressBook
 from tests.unit.builders import address
 
@@ -15,7 +16,11 @@ A, B, ANYIP = "10.0.1.1", "10.0.2.1", "192.0.2.1"
 def book(*, local: Sequence[str] = (), seen_up: Sequence[str] = ()) -> AddressBook:
     """``local`` are addresses that the kernel routes as local."""
     return AddressBook(
-        AddressIds({}), is_local=lambda ip: ip in local, seen_up=seen_up, on_change=lambda: None
+        AddressIds({}),
+        is_local=lambda ip: ip in local,
+        seen_up=seen_up,
+        on_change=lambda: None,
+        routes=Routes(anywhere),
     )
 
 

@@ -30,6 +30,7 @@ from pm.model import Subflow
 from pm.path_managers.registry import registry
 from pm.policies.model import Policy
 from pm.sessions.assembly import assemble
+from pm.sessions.policy_assignment import Classified
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, event, record
 
 ADDRESSES = [f"10.0.{i}.1" for i in range(1, 5)]
@@ -329,8 +330,8 @@ class Program:
 class Selector:
     policy: Policy | None = None
 
-    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Policy | None:
-        return self.policy
+    def classify(self, local: str, local_port: int, remote: str, remote_port: int) -> Classified | None:
+        return Classified(self.policy) if self.policy else None
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         return self.policy

@@ -24,6 +24,7 @@ from pm.path_managers.program import PROGRAM_PARAMETERS_MAX
 from pm.policies import tcp_options
 from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 from pm.policies.remote_addresses import RemoteFlag
+from pm.sessions.known_ways import DESTINATIONS_MAX
 
 
 def structure(name: str, layout: type[ctypes.Structure]) -> Iterator[str]:
@@ -137,6 +138,12 @@ def path_manager() -> Iterator[str]:
     yield from packed("accepted_peer", c._PEER, "length", "policy", "ip")
     yield assertion(f"sizeof(struct up_address) == {c._IP_SIZE}")
     yield assertion(f"UP_ADDRESSES == {c.UP_ADDRESSES_MAX}")
+    yield assertion(f"ROUTES == {c.ROUTES_MAX}")
+    yield assertion(f"ROUTES >= {DESTINATIONS_MAX}")
+    yield assertion(f"sizeof(struct destination) == {c._DESTINATION.size}")
+    yield from place("destination", "mark", 16, 4)
+    yield from place("destination", "port", 20, 4)
+    yield from packed("route", c._ROUTE, "unroutable", "bound")
     yield from packed("bpf_mptcp_addr", c._ADDRESS, "family", "port", "ip6", "id", "ifindex", "flags")
     yield from place("claim", "policy", 0, c._POLICY.size)
     yield from enum("claim_counter", "CLAIM_COUNTER_", c.ClaimCounter, "CLAIM_COUNTERS")

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""By which interface the SYN of a subflow would leave: the lookup as the kernel makes it for that socket.
+
+The SYN has the session's mark and the user id 0, whatever the application's is (``mptcp_sock_graft``).
+docs/decisions/0051-subflows-bound-to-interfaces.md says why the two families are asked in different ways.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Self
+
+from pm.linux.ip import ip_bytes
+from pm.linux.netlink import framing
+from pm.linux.netlink.route_lookup import RTMSG, pack_lookup
+from pm.linux.netlink.source_lookup import RT_TABLE_UNSPEC, RTA_OIF, RTM_F_LOOKUP_TABLE, RTM_NEWROUTE
+from pm.model import family_of
+
+RTA_SRC, RTA_MARK, RTA_UID, RTA_IP_PROTO, RTA_DPORT = 2, 16, 25, 27, 29
+RTN_UNICAST = 1
+SO_BINDTOIFINDEX = 62  # include/uapi/asm-generic/socket.h
+
+_TABLE_AT, _TYPE_AT = 4, 7  # in struct rtmsg
+_U8, _U32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct("!H")
+_UID = framing.pack_attribute(RTA_UID, _U32.pack(0))
+_TCP = framing.pack_attribute(RTA_IP_PROTO, _U8.pack(socket.IPPROTO_TCP))
+# What the kernel says where there is no route; any other error is about the question.
+_NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
+
+
+class Flow(NamedTuple):
+    """A subflow before it is opened; ``mark`` is SO_MARK of its session."""
+
+    local: str
+    remote: str
+    remote_port: int
+    mark: int
+
+
+class NoRoute(Exception):
+    """The kernel has none; the text is the name of its error."""
+
+
+class PathLookup:
+    """Asks the kernel; made by ``open``. A question takes some microseconds.
+
+    Each raises NoRoute, and OSError where the kernel does not answer.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._sequence = 0
+
+    @classmethod
+    @contextmanager
+    def open(cls) -> Iterator[Self]:
+        """Ask in this network namespace. Raises OSError."""
+        with framing.open_socket(socket.NETLINK_ROUTE) as sock:
+            yield cls(sock)
+
+    def interface_of(self, flow: Flow) -> int:
+        """By which interface packets of an unbound socket leave."""
+        found, _ = self._look_up(flow, framing.pack_attribute(RTA_SRC, ip_bytes(flow.local)))
+        return found
+
+    def try_bound(self, flow: Flow, ifindex: int) -> None:
+        """Whether packets of a socket that is bound to an interface leave at all."""
+        if family_of(flow.local) == 6:
+            _connect(flow, ifindex)
+            return
+        source = framing.pack_attribute(RTA_SRC, ip_bytes(flow.local))
+        # Of IPv4, with RTA_OIF, there is an answer in any case: without a route it has no table.
+        _, table = self._look_up(flow, source, framing.pack_attribute(RTA_OIF, _U32.pack(ifindex)))
+        if table == RT_TABLE_UNSPEC:
+            raise NoRoute(errno.errorcode[errno.ENETUNREACH])
+
+    def _look_up(self, flow: Flow, *attributes: bytes) -> tuple[int, int]:
+        """(interface, table). The kernel answers inside send(), with one message: a route or an error."""
+        self._sequence += 1
+        port = framing.pack_attribute(RTA_DPORT, _BE16.pack(flow.remote_port))
+        mark = framing.pack_attribute(RTA_MARK, _U32.pack(flow.mark))
+        described = (*attributes, mark, _UID, _TCP, port)
+        request = pack_lookup(flow.remote, *described, flags=RTM_F_LOOKUP_TABLE, sequence=self._sequence)
+        self._socket.send(request)
+        while True:
+            data = self._socket.recv(65536)
+            message = framing.message_at(data, 0)
+            if message and message.sequence == self._sequence:
+                return _route(data, message)
+
+
+def _route(data: bytes, message: framing.NetlinkMessage) -> tuple[int, int]:
+    if message.type != RTM_NEWROUTE:
+        _refused(framing.error_of(data, message))
+    if data[message.start + _TYPE_AT] != RTN_UNICAST:
+        raise NoRoute("not a unicast route")
+    for type_, start, _ in framing.attributes(data, message.start + RTMSG.size, message.end):
+        if type_ == RTA_OIF:
+            return _U32.unpack_from(data, start)[0], data[message.start + _TABLE_AT]
+    raise NoRoute("a route without an interface")
+
+
+def _connect(flow: Flow, ifindex: int) -> None:
+    """RTM_GETROUTE of IPv6 ignores RTA_OIF beside RTA_SRC. A UDP socket sends nothing when it connects."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, ifindex)
+        if flow.mark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, flow.mark)
+        try:
+            sock.bind((flow.local, 0))
+            sock.connect((flow.remote, flow.remote_port))
+        except OSError as e:
+            _refused(e.errno or 0)
+
+
+def _refused(code: int) -> None:
+    if code in (*_NO_ROUTE, errno.EADDRNOTAVAIL, errno.ENODEV):
+        raise NoRoute(errno.errorcode[code])
+    raise OSError(code, os.strerror(code))
