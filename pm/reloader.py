@@ -31,6 +31,8 @@ from pm.upkeep import Upkeep
 
 NEEDS_PROGRAMS = "`program` needs the bpf datapath: boot the patched kernel (kernel/README.md)"
 
+WARNINGS_MAX = 20  # lines in the log
+
 _log = get_logger()
 
 
@@ -43,6 +45,14 @@ def check_programs(config: Config, state: ServiceState) -> None:
     ]
     if problems:
         raise ConfigError(problems)
+
+
+def log_warnings(loaded: Loaded) -> None:
+    """What is most likely a mistake; `mptcp-pm check` prints all of it."""
+    for warning in loaded.warnings[:WARNINGS_MAX]:
+        _log.warning("config_warning", warning=str(warning))
+    if (left := len(loaded.warnings) - WARNINGS_MAX) > 0:
+        _log.warning("config_warnings_left_out", count=left, remedy="run `mptcp-pm check FILE`")
 
 
 class Reloader:
@@ -140,6 +150,7 @@ class Reloader:
         state.counters["reloads"] += 1
         self._broadcast.tell("config", "reloaded", digest=loaded.digest)
         _log.info("reloaded", digest=loaded.digest, policies=len(config.policies))
+        log_warnings(loaded)
 
     def _check_restart(self, config: Config) -> None:
         """Sockets are opened once: what only a restart can change must not look changed."""

@@ -59,7 +59,7 @@ from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
-from pm.reloader import Reloader, check_programs
+from pm.reloader import Reloader, check_programs, log_warnings
 from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
 from pm.sessions.known_ways import unwatched
@@ -271,6 +271,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             reload=reloader.reload,
         )
         await stack.enter_async_context(serve(control, config.api, timings))
+        log_warnings(loaded)
         yield Service(
             state=state,
             reloader=reloader,

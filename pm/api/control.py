@@ -77,6 +77,7 @@ class Status:
     checks: Sequence[SystemCheck]
     config_path: str
     config_digest: str
+    config_warnings: Sequence[Problem]
     last_reload: LastReload
     counters: Mapping[str, int]
     sessions: int

@@ -68,6 +68,7 @@ class ServiceControlPlane:
             checks=state.checks,
             config_path=str(state.config_path),
             config_digest=state.loaded.digest,
+            config_warnings=state.loaded.warnings,
             last_reload=state.last_reload,
             counters=self._counters(),
             sessions=len(self._sessions.table),

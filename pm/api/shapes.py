@@ -201,6 +201,7 @@ class LastReloadShape(TypedDict):
 class ConfigShape(TypedDict):
     path: str
     digest: Annotated[str, Doc("SHA-256 of the configuration in force, hexadecimal.")]
+    warnings: Annotated[list[ConfigProblemShape], Doc("What in it is valid, and most likely a mistake.")]
     last_reload: LastReloadShape
 
 

@@ -264,6 +264,7 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: M
         "config": {
             "path": status.config_path,
             "digest": status.config_digest,
+            "warnings": problem_views(status.config_warnings),
             "last_reload": {
                 "time": rfc3339(status.last_reload.time),
                 "ok": status.last_reload.ok,

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,13 +55,13 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print every problem of a configuration. Exit status 1 if there is one."""
-    from pm.config.load import load_config
+    """Print every problem of a configuration, and warnings. Exit status 1 for a problem."""
+    from pm.config.load import load_document
     from pm.path_managers.program import Program
 
     left_out: list[str] = []
     try:
-        loaded = load_config(options.file)
+        loaded, document = load_document(options.file)
         policies = loaded.config.policies
         if any(p.options.plugins or p.path_manager.name == Program.name for p in policies):
             from pm.cli.source_check import check_sources
@@ -69,18 +70,37 @@ def check(options: argparse.Namespace) -> int:
     except ConfigError as e:
         if not options.json:
             raise
-        problems = [asdict(problem) for problem in e.problems]
-        print(json.dumps({"ok": False, "problems": problems}, indent=2, ensure_ascii=False))
+        print_json({"ok": False, "problems": [asdict(problem) for problem in e.problems], "warnings": []})
         return e.exit_status
+    warnings = list(loaded.warnings)
+    if options.here:
+        from pm.cli.here import findings
+
+        warnings += findings(document, loaded.config)
+    ok = not (options.strict and warnings)
     if options.json:
-        found = {"ok": True, "problems": [], "not_checked": left_out, "digest": loaded.digest}
-        print(json.dumps(found, indent=2, ensure_ascii=False))
-    else:
-        count = len(policies)
-        print(f"{options.file}: valid, {count} {'policy' if count == 1 else 'policies'}")
-        for what in left_out:
-            print(f"not checked: {what}")
-    return 0
+        listed = [asdict(warning) for warning in warnings]
+        found = {"ok": ok, "problems": [], "warnings": listed, "not_checked": left_out}
+        print_json({**found, "digest": loaded.digest})
+        return 0 if ok else ConfigError.exit_status
+    word = "warning" if ok else "error"
+    for warning in warnings:
+        print(replace(warning, message=f"{word}: {warning.message}"), file=sys.stderr)
+    if ok:
+        counts = [_count(len(policies), "policy", "policies")]
+        counts += [_count(len(warnings), "warning", "warnings")] if warnings else []
+        print(f"{options.file}: valid, {', '.join(counts)}")
+    for what in left_out:
+        print(f"not checked: {what}")
+    return 0 if ok else ConfigError.exit_status
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def doctor(options: argparse.Namespace) -> int:

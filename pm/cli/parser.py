@@ -35,6 +35,7 @@ EXIT_STATUS = {
 }
 EXAMPLES = {
     "Find every problem in a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",
+    "Also find what does nothing on this machine": "mptcp-pm check --here /etc/mptcp-pm.yaml",
     "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
@@ -125,8 +126,16 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
         default="auto",
         help="auto writes text on a terminal and JSON elsewhere (default: auto)",
     )
-    check = _add(commands, "check", "check a configuration and print all its problems", asks_service=False)
+    check = _add(
+        commands, "check", "print all problems of a configuration, and likely mistakes", asks_service=False
+    )
     check.add_argument("file", metavar="FILE", help="configuration file (YAML)").complete = _FILE  # type: ignore[attr-defined]
+    check.add_argument("--strict", action="store_true", help="take warnings for errors")
+    check.add_argument(
+        "--here",
+        action="store_true",
+        help="also warn of what does nothing on this machine now, or would make `run` fail",
+    )
     restore = _add(
         commands,
         "restore",

@@ -219,6 +219,8 @@ def status_report(status: Json) -> RenderableType:
     problems = [str(Problem(**problem)) for problem in last["problems"]]
     bad = [check for check in status["kernel"]["checks"] if not check["ok"]]
     parts: list[RenderableType] = [facts]
+    if config["warnings"]:
+        parts += ["", *(Text(str(Problem(**warning)), "yellow") for warning in config["warnings"])]
     parts += [Text(reason, "red") for reason in status["reasons"]]
     if problems:
         parts += ["", *(Text(problem, "red") for problem in problems)]

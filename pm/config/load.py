@@ -9,7 +9,7 @@ import os
 import pickle
 import sys
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from pm import __version__
 from pm.config.model import Config
@@ -17,15 +17,22 @@ from pm.errors import ConfigError, PmError, Problem
 from pm.path_managers.choice import RESTART
 from pm.path_managers.registry import shape_of
 
+if TYPE_CHECKING:
+    from pm.config.document import Document
+
 CHILD_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A valid configuration and the SHA-256 (hex) of the bytes it was read from."""
+    """A valid configuration and the SHA-256 (hex) of the bytes it was read from.
+
+    ``warnings`` are what is valid and most likely a mistake.
+    """
 
     config: Config
     digest: str
+    warnings: tuple[Problem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +55,20 @@ def load_config(path: str) -> Loaded:
     Raises ConfigError with every problem found. This loads pydantic and PyYAML into the process: the
     service calls ``load_in_child`` instead.
     """
+    loaded, _ = load_document(path)
+    return loaded
+
+
+def load_document(path: str) -> tuple[Loaded, Document]:
+    """``load_config``, and the document, which knows the line of each place."""
     from pm.config.document import parse, read_bytes
+    from pm.config.suspicions import suspicions
     from pm.config.validate import validate
 
     content = read_bytes(path)
-    return Loaded(validate(parse(path, content)), config_digest(content))
+    document = parse(path, content)
+    config = validate(document)
+    return Loaded(config, config_digest(content), suspicions(document, config)), document
 
 
 async def load_in_child(path: str) -> Loaded:

@@ -15,7 +15,9 @@ _HEAD = """\
 The configuration is one YAML file. [`config/mptcp-pm.yaml`](../config/mptcp-pm.yaml) shows every key,
 [`config/examples`](../config/examples) has complete files for common set-ups, and
 [`config/schema.json`](../config/schema.json) is the JSON Schema for editors. `mptcp-pm check FILE`
-reports every problem as `file:line: path: what is wrong and what would be right`.
+reports every problem as `file:line: path: what is wrong and what would be right`, and warns of what is valid
+and most likely a mistake. With `--strict` warnings are errors; `--here` adds what does nothing on this
+machine now, such as a cgroup or an interface that does not exist, and what would make `run` fail.
 
 - Unknown keys are errors. YAML aliases, tags, merges and several documents in one file are not supported;
   text that starts with `*`, such as the glob `'*'`, needs quotes.

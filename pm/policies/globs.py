@@ -29,7 +29,7 @@ def split_glob(glob: str) -> tuple[str, ...]:
     backslash is an ordinary character: systemd uses it in the names of cgroups.
     """
     if not glob.startswith("/"):
-        raise ValueError(f"must start with `/`, the cgroup2 root: write `/{glob}`")
+        raise ValueError(f"must start with `/`, the cgroup2 root: {_remedy(glob)}")
     if glob == "/":
         return ()
     if re.search(r"[\x00-\x1f\x7f]", glob):
@@ -47,6 +47,16 @@ def split_glob(glob: str) -> tuple[str, ...]:
             raise ValueError(f"bad glob: `**` must be a whole level, not part of `{level}`: write `*`")
         level_tokens(level)
     return tuple(levels)
+
+
+def _remedy(glob: str) -> str:
+    """What was meant by text that does not start with a slash."""
+    # As `systemctl show -p ControlGroup` and /proc/PID/cgroup print it.
+    if pasted := re.fullmatch(r"(?:ControlGroup=|\d+:[^:]*:)(/.*)", glob):
+        return f"write `{pasted[1]}`"
+    if re.fullmatch(r"[^/]+\.(?:service|scope|socket)", glob):
+        return f"see `systemctl show -p ControlGroup {glob}`"
+    return f"write `/{glob}`"
 
 
 def level_tokens(level: str) -> list[str]:

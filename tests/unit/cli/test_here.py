@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``check --here`` and ``--strict``: what a valid configuration does not do on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pm.cli import here
+from pm.cli.main import main
+from pm.linux.host.probe import SystemCheck
+
+CONFIG = """
+datapath: bpf
+api:
+  unix: /run/x.sock
+  tcp: {listen: 127.0.0.1:1, token_file: /nowhere/token}
+addresses:
+  include: [eth0, wlan7, lo]
+policies:
+- {name: there, cgroup: /a, path_manager: fullmesh}
+- {name: gone, cgroup: /b/*, path_manager: fullmesh}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """On a machine with eth0, lo, the cgroup /a, and a stock kernel."""
+    for directory in ("net/eth0", "net/lo", "cgroup/a"):
+        (tmp_path / directory).mkdir(parents=True)
+    patched = SystemCheck("bpf_datapath", False, False, "a stock kernel", "boot the patched one")
+    monkeypatch.setattr(here, "INTERFACES", tmp_path / "net")
+    monkeypatch.setattr(here, "find_cgroup_root", lambda: tmp_path / "cgroup")
+    monkeypatch.setattr(here, "probe", lambda: [patched])
+    file = tmp_path / "c.yaml"
+    file.write_text(CONFIG)
+    return str(file)
+
+
+def test_here_finds_what_does_nothing(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its line, and what to do; the configuration is valid all the same."""
+    assert main(["check", "--here", config]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"{config}: valid, 2 policies, 4 warnings\n"
+    assert err.splitlines() == [
+        f"{config}:2: datapath: warning: `bpf` is not possible here: a stock kernel: boot the patched one",
+        f"{config}:5: api.tcp.token_file: warning: cannot read the token file /nowhere/token: No such file "
+        "or directory: correct `api.tcp.token_file`",
+        f"{config}:7: addresses.include[1]: warning: `wlan7` matches no interface of now",
+        f"{config}:10: policies[1].cgroup: warning: `/b/*` matches no cgroup of now: `systemd-cgls` shows "
+        "those there are; one that comes later matches then",
+    ]
+
+
+def test_an_alternative_name_is_told(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel finds an interface by it, and reports the other name."""
+    monkeypatch.setattr("socket.if_nametoindex", lambda name: 3)
+    monkeypatch.setattr("socket.if_indextoname", lambda index: "wlp3s0")
+    main(["check", "--here", config])
+    assert "`wlan7` is an alternative name: write `wlp3s0`" in capsys.readouterr().err
+
+
+def test_strict_makes_warnings_errors(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also as JSON; without warnings nothing changes."""
+    assert main(["check", "--strict", config]) == 0
+    assert main(["check", "--strict", "--here", config]) == 1
+    out, err = capsys.readouterr()
+    assert (out.count("valid"), err.count(": error: ")) == (1, 4)
+    assert main(["check", "--strict", "--here", "--json", config]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 4)
+    assert {"file", "line", "path", "message"} == answer["warnings"][0].keys()
