@@ -26,13 +26,14 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 		return;
 	}
 	claim->policy = POLICY_ID;
-	if (sk) {
-		claim->device = sk->bound_dev_if;
-		claim->mark = sk->mark;
-	}
 	claim->ip4_only = FIELD(skops, family) == AF_INET;
 	read_local(skops, &claim->local);
 	read_remote(skops, &claim->remotes[INITIAL].address);
+	if (sk) {
+		/* The kernel binds sockets with link-local addresses by itself. */
+		claim->device = is_link_local(&claim->local) ? 0 : sk->bound_dev_if;
+		claim->mark = sk->mark;
+	}
 	claim->itself = is_loopback(&claim->remotes[INITIAL].address) ||
 			interface_of(&claim->remotes[INITIAL].address);
 	initial_pair(claim)->live = 1;

@@ -77,7 +77,7 @@ def merge_session(
         subflow.backup, subflow.peer_backup = record.backup, record.peer_backup
         subflow.ifindex = record.ifindex
         if record.is_initial:
-            session.device, session.mark = record.ifindex, record.mark
+            table.socket_known(session, record.ifindex, record.mark)
         subflow.seen = number
         table.learn_local_id(session, record)
     return session, changed, new

@@ -13,7 +13,7 @@ from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
 
 from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
-from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of
+from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of, is_link_local
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
 from pm.sessions.backoff import REFUSED_WITHIN_S
@@ -106,8 +106,11 @@ class SessionTable:
         return session
 
     def socket_known(self, session: Session, device: int, mark: int) -> None:
-        """To what the application bound its socket, and its SO_MARK."""
-        session.device, session.mark = device, mark
+        """To what the initial socket is bound, and its SO_MARK.
+
+        The kernel binds sockets with link-local addresses by itself: that says nothing of the application.
+        """
+        session.device, session.mark = 0 if is_link_local(session.remote) else device, mark
         for subflow in session.subflows:
             if subflow.origin is Origin.INITIAL:
                 subflow.ifindex = device

@@ -70,7 +70,6 @@ SCENARIOS = [
             "subflows_leave_by_the_interface_of_their_address[fullmesh-4]",
             "subflows_leave_by_the_interface_of_their_address[backup-6]",
             "a_pair_without_a_way_sends_no_syn_and_holds_no_place[4]",
-            "a_vpn_is_not_bypassed[6]",
         )
     ),
     "tests/net/test_third_party.py",
