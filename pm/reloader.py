@@ -19,6 +19,7 @@ from pm.linux.host.file_watch import Signature, file_changes
 from pm.linux.host.notify import notify
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
+from pm.linux.netlink.source_routing import SourceRouting
 from pm.log import get_logger
 from pm.path_managers.program import Program
 from pm.policies.policy_table import compile_policies
@@ -61,6 +62,7 @@ class Reloader:
         *,
         state: ServiceState,
         addresses: AddressMonitor,
+        source_routing: SourceRouting,
         sessions: Sessions,
         sysctl: PathManagerSysctl | None,
         selection: AnySelection,
@@ -75,6 +77,7 @@ class Reloader:
         """
         self._state = state
         self._addresses = addresses
+        self._source_routing = source_routing
         self._sessions = sessions
         self._sysctl = sysctl
         self._selection = selection
@@ -143,6 +146,7 @@ class Reloader:
         await self._upkeep.start_over()
         state.loaded = loaded
         self._addresses.set_rules(config.addresses)
+        self._source_routing.look()
         self._sessions.open_limits.update(config.limits)
         self._sessions.remote_rules.update(config.remote_addresses)
         self._sessions.reconciler.policies_changed()

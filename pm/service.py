@@ -49,6 +49,7 @@ from pm.linux.netlink.route_lookup import is_local
 from pm.linux.netlink.route_monitor import RouteMonitor
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.linux.netlink.socket_cgroups import own_cgroup
+from pm.linux.netlink.source_routing import SourceRouting
 from pm.model import LocalAddress
 from pm.path_managers.registry import registry
 from pm.policies.policy_table import compile_policies
@@ -122,11 +123,15 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         sessions.reconciler.addresses_changed(found)
         if programs:
             programs.write_locals(sessions.addresses.current)
+        if source_routing:
+            source_routing.look()
         broadcast.tell("address", "changed", usable=[a.ip for a in found if a.usable])
 
     def on_routes() -> None:
         addresses.judge_again()
         sessions.reconciler.routes_changed()
+        if source_routing:
+            source_routing.look()
 
     def on_attachment(cgroup: str, policy: str | None) -> None:
         broadcast.tell("policy", "attached" if policy else "detached", cgroup=cgroup, policy=policy)
@@ -136,6 +141,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             await programs.attach(cgroups)
         await options.attach(cgroups)
 
+    source_routing: SourceRouting | None = None
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(check_state_directory, state_directory)
@@ -243,6 +249,11 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         on_addresses(addresses.addresses)
         await stack.enter_async_context(RouteMonitor.open(on_routes))
         sessions.endpoints.serve(serving=bool(config.policies))
+        source_routing = await stack.enter_async_context(
+            SourceRouting.open(
+                lambda: addresses.rules.source_routing, lambda: addresses.usable, addresses.tunnels
+            )
+        )
         await selection.apply(compile_policies(config.policies))
         kept.append(KeptPrograms(selection, [selection, options, programs]))
         upkeep = Upkeep(kept, counters=state.counters, monotonic=time.monotonic)
@@ -250,6 +261,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             state=state,
             upkeep=upkeep,
             addresses=addresses,
+            source_routing=source_routing,
             sessions=sessions,
             sysctl=sysctl if endpoints else None,
             selection=selection,
@@ -281,6 +293,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 partial(sessions.reconciler.run, sessions.events),
                 selection.run,
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
+                source_routing.run,
                 reloader.on_change,
                 upkeep.run,
                 partial(left_alone.run, upkeep.look),

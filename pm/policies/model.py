@@ -90,6 +90,14 @@ class Addresses:
             "of addresses are not used; `true` binds all."
         ),
     ] = BindInterface.AUTO
+    source_routing: Annotated[
+        bool,
+        Doc(
+            "Keep a routing table for each interface and a rule (`from ADDRESS`) for each address, so that "
+            "packets of every application leave by the interface of their source address. The service "
+            "follows DHCP and router advertisements, and removes at exit what it made."
+        ),
+    ] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

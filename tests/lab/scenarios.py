@@ -17,6 +17,7 @@ from tests.lab.service import Service
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
 
+SERVER = {4: "10.99.0.1", 6: "fd00:99::1"}  # see make_laptop
 LINKS = {"addresses": {"include": ["eth*"]}}
 # Also the second address of a subnet, which is not used by default.
 ALL_ADDRESSES = {"addresses": {"include": ["eth*"], "all": True}}
@@ -117,6 +118,29 @@ def drop(lab: Lab, flow: Flow) -> None:
             *("net", family, "rule", "add", "pref", "5", "from", source, "to", target),
             *("ipproto", "tcp", "sport", str(sport), "dport", str(dport), "blackhole"),
         )
+
+
+def make_laptop(lab: Lab) -> None:
+    """Leave the client as DHCP does: a default route per link, told apart by their metrics, and no rules.
+
+    The server has an address behind the router (SERVER), and link 1 does not carry what has the address of
+    link 2.
+    """
+    for family, length in ((4, 32), (6, 128)):
+        server, second = SERVER[family], lab.address("client", 2, family)
+        lab.ip("server", "addr", "add", f"{server}/{length}", "dev", "lo")
+        lab.ip("net", "route", "add", f"{server}/{length}", "via", lab.address("server", 1, family))
+        for link in (1, 2):
+            lab.ip("client", f"-{family}", "rule", "del", "from", lab.address("client", link, family))
+        via = ("via", router(lab, 2, family), "dev", "eth1")
+        lab.ip("client", "route", "add", "default", *via, "metric", "2000")
+        lab.ip("net", f"-{family}", "rule", "add", "pref", "5", "from", second, "iif", "br1", "blackhole")
+
+
+def router(lab: Lab, link: int, family: int) -> str:
+    """The address of the router on a link."""
+    shown = lab.ip("net", "-j", f"-{family}", "addr", "show", "dev", f"br{link}", "scope", "global")
+    return str(next(address["local"] for found in json.loads(shown) for address in found["addr_info"]))
 
 
 def wait_usable(service: Service, ip: str, *, usable: bool = True) -> None:

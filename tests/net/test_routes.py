@@ -11,28 +11,18 @@ from typing import Any
 import pytest
 
 from tests.lab.lab import Lab
-from tests.lab.scenarios import config, pairs_of, policy, wait_pairs
+from tests.lab.scenarios import SERVER, config, make_laptop, pairs_of, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal
 
-SERVER = {4: "10.99.0.1", 6: "fd00:99::1"}
 MARK = 51820  # that wg-quick gives its own packets
 families = pytest.mark.parametrize("family", [4, 6])
 
 
-@pytest.fixture(name="laptop")
-def make_laptop(lab: Lab) -> Lab:
+@pytest.fixture
+def laptop(lab: Lab) -> Lab:
     """The client is one."""
-    for family, length, router in ((4, 32, "10.77.2.254"), (6, 128, "fd00:77:2::fe")):
-        server, second = SERVER[family], lab.address("client", 2, family)
-        if family == 6:
-            router = lab.ip("net", "-6", "-o", "addr", "show", "br2", "scope", "global").split()[3][:-3]
-        lab.ip("server", "addr", "add", f"{server}/{length}", "dev", "lo")
-        lab.ip("net", "route", "add", f"{server}/{length}", "via", lab.address("server", 1, family))
-        for link in (1, 2):
-            lab.ip("client", f"-{family}", "rule", "del", "from", lab.address("client", link, family))
-        lab.ip("client", "route", "add", "default", "via", router, "dev", "eth1", "metric", "2000")
-        lab.ip("net", f"-{family}", "rule", "add", "pref", "5", "from", second, "iif", "br1", "blackhole")
+    make_laptop(lab)
     return lab
 
 

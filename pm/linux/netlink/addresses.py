@@ -131,6 +131,10 @@ class AddressMonitor:
         link = self._links.get(ifindex)
         return link is not None and is_tunnel(link, self._links)
 
+    def tunnels(self) -> list[int]:
+        """The indices of all interfaces that are tunnels."""
+        return [ifindex for ifindex in self._links if self.is_tunnel(ifindex)]
+
     @property
     def rules(self) -> Addresses:
         """The rules in force."""
