@@ -13,6 +13,7 @@ from pathlib import Path
 from pm.config.document import Document, Loc, path_of
 from pm.config.model import Config, Datapath
 from pm.errors import PmError, Problem
+from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroups import find_cgroup_root
 from pm.linux.host.probe import probe
 from pm.path_managers.program import Program
@@ -31,7 +32,7 @@ def findings(document: Document, config: Config) -> list[Problem]:
 
 
 def _system(config: Config) -> Iterator[Finding]:
-    checks = {check.name: check for check in probe()}
+    checks = {check.name: check for check in probe(precompiled=check_objects)}
     for check in checks.values():
         if check.required and not check.ok:
             yield (), f"this system cannot run the service: {check.found}: {check.remedy}"
@@ -76,7 +77,7 @@ def _unreadable(path: str) -> str:
 
 def _interfaces(config: Config) -> Iterator[Finding]:
     there = [entry.name for entry in INTERFACES.iterdir()]
-    for key in ("include", "exclude", "backup"):
+    for key in ("include", "exclude", "backup", "order"):
         for j, glob in enumerate(getattr(config.addresses, key)):
             if any(fnmatchcase(name, glob) for name in there):
                 continue

@@ -57,7 +57,7 @@ def _cgroups(policies: Sequence[Policy]) -> Iterator[Finding]:
 
 
 def _interfaces(rules: Addresses) -> Iterator[Finding]:
-    for key in ("include", "exclude", "backup"):
+    for key in ("include", "exclude", "backup", "order"):
         for j, name in enumerate(getattr(rules, key)):
             if text := _no_interface(name):
                 yield ("addresses", key, j), text
@@ -66,11 +66,12 @@ def _interfaces(rules: Addresses) -> Iterator[Finding]:
         loc = ("addresses", "exclude" if rules.include else "include")
         yield loc, "no interface is left: no address will be used, and no subflow opened"
         return
-    for j, name in enumerate(rules.backup):
-        if not any(_overlap(name, glob) for glob in rules.include):
-            yield ("addresses", "backup", j), f"`{name}` is not in `include`: add it there, or remove it here"
-        elif any(_covers(glob, name) for glob in rules.exclude):
-            yield ("addresses", "backup", j), f"`{name}` is in `exclude`: it is never used"
+    for key in ("backup", "order"):
+        for j, name in enumerate(getattr(rules, key)):
+            if not any(_overlap(name, glob) for glob in rules.include):
+                yield ("addresses", key, j), f"`{name}` is not in `include`: add it there, or remove it here"
+            elif any(_covers(glob, name) for glob in rules.exclude):
+                yield ("addresses", key, j), f"`{name}` is in `exclude`: it is never used"
 
 
 def _no_interface(name: str) -> str:

@@ -81,6 +81,13 @@ class Addresses:
     backup: Annotated[
         tuple[InterfaceGlob, ...], Doc("Interfaces (globs) whose subflows get the backup flag.")
     ] = ()
+    order: Annotated[
+        tuple[InterfaceGlob, ...],
+        Doc(
+            "Interfaces (globs) in the order in which their addresses are used where a cap has no room for "
+            "all; those that none matches come last."
+        ),
+    ] = ()
     bind_interface: Annotated[
         BindInterface,
         AUTOMATIC,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -136,3 +137,27 @@ def test_a_second_address_of_a_subnet_is_announced_only_on_request(lab: Lab) -> 
     server.configure(config(announced, addresses={"all": True}))
     server.reload()
     wait_pairs(lab, [*mesh(lab, 4, 2), *((ip, "10.77.2.77") for ip in lab.addresses("client"))])
+
+
+def test_the_order_of_interfaces_decides_where_a_cap_is_short(make_lab: Callable[..., Lab]) -> None:
+    """Of three links two have room; a reload changes which, and the subflow follows."""
+    lab = make_lab(client=3, server=1)
+    lab.server()
+    capped = policy(lab, "a", {"fullmesh": {"max_subflows": 2}})
+
+    def ordered(*order: str) -> dict[str, Any]:
+        return config(capped, addresses={"include": ["eth*"], "order": list(order)})
+
+    def shown() -> list[str]:
+        found = service.get("/v1/addresses")["addresses"]
+        return [a["interface"] for a in found if a["usable"] and ":" not in a["ip"]]
+
+    service = lab.service(ordered("eth2", "eth*"))
+    assert shown() == ["eth2", "eth0", "eth1"]
+    lab.client(cgroup="a").open()
+    first, second, third = mesh(lab)
+    wait_pairs(lab, [first, third])
+    service.configure(ordered("eth1"))
+    service.reload()
+    assert shown() == ["eth1", "eth0", "eth2"]
+    wait_pairs(lab, [first, second])

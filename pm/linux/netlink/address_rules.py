@@ -48,6 +48,12 @@ def judge(
     )
 
 
+def rank(name: str, rules: Addresses) -> int:
+    """The place of an interface in ``addresses.order``; those that are not there come last."""
+    places = (place for place, glob in enumerate(rules.order) if fnmatchcase(name, glob))
+    return next(places, len(rules.order))
+
+
 def _cannot_carry(flags: int, link: Link) -> str:
     if not link.flags & IFF_UP:
         return "interface is down"

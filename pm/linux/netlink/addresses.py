@@ -17,7 +17,7 @@ from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
-from pm.linux.netlink.address_rules import judge
+from pm.linux.netlink.address_rules import judge, rank
 from pm.linux.netlink.link_kinds import dead_ends, is_tunnel, vrf_of
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
@@ -60,7 +60,8 @@ def _subscribe(receive_buffer_bytes: int) -> socket.socket:
 class AddressMonitor:
     """Follows links and addresses; made by ``open``. ``addresses`` is complete from the start.
 
-    They are in a fixed order: by interface, IPv4 first, secondary and temporary ones last.
+    They are as ``addresses.order`` has them, else in a fixed order: by interface, IPv4 first, secondary and
+    temporary ones last.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class AddressMonitor:
         judged: dict[tuple[int, str], Judged] = {}
         reasons = dead_ends(self._links)
         self._asked = False
-        for key, flags in sorted(self._flags.items(), key=_order):
+        for key, flags in sorted(self._flags.items(), key=self._place):
             link = self._links.get(key.ifindex)
             if link is not None:
                 vrf = vrf_of(link, self._links)
@@ -192,6 +193,12 @@ class AddressMonitor:
         if self._rules.all:
             return one_interface_each(entry.address for entry in found)
         return one_interface_each(one_per_prefix(found, self._ask))
+
+    def _place(self, item: tuple[AddressKey, int]) -> tuple[int, tuple[int, int, int, bytes, int, str]]:
+        """As ``addresses.order`` has them, then in an order that never changes."""
+        key, _ = item
+        link = self._links.get(key.ifindex)
+        return rank(link.name if link else "", self._rules), _order(item)
 
     def _ask(self, ifindex: int, destination: str) -> str:
         self._asked = True

@@ -33,7 +33,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     patched = SystemCheck("bpf_datapath", False, False, "a stock kernel", "boot the patched one")
     monkeypatch.setattr(here, "INTERFACES", tmp_path / "net")
     monkeypatch.setattr(here, "find_cgroup_root", lambda: tmp_path / "cgroup")
-    monkeypatch.setattr(here, "probe", lambda: [patched])
+    monkeypatch.setattr(here, "probe", lambda precompiled: [patched])
     file = tmp_path / "c.yaml"
     file.write_text(CONFIG)
     return str(file)

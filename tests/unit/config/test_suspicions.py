@@ -83,6 +83,7 @@ def test_what_was_pasted_gets_the_right_remedy(tmp_path: Path, text: str, remedy
         ({"include": ["eth0"], "exclude": ["eth*"]}, "exclude", "no interface is left"),
         ({"include": []}, "include", "no interface is left"),
         ({"include": ["eth*"], "backup": ["wwan*"]}, "backup[0]", "`wwan*` is not in `include`"),
+        ({"include": ["eth*"], "order": ["wwan0"]}, "order[0]", "`wwan0` is not in `include`"),
         ({"exclude": ["wwan*"], "backup": ["wwan0"]}, "backup[0]", "`wwan0` is in `exclude`"),
     ],
 )
