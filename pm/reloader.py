@@ -7,8 +7,11 @@ A bad file changes nothing: the last good configuration stays in force.
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from pm.api.control import LastReload, ServiceState
 from pm.api.events import Broadcast
@@ -54,6 +57,21 @@ def log_warnings(loaded: Loaded) -> None:
         _log.warning("config_warning", warning=str(warning))
     if (left := len(loaded.warnings) - WARNINGS_MAX) > 0:
         _log.warning("config_warnings_left_out", count=left, remedy="run `mptcp-pm check FILE`")
+
+
+async def _load_text(text: str) -> Loaded:
+    """``load_in_child`` of a text. Raises what it raises, with another file's name in it."""
+
+    def write() -> str:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
+            file.write(text)
+        return file.name
+
+    name = await asyncio.to_thread(write)
+    try:
+        return await load_in_child(name)
+    finally:
+        await asyncio.to_thread(os.unlink, name)
 
 
 class Reloader:
@@ -123,6 +141,20 @@ class Reloader:
                 raise self._failure from e
             finally:
                 notify("READY=1")
+
+    async def try_out(self, content: str | None) -> Loaded:
+        """Load the file, or this text, as ``reload`` does, and change nothing. Raises ConfigError."""
+        path = str(self._state.config_path)
+        try:
+            loaded = await (load_in_child(path) if content is None else _load_text(content))
+            self._check_restart(loaded.config)
+            check_programs(loaded.config, self._state)
+        except ConfigError as e:
+            # As if it stood in the file already.
+            raise ConfigError([replace(problem, file=path) for problem in e.problems]) from e
+        except PmError as e:
+            raise ConfigError((Problem(path, 0, "", str(e)),)) from e
+        return loaded
 
     async def _prepare_programs(self, config: Config) -> tuple[CompiledPathManagers | None, CompiledOptions]:
         """Raises ConfigError where a C file does not compile, or the kernel's verifier refuses it."""

@@ -281,6 +281,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             programs=programs,
             broadcast=broadcast,
             reload=reloader.reload,
+            try_out=reloader.try_out,
+            judge_under=lambda rules: PathJudge(lookup, addresses, lambda: rules.bind_interface).way,
         )
         await stack.enter_async_context(serve(control, config.api, timings))
         log_warnings(loaded)

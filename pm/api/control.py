@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pm.api.events import EventReader
 from pm.clock import Moment
@@ -23,6 +23,7 @@ from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
+from pm.sessions.preview import Explanation, Prospect
 from pm.sessions.session import Session
 
 
@@ -99,6 +100,13 @@ class ServiceState:
     ready: bool = False
 
 
+class DryRun(NamedTuple):
+    """A configuration that is not in force, and what it would do."""
+
+    loaded: Loaded
+    prospect: Prospect
+
+
 class ControlPlane(Protocol):
     def status(self) -> Status: ...
 
@@ -140,6 +148,12 @@ class ControlPlane(Protocol):
 
     def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
         """Raises NotFound, KernelRefused."""
+
+    def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
+        """What a connection of a cgroup to there would get. Raises KernelRefused where there is no route."""
+
+    async def dry_run(self, content: str | None) -> DryRun:
+        """What a reload would do, if the file had this content. Raises ConfigError as ``reload`` does."""
 
     async def reload(self) -> None:
         """Raises ConfigError with all problems; the last good configuration stays in force."""

@@ -10,20 +10,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from pm import __version__
-from pm.api.control import ServiceState, Status
+from pm.api.control import DryRun, ServiceState, Status
 from pm.api.events import Broadcast, EventReader
+from pm.config.load import Loaded
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
+from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
 from pm.model import LocalAddress, Pair, Subflow
-from pm.policies.model import Policy
+from pm.policies.model import Addresses, Policy
+from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
 from pm.sessions.assembly import Sessions
+from pm.sessions.known_ways import Judge
+from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
 from pm.upkeep import Upkeep
+
+CHANGED_MAX = 1000  # sessions that a dry run lists
 
 
 class ServiceControlPlane:
@@ -42,7 +49,10 @@ class ServiceControlPlane:
         programs: PathManagerPrograms | None,
         broadcast: Broadcast,
         reload: Callable[[], Awaitable[None]],
+        try_out: Callable[[str | None], Awaitable[Loaded]],
+        judge_under: Callable[[Addresses], Judge],
     ) -> None:
+        """``try_out`` loads the file and changes nothing; ``judge_under`` asks for ways under other rules."""
         self._state = state
         self._upkeep = upkeep
         self._sessions = sessions
@@ -53,6 +63,8 @@ class ServiceControlPlane:
         self._programs = programs
         self._broadcast = broadcast
         self._reload = reload
+        self._try_out = try_out
+        self._judge_under = judge_under
 
     def status(self) -> Status:
         state = self._state
@@ -122,6 +134,24 @@ class ServiceControlPlane:
 
     def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
         self._sessions.operator_commands.set_backup(token, subflow_id, backup=backup)
+
+    def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
+        local = source_for(remote, remote_port)
+        policy = self._selection.policy_at(cgroup)
+        return self._sessions.preview.explain(policy, local, remote, remote_port)
+
+    async def dry_run(self, content: str | None) -> DryRun:
+        loaded = await self._try_out(content)
+        table, rules = compile_policies(loaded.config.policies), loaded.config.addresses
+
+        def policy_of(session: Session) -> Policy | None:
+            path = self._selection.cgroup_path(session.cgroup_id)
+            return table.match(path) if path else session.policy
+
+        prospect = await self._sessions.preview.prospect(
+            policy_of, self._addresses.under(rules), self._judge_under(rules), CHANGED_MAX
+        )
+        return DryRun(loaded, prospect)
 
     async def reload(self) -> None:
         await self._reload()

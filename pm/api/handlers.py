@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, LISTING, OPENAPI, TIMINGS
+from pm.api.preview_shapes import Explain, Trial
+from pm.api.preview_views import dry_run_view, explanation_view
 from pm.api.problems import BadRequest
 from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.views import (
@@ -127,6 +130,19 @@ async def change_subflow(request: web.Request) -> web.Response:
 
 async def list_addresses(request: web.Request) -> web.Response:
     return _json({"addresses": [address_view(address) for address in request.app[CONTROL].addresses()]})
+
+
+async def explain(request: web.Request) -> web.Response:
+    asked = parse_body(Explain, await request.read())
+    remote = str(ip_address(asked.remote))
+    found = request.app[CONTROL].explain(asked.cgroup, remote, asked.remote_port)
+    return _json(explanation_view(asked.cgroup, found))
+
+
+async def dry_run(request: web.Request) -> web.Response:
+    control, body = request.app[CONTROL], await request.read()
+    trial = parse_body(Trial, body) if body else Trial()
+    return _json(dry_run_view(await control.dry_run(trial.content), control.status()))
 
 
 async def reload(request: web.Request) -> web.Response:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from annotated_types import Ge, Le
 
+from pm.api.preview_shapes import Explain
 from pm.api.problems import BadRequest
 from pm.api.schemas import Hint, hints_of
 from pm.api.shapes import OpenSubflow, ParameterProblemShape
@@ -89,12 +90,12 @@ def _typed(hint: Hint, value: Any) -> Any:
 def _with_addresses(made: T) -> tuple[T, list[ParameterProblemShape]]:
     """The same with its addresses as the kernel writes them, and what is wrong with them."""
     problems: list[ParameterProblemShape] = []
-    if not isinstance(made, OpenSubflow):
+    if not isinstance(made, OpenSubflow | Explain):
         return made, problems
     found: dict[str, Any] = {}
     versions = set()
     for name in ("local", "remote"):
-        if (text := getattr(made, name)) is None:
+        if (text := getattr(made, name, None)) is None:
             continue
         try:
             address = canonical(text)
@@ -103,6 +104,8 @@ def _with_addresses(made: T) -> tuple[T, list[ParameterProblemShape]]:
         else:
             found[name] = str(address)
             versions.add(address.version)
+    if isinstance(made, Explain) and not made.cgroup.startswith("/"):
+        problems.append({"name": "cgroup", "message": "must start with `/`, the cgroup2 root"})
     if len(versions) > 1:
         problems.append({"name": "remote", "message": "must have the same address family as `local`"})
     return dataclasses.replace(made, **found), problems

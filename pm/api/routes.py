@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pm.api import handlers
+from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
 from pm.api.shapes import (
     AddressesShape,
@@ -130,6 +131,24 @@ ROUTES = (
         media_type="text/event-stream",
         query=EventQuery,
         errors=(400,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/explain",
+        handler=handlers.explain,
+        summary="Which policy would own a connection, which subflows it would get, and which not and why",
+        shape=ExplanationShape,
+        body=Explain,
+        errors=(400, 409, 413),
+    ),
+    Route(
+        method="POST",
+        path="/v1/reload/dry-run",
+        handler=handlers.dry_run,
+        summary="What a reload of the file, or of the content given, would open and close; nothing changes",
+        shape=DryRunShape,
+        body=Trial,
+        errors=(400, 413, 422),
     ),
     Route(
         method="POST",

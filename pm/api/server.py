@@ -28,7 +28,7 @@ from pm.config.model import Api
 from pm.errors import PmError
 from pm.log import get_logger
 
-BODY_LIMIT_BYTES = 64 * 1024
+BODY_LIMIT_BYTES = 2 << 20  # a configuration (1 MiB at most) as a string of JSON
 SHUTDOWN_TIMEOUT_S = 0.5
 
 _log = get_logger()

@@ -107,6 +107,13 @@ def subflow_view(subflow: Subflow, path_manager: str | None, figures: SubflowFig
     }
 
 
+def unroutable_views(session: Session) -> list[UnroutableShape]:
+    return [
+        {"local": pair.local, "remote": pair.remote, "remote_port": pair.remote_port, "reason": why}
+        for pair, why in session.unroutable.items()
+    ]
+
+
 def session_view(
     session: Session,
     cgroup: str | None,
@@ -131,10 +138,6 @@ def session_view(
         for pair, retry in (session.retries or {}).items()
         if (pair.remote, pair.remote_port) in there
     ]
-    unroutable: list[UnroutableShape] = [
-        {"local": pair.local, "remote": pair.remote, "remote_port": pair.remote_port, "reason": why}
-        for pair, why in session.unroutable.items()
-    ]
     # A subflow that appeared after the figures were read has none yet.
     known = [*figures, *[None] * (len(session.subflows) - len(figures))]
     return {
@@ -152,7 +155,7 @@ def session_view(
         "sampled_at": rfc3339(now.time),
         "remote_addresses": [initial, *announced],
         "failed": failed,
-        "unroutable": unroutable,
+        "unroutable": unroutable_views(session),
         "subflows": [subflow_view(s, path_manager, f) for s, f in zip(session.subflows, known, strict=False)],
     }
 

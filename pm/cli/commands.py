@@ -27,6 +27,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "addresses": remote.addresses,
     "events": remote.events,
     "reload": remote.reload,
+    "explain": remote.explain,
     "subflow add": remote.add_subflow,
     "subflow remove": remote.remove_subflow,
     "subflow backup": remote.set_backup,

@@ -39,6 +39,8 @@ EXAMPLES = {
     "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
+    "See what a connection would get": "mptcp-pm explain --cgroup /system.slice/a.service --to 192.0.2.1:443",
+    "See what a changed configuration would do": "mptcp-pm reload --dry-run new.yaml",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
     "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
 }
@@ -194,12 +196,30 @@ def _add_views(commands: Commands) -> None:
     session.add_argument("token", metavar="TOKEN", help="token of the session, hexadecimal or decimal")
     _add(commands, "policies", "list policies with their cgroups")
     _add(commands, "addresses", "list local addresses and why each is used or not")
+    explain = _add(
+        commands, "explain", "show which policy would own a connection, and which subflows it would get"
+    )
+    explain.add_argument("--cgroup", metavar="PATH", required=True, help="cgroup, below the cgroup2 root")
+    explain.add_argument(
+        "--to",
+        metavar="IP[:PORT]",
+        required=True,
+        help="where it leads: 192.0.2.1:80, [::1]:80 (default port: 443)",
+    )
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
     events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
 
 
 def _add_changes(commands: Commands) -> None:
-    _add(commands, "reload", "reload the configuration file")
+    reload = _add(commands, "reload", "reload the configuration file")
+    trial = reload.add_argument(
+        "--dry-run",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="only show what FILE would open and close (default: the service's own file)",
+    )
+    trial.complete = _FILE  # type: ignore[attr-defined]
     subflow = commands.add_parser(
         "subflow",
         help="open, close or change a subflow by hand",

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from ipaddress import ip_address
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from pm.cli.client import Client, Target, segment
 from pm.errors import PmError
 from pm.names import printable, valid_text
+from pm.notation import parse_listen
 
 TABLE_LIMIT = 100
 REFRESH_S = 1.0
@@ -122,7 +126,59 @@ def events(options: argparse.Namespace) -> int:
     return 0
 
 
+def explain(options: argparse.Namespace) -> int:
+    remote, port = _destination(options.to)
+    # As in a path that was completed by the shell.
+    cgroup = re.sub(r"^/sys/fs/cgroup(?:/unified)?(?=/|$)", "", options.cgroup).rstrip("/") or "/"
+    body = {"cgroup": cgroup, "remote": remote} | ({"remote_port": port} if port else {})
+    with _client(options) as client:
+        document = client.request("POST", "/v1/explain", body)
+    if options.json:
+        return _print_json(document)
+    from pm.cli.preview_report import console, explanation_report
+
+    console().print(explanation_report(document))
+    return 0
+
+
+def _destination(text: str) -> tuple[str, int]:
+    """Address and port, 0 for none."""
+    try:
+        return str(ip_address(text.removeprefix("[").removesuffix("]"))), 0
+    except ValueError:
+        pass
+    try:
+        address, port = parse_listen(text)
+    except ValueError:
+        raise PmError(
+            f"{text!r} is not an IP address with or without a port",
+            "write 192.0.2.1:443, or [2001:db8::1]:443",
+        ) from None
+    return str(address), port
+
+
+def _content(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise PmError(f"cannot read {path}: {e}", "name a YAML file") from e
+
+
+def _dry_run(options: argparse.Namespace) -> int:
+    body = {"content": _content(options.dry_run)} if options.dry_run else None
+    with _client(options) as client:
+        document = client.request("POST", "/v1/reload/dry-run", body)
+    if options.json:
+        return _print_json(document)
+    from pm.cli.preview_report import console, dry_run_report
+
+    console().print(dry_run_report(document))
+    return 0
+
+
 def reload(options: argparse.Namespace) -> int:
+    if options.dry_run is not None:
+        return _dry_run(options)
     with _client(options) as client:
         config = client.request("POST", "/v1/reload")
     if options.json:

@@ -109,7 +109,7 @@ def _subflow_cells(subflow: Json) -> list[str]:
 
 def session_report(session: Json) -> RenderableType:
     """One session: what it is, its subflows with all figures, failures, TCP options and history."""
-    facts = _facts(
+    facts = facts_grid(
         ("token", session["token"]),
         ("role", session["role"]),
         ("state", session["state"]),
@@ -123,13 +123,13 @@ def session_report(session: Json) -> RenderableType:
             ", ".join(f"{endpoint(r)} (id {r['address_id']})" for r in session["remote_addresses"]),
         ),
     )
-    subflows = _table(
+    subflows = new_table(
         "SUBFLOW", "IDS", "STATE", "RTT", "CWND", "CC", "SENT", "RECEIVED", "RETRANS", "RATE", "REASON"
     )
     for subflow in session["subflows"]:
         name, rtt, sent, received, reason = _subflow_cells(subflow)
         rate = subflow["delivery_rate"]
-        _row(
+        add_row(
             subflows,
             name,
             f"{subflow['local_id']} → {subflow['remote_id']}",
@@ -145,19 +145,19 @@ def session_report(session: Json) -> RenderableType:
         )
     parts: list[RenderableType] = [facts, "", subflows]
     if session["failed"]:
-        failed = _table("FAILED", "ATTEMPTS", "REASON")
+        failed = new_table("FAILED", "ATTEMPTS", "REASON")
         for pair in session["failed"]:
-            _row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
+            add_row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
         parts += ["", failed]
     if session["unroutable"]:
-        unroutable = _table("NO ROUTE", "REASON")
+        unroutable = new_table("NO ROUTE", "REASON")
         for pair in session["unroutable"]:
-            _row(unroutable, f"{pair['local']} × {pair['remote']}", pair["reason"])
+            add_row(unroutable, f"{pair['local']} × {pair['remote']}", pair["reason"])
         parts += ["", unroutable]
     if session["options"]:
-        options = _table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
+        options = new_table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
         for option in session["options"]:
-            _row(
+            add_row(
                 options,
                 option["subflow"],
                 option["option"],
@@ -167,27 +167,27 @@ def session_report(session: Json) -> RenderableType:
                 option["refused"] or "–",
             )
         parts += ["", options]
-    events = _table("TIME", "EVENT", "DETAIL")
+    events = new_table("TIME", "EVENT", "DETAIL")
     for event in session["events"]:
-        _row(events, event["time"], event["event"], event["detail"])
+        add_row(events, event["time"], event["event"], event["detail"])
     return Group(*parts, "", events)
 
 
 def policies_table(policies: Sequence[Json]) -> Table:
-    table = _table("POLICY", "CGROUP", "PATH MANAGER", "SESSIONS", "ATTACHED TO")
+    table = new_table("POLICY", "CGROUP", "PATH MANAGER", "SESSIONS", "ATTACHED TO")
     for policy in policies:
         manager = policy["path_manager"]
         parameters = ", ".join(f"{name}: {value}" for name, value in manager["parameters"].items())
         text = f"{manager['name']} ({parameters})" if parameters else manager["name"]
         cgroups = "\n".join(policy["cgroups"]) or "no cgroup"
-        _row(table, policy["name"], policy["cgroup"], text, str(policy["sessions"]), cgroups)
+        add_row(table, policy["name"], policy["cgroup"], text, str(policy["sessions"]), cgroups)
     return table
 
 
 def addresses_table(addresses: Sequence[Json]) -> Table:
-    table = _table("ADDRESS", "INTERFACE", "USED", "BACKUP", "WHY")
+    table = new_table("ADDRESS", "INTERFACE", "USED", "BACKUP", "WHY")
     for address in addresses:
-        _row(
+        add_row(
             table,
             f"{address['ip']}/{address['prefix_len']}",
             address["interface"],
@@ -200,7 +200,7 @@ def addresses_table(addresses: Sequence[Json]) -> Table:
 
 def status_report(status: Json) -> RenderableType:
     config, last = status["config"], status["config"]["last_reload"]
-    facts = _facts(
+    facts = facts_grid(
         ("version", status["version"]),
         ("pid", str(status["pid"])),
         ("state", _state(status)),
@@ -230,7 +230,7 @@ def status_report(status: Json) -> RenderableType:
 
 
 def checks_table(checks: Sequence[Json]) -> Table:
-    table = _table("CHECK", "", "FOUND", "REMEDY")
+    table = new_table("CHECK", "", "FOUND", "REMEDY")
     for check in checks:
         mark = (
             Text("ok", "green") if check["ok"] else Text("missing", "red" if check["required"] else "yellow")
@@ -239,19 +239,19 @@ def checks_table(checks: Sequence[Json]) -> Table:
     return table
 
 
-def _table(*columns: str) -> Table:
+def new_table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
 
 
-def _row(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str) -> None:
     # Text from outside is never markup.
     table.add_row(*(escape(printable(cell)) for cell in cells))
 
 
-def _facts(*facts: tuple[str, str]) -> Table:
+def facts_grid(*facts: tuple[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
     for name, value in facts:
         grid.add_row(Text(name, "bold"), escape(printable(value)))

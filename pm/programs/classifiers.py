@@ -222,6 +222,10 @@ class Selection:
         path = self.cgroup_path(cgroup_id)
         return self._table.match(path) if path else None
 
+    def policy_at(self, path: str) -> Policy | None:
+        """The policy that owns connections of a cgroup, there or not."""
+        return self._table.match(path)
+
     def cgroup_path(self, cgroup_id: int) -> str | None:
         """None for a cgroup outside the cgroup2 mount, or gone before anybody asked."""
         return self._ids.path_of(cgroup_id)

@@ -66,6 +66,9 @@ class NamespaceSelection:
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         return self._policy
 
+    def policy_at(self, path: str) -> Policy | None:
+        return self._policy
+
     def cgroup_path(self, cgroup_id: int) -> str | None:
         """None also where no cgroup but our own can be seen."""
         return self._ids.path_of(cgroup_id) if self._ids else None

@@ -27,6 +27,7 @@ from pm.sessions.open_limits import OpenLimits
 from pm.sessions.operator_commands import OperatorCommands
 from pm.sessions.policy_assignment import PolicyAssignment, Selector
 from pm.sessions.preopened import FirstSubflows
+from pm.sessions.preview import Preview
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session
@@ -50,6 +51,7 @@ class Sessions:
     open_limits: OpenLimits
     remote_rules: RemoteRules
     operator_commands: OperatorCommands
+    preview: Preview
 
 
 def assemble(
@@ -186,6 +188,12 @@ def assemble(
         clock=clock,
         scheduler=scheduler,
     )
+    choosers = {
+        name: GuardedPathManager(
+            name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
+        )
+        for name, path_manager in {**path_managers, Endpoints.name: Endpoints}.items()
+    }
     reconciler = Reconciler(
         table=table,
         diagnosis=diagnosis,
@@ -199,12 +207,7 @@ def assemble(
         watch=watch,
         addresses=addresses,
         endpoints=book,
-        path_managers={
-            name: GuardedPathManager(
-                name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
-            )
-            for name, path_manager in {**path_managers, Endpoints.name: Endpoints}.items()
-        },
+        path_managers=choosers,
         on_denied=on_denied,
         publish=publish,
         counters=counters,
@@ -229,4 +232,5 @@ def assemble(
         open_limits=open_limits,
         remote_rules=remote_rules,
         operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
+        preview=Preview(table=table, addresses=addresses, path_managers=choosers, clock=clock),
     )

@@ -74,7 +74,7 @@ def test_the_next_interface_is_tried_when_a_standby_fails(make_lab: Callable[...
     lab = make_lab(client=3, server=1)
     lab.server()
     rule = ("rule", "add", "pref", "10", "from", lab.address("client", 2, family), "prohibit")
-    lab.ip("client", f"-{family}", *rule)
+    lab.ip("net", f"-{family}", *rule)
     service = lab.service(config(policy(lab, "a", "backup")))
     lab.client(lab.address("server", 1, family), cgroup="a").open()
     wait_standbys(lab, (lab.address("client", 3, family), True))

@@ -146,6 +146,15 @@ class AddressMonitor:
         self._rules = rules
         self._publish()
 
+    def under(self, rules: Addresses) -> tuple[LocalAddress, ...]:
+        """The addresses as other rules would judge them."""
+        mine, asked = self._rules, self._asked
+        self._rules = rules
+        try:
+            return self._judge_all()
+        finally:
+            self._rules, self._asked = mine, asked
+
     def judge_again(self) -> None:
         """Ask once more which address of a prefix the kernel prefers: routes may have changed that."""
         if self._asked:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import socket
 import struct
 
+from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
+from pm.model import family_of
 
 RTM_GETROUTE = 26
 RTA_DST = 1
@@ -25,6 +27,18 @@ def pack_lookup(ip: str, *attributes: bytes, flags: int = 0, sequence: int = 0) 
     return framing.pack(
         RTM_GETROUTE, framing.NLM_F_REQUEST, sequence, b"".join((payload, destination, *attributes))
     )
+
+
+def source_for(remote: str, remote_port: int) -> str:
+    """The local address that a new connection would have. Raises KernelRefused where there is no route."""
+    with socket.socket(
+        socket.AF_INET if family_of(remote) == 4 else socket.AF_INET6, socket.SOCK_DGRAM
+    ) as sock:
+        try:
+            sock.connect((remote, remote_port))  # a UDP socket sends nothing
+        except OSError as e:
+            raise KernelRefused(f"finding a route to {remote}", e.errno or 0) from e
+        return str(sock.getsockname()[0])
 
 
 def is_local(ip: str) -> bool:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from pm.api.control import LastReload, Status
+from pm.api.control import DryRun, LastReload, Status
 from pm.api.events import Broadcast, EventReader
+from pm.config.load import Loaded
+from pm.config.model import Config
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
 from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
@@ -20,7 +22,9 @@ from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
 from pm.policies.model import Accept, Policy, Start
 from pm.programs.tcp_option_programs import PluginReport
+from pm.sessions.actions import Close, Open, SetBackup
 from pm.sessions.history import History, HistoryEvent
+from pm.sessions.preview import Changed, Decision, Explanation, Prospect
 from pm.sessions.session import Retry, Session, SessionState
 from tests.unit.builders import at
 
@@ -167,6 +171,22 @@ class Plane:
     def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
         self._may_refuse()
         self._find(token, subflow_id).backup = backup
+
+    def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
+        session = make_session(9)
+        session.unroutable = {Pair("10.0.3.1", remote, remote_port): "no route (ENETUNREACH)"}
+        return Explanation(session, [Open(Pair("10.0.2.1", remote, remote_port), 1, True, "fullmesh", 3)])
+
+    async def dry_run(self, content: str | None) -> DryRun:
+        await self.reload()
+        warning = Problem("/etc/mptcp-pm.yaml", 4, "policies[0].cgroup", "looks wrong")
+        decisions: list[Decision] = [
+            Open(Pair("10.0.2.1", "10.0.9.1", 5201), 1, False, "fullmesh"),
+            *(Close(s, "not wanted by the policy") for s in make_session(1).subflows[1:]),
+            SetBackup(make_session(1).subflows[0], True, "backup"),
+        ]
+        changed = Changed(make_session(1), REST, decisions)
+        return DryRun(Loaded(Config(), "cd" * 32, (warning,)), Prospect(2, 1, 1, [changed]))
 
     async def reload(self) -> None:
         if self.bad_config:

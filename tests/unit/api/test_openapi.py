@@ -65,7 +65,11 @@ async def test_event_fits_its_schema() -> None:
         assert_fits(event_view(event), {"$ref": "#/components/schemas/Event"})
 
 
-BODIES: dict[str, Any] = {"open_subflow": {"remote": "10.0.2.2"}, "change_subflow": {"backup": True}}
+BODIES: dict[str, Any] = {
+    "open_subflow": {"remote": "10.0.2.2"},
+    "change_subflow": {"backup": True},
+    "explain": {"cgroup": "/a", "remote": "10.0.2.2"},
+}
 
 
 @pytest.mark.parametrize("gone", [False, True], ids=["figures", "no-figures"])

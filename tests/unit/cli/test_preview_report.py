@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``explain`` and ``reload --dry-run`` print, and what they make of mistakes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pm.cli.main import main
+from tests.unit.cli.test_main import Server
+
+__all__ = ["server"]
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    made = Server(tmp_path)
+    made.start()
+    monkeypatch.setenv("MPTCP_PM_SOCKET", made.socket)
+    return made
+
+
+def run(server: Server, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    try:
+        status = main(words)
+    finally:
+        server.stop()
+    out, err = capsys.readouterr()
+    return status, out + err
+
+
+def test_explain_shows_subflows_and_what_is_left_out(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each with its reason; a path in the file system is understood."""
+    status, text = run(
+        server, capsys, "explain", "--cgroup", "/sys/fs/cgroup/system.slice/a.service", "--to", "10.0.9.1:80"
+    )
+    assert status == 0
+    for words in ("/system.slice/a.service", "sync (/system.slice/rsync*.service)", "500 ms and 65536 bytes"):
+        assert words in text
+    assert "10.0.2.1 × 10.0.9.1" in text
+    assert "to its interface" in text
+    assert "no route (ENETUNREACH)" in text
+    assert "/sys/fs/cgroup" not in text
+
+
+@pytest.mark.parametrize("to", ["example.org:443", "10.0.0.1:x", "10.0.0.1:0", "::1:443x", ""])
+def test_a_destination_that_is_none(server: Server, capsys: pytest.CaptureFixture[str], to: str) -> None:
+    """One line that says what to write."""
+    status, text = run(server, capsys, "explain", "--cgroup", "/a", "--to", to)
+    assert (status, text.count("\n")) == (1, 1)
+    assert "write 192.0.2.1:443, or [2001:db8::1]:443" in text
+
+
+def test_a_cgroup_without_a_slash(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """The service's own words."""
+    status, text = run(server, capsys, "explain", "--cgroup", "a", "--to", "::1")
+    assert (status, "must start with `/`" in text) == (1, True)
+
+
+def test_a_dry_run_shows_each_session(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """What is opened and closed, in how many sessions, and the warnings of the file."""
+    (tmp_path / "new.yaml").write_text("policies: []\n")
+    status, text = run(server, capsys, "reload", "--dry-run", str(tmp_path / "new.yaml"))
+    assert status == 0
+    assert "looks wrong" in text
+    assert "1 subflows opened, 1 closed, in 2 sessions" in text
+    for words in (": policy sync → rest", "open   10.0.2.1 × 10.0.9.1", "close  ", "backup "):
+        assert words in text
+
+
+def test_a_file_that_cannot_be_read(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before the service is asked."""
+    status, text = run(server, capsys, "reload", "--dry-run", "/nowhere.yaml")
+    assert (status, text.count("\n")) == (1, 1)
+    assert "cannot read /nowhere.yaml" in text
