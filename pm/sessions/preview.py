@@ -18,6 +18,7 @@ from pm.sessions.local_addresses import AddressBook, LocalAddresses
 from pm.sessions.plan import Chooser, plan
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
+from pm.sessions.subflows import Subflows
 from pm.sessions.timers import BATCH
 
 ANY_ID = 255  # of an address that has no id yet
@@ -80,7 +81,7 @@ class Preview:
             token=0, number=0, role=Role.CLIENT, socket_family=family, local=local, local_port=0,
             remote=remote, remote_port=remote_port, created=now, history=History(),
             state=SessionState.ESTABLISHED, established=now, policy=policy, started=True, device=0,
-            subflows=[initial],
+            subflows=Subflows([initial]),
         )  # fmt: skip
         actions = self._actions(session, self._addresses.current)
         return Explanation(session, [action for action in actions if isinstance(action, Open)])
