@@ -10,15 +10,17 @@ import asyncio
 import os
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from pm.api.control import LastReload, ServiceState
 from pm.api.events import Broadcast
 from pm.config.load import Loaded, load_in_child
 from pm.config.model import Config, Datapath
 from pm.errors import ConfigError, PmError, Problem
-from pm.linux.host.file_watch import Signature, file_changes
+from pm.linux.host.file_watch import Signature, file_changes, first_change, signatures
 from pm.linux.host.notify import notify
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
@@ -74,6 +76,13 @@ async def _load_text(text: str) -> Loaded:
         await asyncio.to_thread(os.unlink, name)
 
 
+def sources_of(config: Config) -> set[Path]:
+    """The C files of third parties that a configuration names."""
+    plugins = {Path(plugin.source) for policy in config.policies for plugin in policy.options.plugins}
+    chosen = (policy.path_manager.parameters for policy in config.policies)
+    return plugins | {Path(p.source) for p in chosen if isinstance(p, Program.Parameters)}
+
+
 class Reloader:
     def __init__(
         self,
@@ -89,9 +98,11 @@ class Reloader:
         broadcast: Broadcast,
         upkeep: Upkeep,
         seen: Signature,
+        seen_sources: Mapping[Path, Signature],
     ) -> None:
-        """``seen`` is the signature of the file from before it was loaded; ``sysctl`` is None where the
-        programs claim sessions.
+        """``seen`` is the signature of the file from before it was loaded, ``seen_sources`` those
+        of the C files that it names; ``sysctl`` is None where the programs claim
+        sessions.
         """
         self._state = state
         self._addresses = addresses
@@ -108,6 +119,8 @@ class Reloader:
         self._begun = 0
         self._failure: PmError | None = None
         """Why the last reload failed."""
+        self._sources = dict(seen_sources)
+        self._watching: asyncio.Timeout | None = None
 
     async def reload(self) -> None:
         """Load the file again and bring it in force. Raises ConfigError: then nothing changed."""
@@ -124,6 +137,9 @@ class Reloader:
             notify("RELOADING=1")
             try:
                 loaded = await load_in_child(path)
+                self._sources = await asyncio.to_thread(signatures, sources_of(loaded.config))
+                if self._watching:
+                    self._watching.reschedule(0.0)  # it may be others now
                 self._check_restart(loaded.config)
                 check_policies(loaded.config, path, state.selection, initial=state.initial_namespace)
                 check_programs(loaded.config, state)
@@ -206,6 +222,18 @@ class Reloader:
     async def on_change(self) -> None:
         """Run forever: load again whenever the file has changed."""
         async for _ in file_changes(self._state.config_path, self._seen):
+            await self._try_reload()
+
+    async def on_source_change(self) -> None:
+        """Run forever: load again whenever a C file of a third party has changed."""
+        while True:
+            try:
+                async with asyncio.timeout(None) as self._watching:
+                    self._sources = await first_change(self._sources)
+            except TimeoutError:
+                continue
+            finally:
+                self._watching = None
             await self._try_reload()
 
     async def _try_reload(self) -> None:

@@ -30,7 +30,7 @@ from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.bpf.sweep import Sentinel
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
-from pm.linux.host.file_watch import signature
+from pm.linux.host.file_watch import signature, signatures
 from pm.linux.host.instance import Instance, check_state_directory, namespace_file
 from pm.linux.host.left_alone import LeftAlone
 from pm.linux.host.live_checks import LiveChecks
@@ -60,7 +60,7 @@ from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
-from pm.reloader import Reloader, check_programs, log_warnings
+from pm.reloader import Reloader, check_programs, log_warnings, sources_of
 from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
 from pm.sessions.known_ways import unwatched
@@ -93,6 +93,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     seen = await asyncio.to_thread(signature, path)
     loaded = await load_in_child(str(path))
     config = loaded.config
+    seen_sources = await asyncio.to_thread(signatures, sources_of(config))
     found = await asyncio.to_thread(probe, precompiled=check_objects, cgroup_root=settings.cgroup_root)
     mode = choose_selection(config.selection, found)
     checks = checks_for(mode, found)
@@ -269,6 +270,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             programs=programs,
             broadcast=broadcast,
             seen=seen,
+            seen_sources=seen_sources,
         )
         control = ServiceControlPlane(
             state=state,
@@ -297,6 +299,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,
                 reloader.on_change,
+                reloader.on_source_change,
                 upkeep.run,
                 partial(left_alone.run, upkeep.look),
                 notes.run,

@@ -63,8 +63,8 @@ class Status:
 
     ``reasons`` say why it is not ready any more: what others changed, and is left so (``pm.upkeep``).
 
-    ``config_digest`` names the configuration in force,
-    also while the file holds a newer, bad one.
+    ``config_digest`` names the configuration in force, also while the file holds a newer, bad one;
+    ``sources`` are the third parties' C files in force (path -> digest).
     """
 
     version: str
@@ -79,6 +79,7 @@ class Status:
     config_path: str
     config_digest: str
     config_warnings: Sequence[Problem]
+    sources: Mapping[str, str]
     last_reload: LastReload
     counters: Mapping[str, int]
     sessions: int

@@ -81,6 +81,7 @@ class ServiceControlPlane:
             config_path=str(state.config_path),
             config_digest=state.loaded.digest,
             config_warnings=state.loaded.warnings,
+            sources={**self._options.files, **(self._programs.files if self._programs else {})},
             last_reload=state.last_reload,
             counters=self._counters(),
             sessions=len(self._sessions.table),

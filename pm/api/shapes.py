@@ -198,10 +198,16 @@ class LastReloadShape(TypedDict):
     problems: list[ConfigProblemShape]
 
 
+class SourceShape(TypedDict):
+    path: str
+    digest: Annotated[str, Doc("SHA-256 of the content in force, hexadecimal.")]
+
+
 class ConfigShape(TypedDict):
     path: str
     digest: Annotated[str, Doc("SHA-256 of the configuration in force, hexadecimal.")]
     warnings: Annotated[list[ConfigProblemShape], Doc("What in it is valid, and most likely a mistake.")]
+    sources: Annotated[list[SourceShape], Doc("C files of third parties that are in force.")]
     last_reload: LastReloadShape
 
 

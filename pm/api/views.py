@@ -268,6 +268,7 @@ def status_view(status: Status, options: Mapping[str, Mapping[str, int]], now: M
             "path": status.config_path,
             "digest": status.config_digest,
             "warnings": problem_views(status.config_warnings),
+            "sources": [{"path": path, "digest": digest} for path, digest in sorted(status.sources.items())],
             "last_reload": {
                 "time": rfc3339(status.last_reload.time),
                 "ok": status.last_reload.ok,

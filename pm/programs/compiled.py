@@ -15,7 +15,7 @@ from pm.errors import PmError
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.objects import BpfObject
 from pm.linux.bpf.precompiled import obtain_object
-from pm.linux.bpf.third_party import ThirdParty, digest
+from pm.linux.bpf.third_party import ThirdParty, digest, file_digests
 from pm.log_budget import get_limited_logger
 from pm.programs.attach import MatchedCgroup, attach
 
@@ -29,6 +29,8 @@ class Sources(NamedTuple):
 
     flags: Sequence[str]
     digest: str
+    files: Mapping[str, str]
+    """Of third parties: path -> SHA-256 of the content, hex."""
 
 
 async def read_sources(
@@ -38,7 +40,7 @@ async def read_sources(
 
     def read() -> Sources:
         flags = compiler_flags(third_parties)
-        return Sources(flags, digest(flags, third_parties))
+        return Sources(flags, digest(flags, third_parties), file_digests(third_parties))
 
     return await asyncio.to_thread(read)
 

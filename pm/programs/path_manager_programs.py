@@ -66,12 +66,14 @@ class Rules(Protocol):
 class CompiledPathManagers(NamedTuple):
     """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C.
 
-    ``remote_prefixes`` is what the programs judge announced addresses by.
+    ``remote_prefixes`` is what the programs judge announced addresses by,
+    ``files`` are third parties' C files with the digest of each.
     """
 
     policies: Mapping[str, PolicyEntries]
     remote_prefixes: Mapping[bytes, bytes]
     sources: str
+    files: Mapping[str, str]
 
     def keys(self) -> dict[str, ProgramKey]:
         """The program of each policy, by the policy's name."""
@@ -91,7 +93,7 @@ class PathManagerPrograms:
         """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
         self._programs = programs
         self._attachments = attachments
-        self._active = CompiledPathManagers({}, {}, "")
+        self._active = CompiledPathManagers({}, {}, "", {})
         self._slots = list(slots)
         self._written: dict[int, bytes] = {}
         self._up = dict.fromkeys(up, b"")
@@ -195,6 +197,11 @@ class PathManagerPrograms:
         """The programs themselves."""
         return self._attachments
 
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Third parties' C files in force: path -> SHA-256, hex."""
+        return self._active.files
+
     def program_of(self, token: int, policy: Policy) -> str | None:
         """The program that opens a session's subflows; None where the service has to open them.
 
@@ -227,6 +234,7 @@ async def _prepare(
         {p.name: policy_entries(p, third_parties, config.limits) for p in config.policies},
         remote_entries(config.remote_addresses),
         sources.digest,
+        sources.files,
     )
     try:
         return compiled, await programs.load(sources, compiled.keys().values())

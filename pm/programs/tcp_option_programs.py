@@ -44,12 +44,14 @@ log = get_logger()
 class CompiledOptions(NamedTuple):
     """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C.
 
-    ``plugins`` are the names of all options, by slot.
+    ``plugins`` are the names of all options, by slot, ``files`` the third
+    parties' C files with the digest of each.
     """
 
     policies: Mapping[str, PolicyEntries]
     plugins: tuple[str, ...]
     sources: str
+    files: Mapping[str, str]
 
     def keys(self) -> dict[str, ProgramKey]:
         """The program of each policy that has options, by the policy's name."""
@@ -66,7 +68,7 @@ class PluginReport(NamedTuple):
     refused: str | None
 
 
-NO_OPTIONS = CompiledOptions({}, BUILT_IN, "")
+NO_OPTIONS = CompiledOptions({}, BUILT_IN, "", {})
 
 
 class TcpOptionPrograms:
@@ -129,6 +131,7 @@ class TcpOptionPrograms:
             {policy.name: policy_entries(policy, tcp_options, third_parties, kernel) for policy in policies},
             (*BUILT_IN, *(other.name for other in third_parties)),
             sources.digest,
+            sources.files,
         )
         try:
             await self._programs.load(sources, compiled.keys().values())
@@ -153,6 +156,11 @@ class TcpOptionPrograms:
     def attachments(self) -> TcpOptionAttachments | None:
         """The programs themselves; None while no policy has options."""
         return self._programs.attachments
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Third parties' C files in force: path -> SHA-256, hex."""
+        return self._active.files
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Plugin -> event -> how often, since the maps were made; empty while no policy has options."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from tests.lab.netns import inside
 from tests.lab.scenarios import attached_programs, config, policy
 from tests.lab.service import ROOT, ApiError, Service
 from tests.lab.tcp_options import ACCEPT, ASKED, SEND, USUAL, Connection, events, pinned, start, with_options
-from tests.lab.waiting import wait_equal
+from tests.lab.waiting import wait_equal, wait_for
 
 LEVEL = ROOT / "docs/examples/level/level.c"
 
@@ -251,3 +252,28 @@ def test_unavailable_congestion_control_is_a_warning(lab: Lab) -> None:
         connection.exchange()
         assert connection.server.reports()["congestion_control"].refused == "not_allowed"
         assert connection.server.get()["congestion"] == USUAL
+
+
+def test_an_edit_of_the_c_file_alone_is_noticed(lab: Lab, tmp_path: Path) -> None:
+    """It is compiled again without a change of the configuration; `status` says which content is in force."""
+    source = tmp_path / "level.c"
+    source.write_text(LEVEL.read_text())
+    plugins = {"plugins": [{**level(source, level=5), "send": True}]}
+    service = lab.service(with_options(lab, {"client": plugins}))
+
+    def in_force() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = service.get("/v1/status")["config"]["sources"]
+        return found
+
+    def expected() -> list[dict[str, str]]:
+        return [{"path": str(source), "digest": hashlib.sha256(source.read_bytes()).hexdigest()}]
+
+    before = expected()
+    assert in_force() == before
+    source.write_text("no C")
+    wait_for(lambda: not service.get("/v1/status")["config"]["last_reload"]["ok"], "a refused reload")
+    assert in_force() == before
+    edited = tmp_path / "level.c.new"  # as editors do
+    edited.write_text(LEVEL.read_text() + "/* edited */\n")
+    edited.rename(source)
+    wait_equal(in_force, expected())

@@ -81,6 +81,11 @@ def digest(flags: Sequence[str], third_parties: Sequence[ThirdParty]) -> str:
     return inputs.hexdigest()
 
 
+def file_digests(third_parties: Sequence[ThirdParty]) -> dict[str, str]:
+    """Path -> SHA-256 of the content, hex."""
+    return {t.source: hashlib.sha256(Path(t.source).read_bytes()).hexdigest() for t in third_parties}
+
+
 def blamed(error: PmError, third_parties: Sequence[ThirdParty]) -> PmError:
     """The error of a compilation or of the verifier, where third parties' files are a part of it.
 

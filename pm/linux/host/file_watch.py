@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping
 from pathlib import Path
 
 from asyncinotify import Inotify, Mask
@@ -28,6 +28,21 @@ async def file_changes(path: Path, seen: Signature) -> AsyncIterator[None]:
                 await inotify.get()
         seen = found
         yield
+
+
+async def first_change(seen: Mapping[Path, Signature]) -> dict[Path, Signature]:
+    """Wait until one of these files differs from its signature; the signatures that it finds then."""
+    with Inotify() as inotify:
+        for path in seen:
+            await asyncio.to_thread(_watch, inotify, path)
+        while (found := await asyncio.to_thread(signatures, seen)) == seen:
+            await inotify.get()
+    return found
+
+
+def signatures(paths: Iterable[Path]) -> dict[Path, Signature]:
+    """The ``signature`` of each of these files."""
+    return {path: signature(path) for path in paths}
 
 
 def _watch(inotify: Inotify, path: Path) -> None:

@@ -117,6 +117,7 @@ class Plane:
             config_path="/etc/mptcp-pm.yaml",
             config_digest="ab" * 32,
             config_warnings=(Problem("/etc/mptcp-pm.yaml", 4, "policies[0].cgroup", "looks wrong"),),
+            sources={"/x.c": "cd" * 32},
             last_reload=LastReload(time=1.7e9, ok=not self.bad_config, problems=self.bad_config),
             counters={"events": 12, "open": 3, "open_refused": 1, "reloads": 2},
             sessions=len(self.table),

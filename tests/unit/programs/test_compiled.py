@@ -58,9 +58,9 @@ def programs(bpffs: Path | None = None) -> CompiledPrograms[FakeAttachments]:
 async def test_compiled_when_sources_change(compilations: list[Sequence[str]]) -> None:
     """The same sources are compiled once; the maps stay those of the first time."""
     chosen = programs()
-    first = await chosen.load(Sources(["-a"], "1"), ["x"])
-    assert await chosen.load(Sources(["-a"], "1"), ["y"]) is first
-    assert await chosen.load(Sources(["-b"], "2"), ["y"]) is first
+    first = await chosen.load(Sources(["-a"], "1", {}), ["x"])
+    assert await chosen.load(Sources(["-a"], "1", {}), ["y"]) is first
+    assert await chosen.load(Sources(["-b"], "2", {}), ["y"]) is first
     assert compilations == [["-a"], ["-b"]]
 
 
@@ -69,7 +69,7 @@ async def test_refused_at_first(compilations: list[Sequence[str]], left: bool) -
     """Nothing stays open; what an earlier service left attached stays as it is."""
     chosen = programs(Path("/bpffs") if left else None)
     with pytest.raises(SystemUnfit):
-        await chosen.load(Sources([], "1"), ["bad"])
+        await chosen.load(Sources([], "1", {}), ["bad"])
     assert chosen.attachments is None
     assert FakeAttachments.closed == [left]
 
@@ -77,10 +77,10 @@ async def test_refused_at_first(compilations: list[Sequence[str]], left: bool) -
 async def test_refused_later(compilations: list[Sequence[str]]) -> None:
     """The former programs stay; the same sources are compiled again the next time."""
     chosen = programs()
-    first = await chosen.load(Sources([], "1"), ["x"])
+    first = await chosen.load(Sources([], "1", {}), ["x"])
     for _ in range(2):
         with pytest.raises(SystemUnfit):
-            await chosen.load(Sources(["-b"], "2"), ["bad"])
+            await chosen.load(Sources(["-b"], "2", {}), ["bad"])
     assert chosen.attachments is first
     assert FakeAttachments.closed == []
     assert compilations == [[], ["-b"], ["-b"]]

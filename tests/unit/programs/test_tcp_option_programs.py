@@ -187,10 +187,10 @@ def places(**policies: str) -> dict[int, MatchedCgroup]:
 
 def test_programs_where_they_are_needed() -> None:
     """Policies with options get their program; one without gets a shield below such a policy only."""
-    options = CompiledOptions({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, "digest")
+    options = CompiledOptions({"opt": PolicyEntries(5, {}, {})}, BUILT_IN, "digest", {})
     wanted = wanted_programs(places(a="opt", a_b="plain", a_b_c="opt", ab="plain", d="plain"), options)
     assert wanted == {1: ("opt", 5, "digest"), 2: ("plain", 0, "digest"), 3: ("opt", 5, "digest")}
-    assert wanted_programs(places(a="plain"), CompiledOptions({}, BUILT_IN, "")) == {}
+    assert wanted_programs(places(a="plain"), CompiledOptions({}, BUILT_IN, "", {})) == {}
 
 
 def test_report_of_a_socket() -> None:
