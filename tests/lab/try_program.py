@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``kernel/try``: what a path manager in BPF C does with one connection."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.lab.lab import Lab
+from tests.lab.oracle import Flow
+from tests.lab.scenarios import config, policy
+
+QUIET_S = 1.0  # when nothing has changed for so long, it is done
+
+
+def main(arguments: list[str]) -> None:
+    source = Path(arguments[0])
+    parameters = {name: int(value) for name, _, value in (a.partition("=") for a in arguments[1:])}
+    program = {"program": {"name": source.stem, "source": str(source), "parameters": parameters}}
+    with Lab(client=3, server=2) as lab:
+        lab.server()
+        service = lab.service(config(policy(lab, "a", program), datapath="bpf"))
+        lab.client(cgroup="a").open()
+        flows = _settled(lambda: [f for flows in lab.subflows().values() for f in flows])
+        print(f"{source.name}: {len(flows)} subflows")
+        for flow in flows:
+            kind = "initial" if flow.initial else "backup" if flow.backup else ""
+            ends = f"{flow.local}:{flow.local_port} -> {flow.remote}:{flow.remote_port}"
+            print(f"  {ends} {flow.state} {kind}".rstrip())
+        counters = service.get("/v1/status")["counters"]
+        print(f"opened by the program: {counters.get('claimed', 0) > 0 and not counters.get('open', 0)}")
+
+
+def _settled(look: Callable[[], list[Flow]]) -> list[Flow]:
+    """What is there once nothing changes any more."""
+    found, since = look(), time.monotonic()
+    while time.monotonic() < since + QUIET_S:
+        if (now := look()) != found:
+            found, since = now, time.monotonic()
+        time.sleep(0.05)
+    return found
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
