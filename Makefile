@@ -25,7 +25,7 @@ IMAGE_TAG ?= $(IMAGE_TARGET)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 BUILD_IMAGE = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-context ca=/etc/ssl/certs \
 	--build-arg SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) $(if $(PIP_INDEX_URL),--build-arg PIP_INDEX_URL) \
-	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg VERSION=$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pm/__init__.py) \
 	--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
 	--build-arg CREATED=$(shell date --utc --date=@$(SOURCE_DATE_EPOCH) +%FT%TZ)
 
