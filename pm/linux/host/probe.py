@@ -19,7 +19,7 @@ from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.privilege_checks import bpf_check, capability_check
 from pm.linux.host.privileges import Capability, effective_capabilities
-from pm.linux.host.remedies import SEE_CGROUPS, sysctl_remedy, where_it_runs
+from pm.linux.host.remedies import SEE_CGROUPS, in_other_mount_namespace, sysctl_remedy, where_it_runs
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
 from pm.linux.host.system_check import SystemCheck, check
 from pm.linux.netlink.generic_netlink import Family, find_family
@@ -154,7 +154,9 @@ def _cgroup2(tree: CgroupTree) -> SystemCheck:
         tree.directory is not None,
         str(tree.directory or "not mounted"),
         where_it_runs(
-            host=f"run `mkdir -p {target} && mount -t cgroup2 cgroup2 {target}`",
+            host="`ip netns exec` hides it: use `nsenter --net=/run/netns/NAME` instead"
+            if in_other_mount_namespace()
+            else f"run `mkdir -p {target} && mount -t cgroup2 cgroup2 {target}`",
             container=f"{SEE_CGROUPS}, or set `selection: namespace`",
         ),
     )

@@ -30,6 +30,14 @@ def sysctl_remedy(setting: str) -> str:
     )
 
 
+def in_other_mount_namespace() -> bool:
+    """Whether the file systems are not those of the first process: so they are under `ip netns exec`."""
+    try:
+        return not os.path.samestat(os.stat("/proc/self/ns/mnt"), os.stat("/proc/1/ns/mnt"))
+    except OSError:
+        return False
+
+
 def where_it_runs(*, host: str, container: str) -> str:
     """The remedy for where this process runs."""
     return container if in_container() else host
