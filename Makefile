@@ -2,12 +2,12 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo demo-kernel demo-sidecar bench kernel kernel-deb kernel-selftests test-kernel \
+.PHONY: help setup test lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
 	test-container image image-full image-arm64 man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOAK_MINUTES,SOAK_SEED)
 
 # bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool: tests and demo;
 # python3-wheel: a test builds a third party's package; clang-format, shellcheck, yamllint: lint.
@@ -65,6 +65,9 @@ demo-sidecar: setup ## containers with a sidecar (docker/compose.yaml); a privat
 
 bench: setup bench-packages build/bench/second_path.so ## join delay, start, memory, API speed, against mptcpd and the kernel
 	@$(AS_ROOT) $(PYTHON) -m tests.bench
+
+soak: setup ## an hour of kills, lost events, flapping links and hostile neighbours; SOAK_MINUTES=2 is a short form
+	@$(AS_ROOT) $(PYTHON) -B -m tests.soak
 
 kernel: setup ## build the patched kernel as User Mode Linux (kept by content, outside the checkout)
 	@kernel/build uml
