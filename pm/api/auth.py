@@ -8,6 +8,7 @@ import socket
 
 from aiohttp import web
 
+from pm.api.connections import trust
 from pm.api.keys import TOKEN
 from pm.api.problems import Handler, Unauthorised
 
@@ -20,6 +21,7 @@ async def bearer_middleware(request: web.Request, handler: Handler) -> web.Strea
     connection = request.get_extra_info("socket")
     if (connection is None or connection.family != socket.AF_UNIX) and request.path not in PUBLIC:
         _check(request.headers.get("Authorization", ""), request.app[TOKEN])
+        trust(request.transport)
     return await handler(request)
 
 

@@ -18,6 +18,8 @@ from pm.sessions.session import Session
 
 QUEUE_LENGTH = 1024
 REPLAY_LENGTH = 256
+READ_AT_ONCE = 64
+"""All readers wait for the same last events: only those that one has taken can be its own."""
 
 
 class ServiceEvent(NamedTuple):
@@ -46,7 +48,7 @@ class Batch(NamedTuple):
 
 class EventReader(Protocol):
     async def read(self) -> Batch:
-        """Wait for events and return them. Cancel it to stop."""
+        """Wait for events and return them, at most ``READ_AT_ONCE``. Cancel it to stop."""
 
 
 class _Reader:
@@ -69,10 +71,11 @@ class _Reader:
 
     async def read(self) -> Batch:
         await self._filled.wait()
-        self._filled.clear()
-        batch = Batch(self._lost, tuple(self._queue))
+        events = [self._queue.popleft() for _ in range(min(len(self._queue), READ_AT_ONCE))]
+        batch = Batch(self._lost, events)
         self._lost = 0
-        self._queue.clear()
+        if not self._queue:
+            self._filled.clear()
         return batch
 
 

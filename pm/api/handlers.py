@@ -42,6 +42,8 @@ from pm.sessions.session import Session
 
 ESTABLISHED_WAIT_S = 1.0
 
+BODY_TIMEOUT_S = 10.0
+
 
 async def get_status(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
@@ -87,7 +89,7 @@ async def get_session(request: web.Request) -> web.Response:
 async def open_subflow(request: web.Request) -> web.Response:
     """201 once it is established: its id has the local port, told by the kernel then. 202 after a second."""
     control, session = request.app[CONTROL], _session(request)
-    wanted = parse_body(OpenSubflow, await request.read())
+    wanted = parse_body(OpenSubflow, await _body(request))
     local, remote = wanted.local or session.local, wanted.remote or session.remote
     if (":" in local) != (":" in remote):
         name = "local" if wanted.local else "remote"
@@ -120,7 +122,7 @@ async def close_subflow(request: web.Request) -> web.Response:
 
 async def change_subflow(request: web.Request) -> web.Response:
     control, session, subflow_id = request.app[CONTROL], _session(request), request.match_info["id"]
-    change = parse_body(ChangeSubflow, await request.read())
+    change = parse_body(ChangeSubflow, await _body(request))
     control.set_backup(session.token, subflow_id, change.backup)
     for subflow in session.subflows:
         if subflow.id == subflow_id:
@@ -175,6 +177,14 @@ async def get_metrics(request: web.Request) -> web.Response:
 
 async def get_openapi(request: web.Request) -> web.Response:
     return _json_bytes(request.app[OPENAPI])
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            return await request.read()
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text=f"the body was not there after {BODY_TIMEOUT_S:g} s") from None
 
 
 def _session(request: web.Request) -> Session:

@@ -15,6 +15,7 @@ from aiohttp.typedefs import Middleware
 
 from pm.api import sockets
 from pm.api.auth import bearer_middleware
+from pm.api.connections import SILENT_S, listen
 from pm.api.control import ControlPlane
 from pm.api.keys import CONTROL, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
 from pm.api.listing import Listing
@@ -25,7 +26,6 @@ from pm.api.routes import ROUTES, Route
 from pm.api.sse import end_streams
 from pm.api.views import encode
 from pm.config.model import Api
-from pm.errors import PmError
 from pm.log import get_logger
 
 BODY_LIMIT_BYTES = 2 << 20  # a configuration (1 MiB at most) as a string of JSON
@@ -70,23 +70,24 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
     async with AsyncExitStack() as stack:
         token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
         runner = await _run(create_app(control, timings, token), stack)
+        addresses = []
         if api.unix:
-            await _listen_unix(runner, api.unix, stack)
+            addresses.append(await _listen_unix(runner, api.unix, stack))
         if api.tcp:
             context = await asyncio.to_thread(sockets.tls_context, api.tcp.tls) if api.tcp.tls else None
-            await _listen_tcp(runner, api.tcp.listen, "api.tcp.listen", context)
-        addresses = [*runner.addresses]
+            addresses.append(await _listen_tcp(runner, api.tcp.listen, "api.tcp.listen", stack, context))
         if api.probes:
             probes = await _run(create_probes_app(control, timings), stack)
-            await _listen_tcp(probes, api.probes.listen, "api.probes.listen")
-            addresses += probes.addresses
+            addresses.append(await _listen_tcp(probes, api.probes.listen, "api.probes.listen", stack))
         _log.info("api_listening", addresses=[_address_text(address) for address in addresses])
         yield addresses
 
 
 async def _run(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:
     # No access log: one line for each request of a monitoring system helps nobody.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S)
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=SHUTDOWN_TIMEOUT_S, keepalive_timeout=SILENT_S
+    )
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     return runner
@@ -100,19 +101,22 @@ def _address_text(address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) -> None:
+async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) -> Any:
     bound = await asyncio.to_thread(sockets.bind_unix, path)
     inode = (await asyncio.to_thread(os.stat, path)).st_ino
     stack.push_async_callback(asyncio.to_thread, sockets.unlink_unix, path, inode)
-    await web.SockSite(runner, bound).start()
+    await stack.enter_async_context(listen(runner, bound))
+    return bound.getsockname()
 
 
 async def _listen_tcp(
-    runner: web.AppRunner, listen: str, key: str, context: ssl.SSLContext | None = None
-) -> None:
-    """``key`` is the configuration's key for ``listen``."""
-    host, port = sockets.host_and_port(listen, key)
-    try:
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
-    except OSError as e:
-        raise PmError(f"cannot listen on {listen}: {e.strerror}", f"correct `{key}`") from e
+    runner: web.AppRunner,
+    where: str,
+    key: str,
+    stack: AsyncExitStack,
+    context: ssl.SSLContext | None = None,
+) -> Any:
+    """``key`` is the configuration's key for ``where``."""
+    bound = sockets.bind_tcp(where, key)
+    await stack.enter_async_context(listen(runner, bound, context))
+    return bound.getsockname()

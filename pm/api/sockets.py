@@ -48,6 +48,21 @@ def bind_unix(path: str) -> socket.socket:
     return bound
 
 
+def bind_tcp(listen: str, key: str) -> socket.socket:
+    """A bound socket that does not listen yet; ``key`` is where ``listen`` was configured. Raises PmError."""
+    host, port = host_and_port(listen, key)
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound.family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
+    except OSError as e:
+        bound.close()
+        raise PmError(f"cannot listen on {listen}: {e.strerror}", f"correct `{key}`") from e
+    return bound
+
+
 def unlink_unix(path: str, inode: int) -> None:
     """Remove the socket's name, unless another service has taken it over."""
     try:

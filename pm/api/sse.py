@@ -15,7 +15,7 @@ from pm.api.shapes import EventQuery
 from pm.api.views import encode, event_view
 
 KEEP_ALIVE_S = 15.0
-WRITTEN_AT_ONCE = 64
+STREAMS_MAX = 64
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -24,6 +24,8 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     query = parse_query(EventQuery, request.query)
     last = request.headers.get("Last-Event-ID", "")
     after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
+    if len(request.app[STREAMS]) >= STREAMS_MAX:
+        raise web.HTTPServiceUnavailable(text=f"there are {STREAMS_MAX} readers of events already")
     response = web.StreamResponse(headers=_HEADERS)
     task = cast("asyncio.Task[None]", asyncio.current_task())
     request.app[STREAMS].add(task)
@@ -38,14 +40,9 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
                 except TimeoutError:
                     await response.write(b": keep-alive\n\n")
                     continue
-                for start in range(0, len(batch.events) or 1, WRITTEN_AT_ONCE):
-                    lost = batch.lost if start == 0 else 0
-                    text = encode_batch(
-                        Batch(lost, batch.events[start : start + WRITTEN_AT_ONCE]), query.type
-                    )
-                    if text:
-                        await response.write(text)
-                    await asyncio.sleep(0)
+                if text := encode_batch(batch, query.type):
+                    await response.write(text)
+                await asyncio.sleep(0)
     except ConnectionResetError:
         return response
     finally:

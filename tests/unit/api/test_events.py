@@ -5,12 +5,23 @@ import asyncio
 
 import pytest
 
-from pm.api.events import QUEUE_LENGTH, REPLAY_LENGTH, Broadcast
+from pm.api.events import QUEUE_LENGTH, READ_AT_ONCE, REPLAY_LENGTH, Batch, Broadcast, EventReader
 
 
 def publish(broadcast: Broadcast, count: int) -> None:
     for _ in range(count):
         broadcast.publish(0.0, "session", "created", None, {})
+
+
+async def read(reader: EventReader, count: int) -> Batch:
+    """``count`` events, in as many batches as it takes."""
+    first = await reader.read()
+    events = [*first.events]
+    while len(events) < count:
+        batch = await reader.read()
+        assert len(batch.events) <= READ_AT_ONCE
+        events += batch.events
+    return Batch(first.lost, events)
 
 
 async def test_every_reader_gets_every_event_in_order() -> None:
@@ -28,7 +39,7 @@ async def test_slow_reader_loses_the_oldest_and_is_told() -> None:
     broadcast = Broadcast()
     async with broadcast.subscribe() as reader:
         publish(broadcast, QUEUE_LENGTH + 5)
-        batch = await reader.read()
+        batch = await read(reader, QUEUE_LENGTH)
         assert (batch.lost, len(batch.events), batch.events[0].number) == (5, QUEUE_LENGTH, 6)
         publish(broadcast, 1)
         assert (await reader.read()).lost == 0
@@ -51,7 +62,7 @@ async def test_reader_that_comes_back_continues(
     publish(broadcast, published)
     async with broadcast.subscribe(after) as reader:
         publish(broadcast, 1)
-        batch = await reader.read()
+        batch = await read(reader, len(replayed) + 1)
         assert batch.lost == lost
         assert [e.number for e in batch.events] == [*replayed, published + 1]
 
