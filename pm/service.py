@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pm import log, log_budget
 from pm.api.control import LastReload, ServiceState
@@ -21,7 +18,6 @@ from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
 from pm.api.metrics import Timings
 from pm.api.server import serve
-from pm.callbacks import failure_of_callbacks
 from pm.clock import moment
 from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit, SelectionMode
@@ -61,6 +57,7 @@ from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_p
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
 from pm.reloader import Reloader, check_programs, log_warnings, sources_of
+from pm.running import Service
 from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
 from pm.sessions.known_ways import unwatched
@@ -313,38 +310,3 @@ async def _enter_in_thread(stack: AsyncExitStack, manager: AbstractContextManage
     """Enter a context manager that reads and writes files, and leave it at the stack's end."""
     await asyncio.to_thread(manager.__enter__)
     stack.push_async_callback(asyncio.to_thread, manager.__exit__, None, None, None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """Runs the parts until it is told to stop; made by ``open_service``.
-
-    ``compared`` is set once the sessions agree with the kernel's.
-    """
-
-    state: ServiceState
-    reloader: Reloader
-    compared: asyncio.Event
-    attached: Callable[[], Mapping[str, str]]
-    parts: Sequence[Callable[[], Coroutine[Any, Any, None]]]
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Until ``stopping`` is set. A part that fails ends the service with its error."""
-        loop = asyncio.get_running_loop()
-        hangup = asyncio.Event()
-        loop.add_signal_handler(signal.SIGHUP, hangup.set)
-        first = [failure_of_callbacks(loop), self.reloader.on_hangup(hangup)]
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part) for part in (*first, *(run() for run in self.parts))]
-            await self.compared.wait()
-            self.state.ready = True
-            # What is there now stays: the collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
-            state, cgroups = self.state, len(self.attached())
-            facts = {"config": str(state.config_path), "policies": len(state.loaded.config.policies)}
-            _log.info("started", selection=state.selection, **facts, cgroups=cgroups)
-            await stopping.wait()
-            _log.info("stopping")
-            for task in tasks:
-                task.cancel()
