@@ -112,6 +112,9 @@ def test_a_directory_that_others_removed_is_locked_again(netns: str, tmp_path: P
         with Instance(pins) as instance:
             pins.rmdir()
             assert asyncio.run(instance.look()) == {}
+            assert not pins.exists()
+            pins.mkdir()
+            assert asyncio.run(instance.look()) == {}
             assert lock_directory(pins) is None
 
     inside(netns, remove)

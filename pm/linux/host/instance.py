@@ -75,6 +75,9 @@ class Instance:
     def __enter__(self) -> Self:
         self._name = _claim()
         try:
+            if self._pins:
+                with suppress(OSError):  # nothing can be pinned there either, and that is reported
+                    self._pins.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock_pins()
         except PmError:
             self.__exit__(None, None, None)
@@ -95,7 +98,10 @@ class Instance:
             self._name = None
 
     async def look(self) -> dict[str, Change]:
-        """Lock the directory again if it is another one now (``pm.upkeep.Kept``); nothing to report."""
+        """Lock the directory again if it is another one now (``pm.upkeep.Kept``); nothing to report.
+
+        It is not made again: whoever removed the pins may want none.
+        """
         await asyncio.to_thread(self._lock_pins)
         return {}
 
@@ -103,9 +109,8 @@ class Instance:
         if self._pins is None or (self._lock is not None and _is_at(self._lock, self._pins)):
             return
         try:
-            self._pins.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = lock_directory(self._pins)
-        except OSError:  # nothing can be pinned there either, and that is reported
+        except OSError:  # it is not there
             return
         if lock is None:
             raise _already_running(f"it holds {self._pins}")
