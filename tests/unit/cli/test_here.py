@@ -10,7 +10,7 @@ import pytest
 
 from pm.cli import here
 from pm.cli.main import main
-from pm.linux.host.probe import SystemCheck
+from pm.linux.host.system_check import SystemCheck
 
 CONFIG = """
 datapath: bpf
