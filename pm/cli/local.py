@@ -32,25 +32,33 @@ def run(options: argparse.Namespace) -> int:
 def restore(options: argparse.Namespace) -> int:
     """Undo what a service that was killed left changed; nothing where one lives."""
     from pm.linux.bpf.pins import pin_directory
+    from pm.linux.bpf.sweep import remove_left, sweep
     from pm.linux.host.instance import AlreadyRunning, Instance
     from pm.linux.host.mounts import find_mount
     from pm.linux.host.netns import netns_cookie
     from pm.linux.host.sysctl import PathManagerSysctl
 
     bpffs = find_mount("bpf")
-    restored, reason = None, "nothing is left that a service has changed"
+    pins = pin_directory(bpffs, netns_cookie()) if bpffs else None
+    restored: list[str] = []
+    reason = "nothing is left that a service has changed"
     try:
         # Its lock: while this holds it no service can start, and one that lives is left alone.
-        with Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None):
-            restored = PathManagerSysctl(Path(options.state_directory)).restore_left()
+        with Instance(pins):
+            if setting := PathManagerSysctl(Path(options.state_directory)).restore_left():
+                restored.append(setting)
+        if pins and remove_left(pins):  # takes the lock itself
+            restored.append(f"programs in {pins}")
     except AlreadyRunning as e:
         reason = e.message
+    restored += [f"programs in {swept}" for swept in (sweep(pins.parent) if pins else ())]
     if options.json:
-        print(
-            json.dumps({"restored": [restored] if restored else [], "reason": None if restored else reason})
-        )
+        found = {"restored": restored, "reason": None if restored else reason}
+        print(json.dumps(found, ensure_ascii=False))
     else:
-        print(f"set back: {restored}" if restored else f"nothing was changed: {reason}")
+        print(*(f"set back or removed: {what}" for what in restored), sep="\n", end="\n" if restored else "")
+        if not restored:
+            print(f"nothing was changed: {reason}")
     return 0
 
 

@@ -142,7 +142,7 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
         commands,
         "restore",
         "give the sessions of this network namespace back to the kernel after a service was killed: "
-        "sets the path-manager sysctl back; a service that is running is left alone",
+        "sets the path-manager sysctl back and removes its programs; a service that is running is left alone",
         asks_service=False,
     )
     _add_state_directory(restore, environ)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from pm.model import Announcement, Endpoint, EndpointTable, LocalAddress, Origin, Pair, RemoteAddress, Want
 from pm.path_managers.endpoints import Endpoints, NamespaceEndpoints
@@ -21,7 +22,7 @@ def here(*endpoints: Endpoint, subflows: int = 8, accepted: int = 8) -> Namespac
     return NamespaceEndpoints(EndpointTable(endpoints, subflows, accepted), lambda destination: C)
 
 
-def endpoint(ip: str, address_id: int = 1, **flags: bool) -> Endpoint:
+def endpoint(ip: str, address_id: int = 1, **flags: Any) -> Endpoint:
     return Endpoint(ip, address_id, **{"subflow": True, **flags})
 
 
