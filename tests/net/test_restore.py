@@ -24,7 +24,7 @@ def userspace(lab: Lab) -> bool:
 
 @pytest.mark.parametrize("on_exit", ["detach", "keep"])
 def test_after_a_kill_without_a_restart(lab: Lab, on_exit: str) -> None:
-    """The sysctl goes back once, and new sessions have the kernel's endpoints; what is in another bpffs stays."""
+    """The sysctl goes back once, and new sessions have the endpoints; another bpffs stays as it is."""
     lab.cgroup("a")
     lab.run("client", "ip", "mptcp", "endpoint", "add", lab.address("client", 2), "subflow")
     lab.server()
