@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pm import __version__
 from tests.lab.containers import BPF, IMAGE, ROOT, STATE, docker, docker_status
 from tests.lab.netns import NAME
 from tests.lab.waiting import wait_for
@@ -96,7 +97,7 @@ def test_labels() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert labels["title"] == project["name"]
-    assert labels["version"] == project["version"]
+    assert labels["version"] == __version__
     assert labels["licenses"] == project["license"]["text"]
     assert labels["revision"] == head.stdout.strip()
     assert datetime.fromisoformat(labels["created"]).year >= 2024
