@@ -172,10 +172,17 @@ class Soak:
 
 
 def measure(service: Service) -> tuple[int, int]:
-    """Resident memory and open descriptors of a service that has just started."""
+    """Resident memory and open descriptors of a service that has just started.
+
+    The fewest descriptors of a second: the service opens some for a moment now and then.
+    """
     service.kill()
     service.start(deadline_s=60)
-    return service.rss_bytes(), len(list(Path(f"/proc/{service.process.pid}/fd").iterdir()))
+    descriptors = []
+    for _ in range(10):
+        descriptors.append(len(list(Path(f"/proc/{service.process.pid}/fd").iterdir())))
+        time.sleep(0.1)
+    return service.rss_bytes(), min(descriptors)
 
 
 def main() -> int:
@@ -197,7 +204,7 @@ def main() -> int:
         print(f"resident {rss / 2**20:.1f} -> {rss_after / 2**20:.1f} MiB")
         print(f"descriptors {descriptors} -> {descriptors_after}")
         assert rss_after <= rss * RSS_GROWTH
-        assert descriptors_after == descriptors
+        assert descriptors_after <= descriptors
     left = list(leftovers())
     assert not left, f"left behind: {left}"
     print("nothing is left behind")
