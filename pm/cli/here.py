@@ -14,9 +14,12 @@ from pm.config.document import Document, Loc, path_of
 from pm.config.model import Config, Datapath
 from pm.errors import PmError, Problem
 from pm.linux.bpf.precompiled import check_objects
+from pm.linux.host.cgroup_watcher import DEPTH_MAX
 from pm.linux.host.cgroups import find_cgroup_root
 from pm.linux.host.probe import probe
+from pm.names import show_name
 from pm.path_managers.program import Program
+from pm.policies.globs import AUTO
 from pm.policies.policy_table import PolicyTable
 
 INTERFACES = Path("/sys/class/net")
@@ -104,11 +107,14 @@ def _cgroups(config: Config) -> Iterator[Finding]:
         return  # said by the system's checks
     table = PolicyTable(config.policies)
     matched = set()
-    for directory, _, _ in os.walk(root):
-        path = "/" + os.path.relpath(directory, root).removeprefix(".")
+    for directory, below, _ in os.walk(root):
+        relative = os.path.relpath(directory, root)
+        path = show_name(os.fsencode("/" if relative == "." else f"/{relative}"))
+        if path.count("/") > DEPTH_MAX:
+            below.clear()
         if policy := table.direct(path):
             matched.add(policy.name)
     for i, policy in enumerate(config.policies):
-        if policy.name not in matched:
+        if policy.name not in matched and policy.cgroup != AUTO:
             remedy = "`systemd-cgls` shows those there are; one that comes later matches then"
             yield ("policies", i, "cgroup"), f"`{policy.cgroup}` matches no cgroup of now: {remedy}"

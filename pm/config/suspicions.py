@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from pm.config.document import Document, Loc, one_line, path_of
 from pm.config.model import Config
 from pm.errors import Problem
-from pm.policies.globs import level_tokens, split_glob
+from pm.policies.globs import AUTO, level_tokens, split_glob
 from pm.policies.model import Accept, Addresses, Policy, Start
 from pm.policies.policy_table import PolicyTable
 
@@ -111,6 +111,8 @@ def _shadowed(policies: Sequence[Policy]) -> Iterator[Finding]:
     """Policies that another one keeps from what they seem to be for, as far as their globs tell."""
     table = PolicyTable(policies)
     for i, policy in enumerate(policies):
+        if policy.cgroup == AUTO:
+            continue  # has what no glob matches
         loc, sample = ("policies", i, "cgroup"), _sample(policy.cgroup)
         owner = table.direct(sample)
         if owner and owner is not policy:

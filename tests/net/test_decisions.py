@@ -116,23 +116,23 @@ def test_an_address_that_is_on_no_interface_is_left_alone(
 def test_an_address_that_is_routed_as_local_no_more_is_lost(make_lab: Callable[..., Lab]) -> None:
     """The local route goes: the session cannot go on there, and the subflow is closed once another works."""
     lab = make_lab(client=1, server=2)
-    lab.ip("server", "route", "add", "local", "192.0.2.0/24", "dev", "lo")
-    lab.ip("net", "route", "add", "192.0.2.0/24", "via", lab.address("server", 1))
+    lab.ip("server", "route", "add", "local", "10.99.0.0/24", "dev", "lo")
+    lab.ip("net", "route", "add", "10.99.0.0/24", "via", lab.address("server", 1))
     lab.server(cgroup="srv")
     lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
     lab.service(config(policy(lab, "a")))
-    lab.client("192.0.2.1", cgroup="a").open()
+    lab.client("10.99.0.1", cgroup="a").open()
     wait_for(
         lambda: {f.remote for f in flows(lab)},
         "subflows to the announced addresses",
         until=lambda found: {*lab.addresses("server")} <= found,
     )
-    lab.ip("server", "route", "del", "local", "192.0.2.0/24", "dev", "lo")
+    lab.ip("server", "route", "del", "local", "10.99.0.0/24", "dev", "lo")
     lab.add_address("server", 1, "10.77.1.77")
     wait_for(
         lambda: {f.local for f in flows(lab, "server")},
         "no subflow from the lost address",
-        until=lambda found: "192.0.2.1" not in found,
+        until=lambda found: "10.99.0.1" not in found,
     )
 
 

@@ -174,7 +174,8 @@ def test_as_many_subflows_as_a_policy_may_have(make_lab: Callable[..., Lab]) -> 
     """64 subflows, eight on each of eight pairs."""
     lab = make_lab(client=4, server=2)
     lab.server(cgroup="srv")
-    lab.service(config(policy(lab, "srv", "none", announce=True)), ns="server")
+    accept = {"max_subflows": 64}
+    lab.service(config(policy(lab, "srv", "none", announce=True, accept=accept)), ns="server")
     lab.service(config(policy(lab, "a", {"fullmesh": {"subflows_per_pair": 8, "max_subflows": 64}})))
     lab.client(cgroup="a").open()
     wait_pairs(lab, mesh(lab, 4, 2) * 8)
