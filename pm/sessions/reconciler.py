@@ -305,7 +305,7 @@ class Reconciler:
             if session.managed and policy and policy is not session.policy:
                 for action in after_change(session, gone, flags, session.announced or {}):
                     self._executor.perform(session, action)
-        self._sweep.set()
+        self._sweep_soon()
 
     def routes_changed(self) -> None:
         """What could not be opened may be possible now, and an address on no interface may be lost.

@@ -484,7 +484,7 @@ async def test_missing_bcc_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "executable", str(tmp_path / "venv/bin/python"))
     with pytest.raises(
         SystemUnfit,
-        match="python3-bpfcc .* not installed: (run `)?(apt install python3-bpfcc|use the image `full`)",
+        match=r"python3-bpfcc .* not installed: (run `)?(apt install python3-bpfcc|use the image `full`)",
     ):
         await compile_object(SOURCES / "classify.c", log_file=tmp_path / "log")
 
