@@ -54,7 +54,8 @@ def test_bad_files_change_nothing(lab: Lab, tmp_path: Path) -> None:
     unbounded = EXAMPLE.read_text().replace("~claim->near;", "claim->remotes[p->value[0]].address.id;")
     for text, parameters, complaint in (
         (None, {}, "No such file"),
-        ("no C", {}, "does not compile"),
+        ("no C", {}, "has no function `second_interface_manage`: define it"),
+        (EXAMPLE.read_text() + "no C", {}, "second_interface.c does not compile: line [0-9]+: unknown type"),
         (unbounded, {}, "verifier refused"),
         (EXAMPLE.read_text(), {"sublows": 3}, "has no parameter `sublows`: it has subflows"),
     ):
