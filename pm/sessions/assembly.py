@@ -19,6 +19,7 @@ from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
 from pm.sessions.endpoint_book import EndpointBook, EndpointSource
+from pm.sessions.event_handler import EventHandler
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.known_ways import Judge, Routes, Watcher, anywhere, unwatched
@@ -103,7 +104,7 @@ def assemble(
         reconciler.compared(number)
 
     def joined(session: Session, joins: Sequence[Subflow]) -> None:
-        reconciler.joined(session, joins)
+        event_handler.joined(session, joins)
 
     def judge(session: Session, remote: RemoteAddress) -> str:
         if remote.ip in addresses.current.interfaces:
@@ -148,7 +149,7 @@ def assemble(
         commands=commands,
         executor=executor,
         selector=selector,
-        admit=lambda pending: reconciler.admit(pending),
+        admit=lambda pending: event_handler.admit(pending),
         reserve=open_limits.reserve,
         scheduler=scheduler,
     )
@@ -208,6 +209,22 @@ def assemble(
         addresses=addresses,
         endpoints=book,
         path_managers=choosers,
+        counters=counters,
+        clock=clock,
+    )
+    event_handler = EventHandler(
+        table=table,
+        diagnosis=diagnosis,
+        executor=executor,
+        first_subflows=first_subflows,
+        assignment=assignment,
+        behind=behind,
+        open_limits=open_limits,
+        resync=resync,
+        timers=timers,
+        watch=watch,
+        endpoints=book,
+        reconciler=reconciler,
         on_denied=on_denied,
         publish=publish,
         counters=counters,
@@ -216,7 +233,7 @@ def assemble(
     )
     events = EventReader(
         commands=commands,
-        apply=reconciler.apply,
+        apply=event_handler.apply,
         on_lost=reconciler.resync,
         counters=counters,
         scheduler=scheduler,

@@ -1,38 +1,36 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Makes every session have the subflows its policy wants: kernel events in, kernel commands out.
+"""Makes every session have the subflows its policy wants, whatever changes: policies, addresses, routes.
 
-From an event to its commands there is no queue and no task switch, and the first subflows are armed
-before ESTABLISHED comes (``preopened``). What can wait (retries, thresholds) waits in the timers.
+``event_handler`` says what kernel events change. What can wait (retries, thresholds) waits in the timers.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 
-from pm.clock import Clock, Moment, moment
+from pm.clock import Clock, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
+from pm.kernel import Diagnosis
 from pm.log_budget import get_limited_logger
-from pm.model import Endpoint, LocalAddress, Origin, Pair, RemoteAddress, Subflow, SubflowState, token_text
+from pm.model import Endpoint, LocalAddress, Origin, Pair, SubflowState, token_text
 from pm.policies.model import Policy
 from pm.policies.rates import Rate
-from pm.sessions.actions import Action, ActionKind, Announce, Close, Open, Plan, SetBackup, Withdraw
-from pm.sessions.admission import refusal, wait_for_age, wait_for_bytes
-from pm.sessions.backoff import ASK_AGAIN_S, PROVEN_S, retry_early
+from pm.sessions.actions import Action, Announce, Close, Open, Plan, SetBackup, Withdraw
+from pm.sessions.admission import wait_for_age, wait_for_bytes
+from pm.sessions.backoff import ASK_AGAIN_S, retry_early
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.endpoint_book import EndpointBook, after_change
 from pm.sessions.event_reader import EventReader
-from pm.sessions.executor import Executor, Publish
+from pm.sessions.executor import Executor
 from pm.sessions.failures import forget_failures, forget_halves, forget_what_works
 from pm.sessions.history import HistoryEvent
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.plan import Chooser, plan
-from pm.sessions.policy_assignment import Classified, PolicyAssignment
-from pm.sessions.preopened import FirstSubflows, PendingSession
+from pm.sessions.policy_assignment import PolicyAssignment
+from pm.sessions.preopened import FirstSubflows
 from pm.sessions.resync import Resync
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
@@ -64,13 +62,9 @@ class Reconciler:
         addresses: AddressBook,
         endpoints: EndpointBook,
         path_managers: Mapping[str, Chooser],
-        on_denied: Callable[[Session], None],
-        publish: Publish,
         counters: Counter[str],
-        observe_join: Callable[[float], None],
         clock: Clock,
     ) -> None:
-        """``observe_join`` gets the seconds from each ESTABLISHED to the kernel having its commands."""
         self._table = table
         self._diagnosis = diagnosis
         self._executor = executor
@@ -84,10 +78,7 @@ class Reconciler:
         self._addresses = addresses
         self._endpoints = endpoints
         self._path_managers = path_managers
-        self._on_denied = on_denied
-        self._publish = publish
         self._counters = counters
-        self._observe_join = observe_join
         self._clock = clock
         self._sweep = asyncio.Event()
         self._sweep_after = 0
@@ -127,143 +118,6 @@ class Reconciler:
         if self._sweep_after and number >= self._sweep_after:
             self._sweep_after = 0
             self._sweep_soon()
-
-    # Events
-
-    def apply(self, message: RawEvent) -> None:
-        """One event of the kernel, and the commands that follow from it."""
-        try:
-            self._apply(message)
-        except KernelRefused as e:  # a question, not a command: out of memory, say
-            self._counters["questions_refused"] += 1
-            log.warning(
-                "question_refused", error=str(e), remedy="none needed: the sessions are compared soon"
-            )
-            self._resync.request()
-
-    def _apply(self, message: RawEvent) -> None:
-        now, kind = moment(self._clock), message.type
-        self._counters["events"] += 1
-        if kind == EventType.ESTABLISHED:
-            self._established(message, now)
-        elif kind == EventType.CREATED:
-            self._first_subflows.expect(message.decode(), now)
-        else:
-            event = message.decode()
-            self._first_subflows.admit(event.token)
-            if kind == EventType.CLOSED:
-                self._first_subflows.forget(event.token)
-                self._resync.end_session(event.token)
-            elif session := self._table.get(event.token):
-                self._behind.note_activity(event.token)
-                if self._changed(session, event, now):
-                    self._reconcile_for_event(session, now.monotonic)
-
-    def admit(self, pending: PendingSession) -> None:
-        """Take a session whose CREATED was received into the table."""
-        session = self._table.create(pending.event, pending.since)
-        self._on_denied(session)
-        self._assign(session, pending.classified, pending.since)
-        self._publish(pending.since.time, "session", "created", session, {})
-
-    def _established(self, message: RawEvent, now: Moment) -> None:
-        """ESTABLISHED: the kernel takes commands on this session from now on, and had those armed."""
-        event, first_subflows = message.decode(), self._first_subflows
-        first_subflows.admit(event.token)
-        session = self._table.establish(event, now)
-        self._behind.note_activity(event.token)
-        armed = first_subflows.take_armed(event.token)
-        if armed and message.outcomes is not None:
-            self._executor.record(session, armed, message.outcomes)
-            if session.policy:
-                self._open_limits.opened(session, session.policy, len(armed), now.monotonic)
-            self._observe_join(message.took_s)
-        if session.policy is None:
-            self._assign(session, first_subflows.classify(event), now)
-        if session.policy is None and self._endpoints.in_use:
-            with suppress(KernelRefused):  # asked again below
-                self._assignment.find_cgroup(session)
-        opened = self._counters[ActionKind.OPEN]
-        self.reconcile(session)
-        if not armed and self._counters[ActionKind.OPEN] > opened:
-            self._observe_join(self._clock.monotonic() - now.monotonic)
-            policy = self._endpoints.in_force(session)
-            # What the endpoints want depends on a table that changes; and some of it is bound to interfaces.
-            same = policy is not None and policy is session.policy
-            if policy and same and session.started and not session.remotes and not session.retries:
-                first_subflows.remember(event, session, policy)
-        if not session.cgroup_id:
-            self._assignment.find_cgroup_later(session.token)
-        self._publish(now.time, "session", "established", session, {})
-
-    def _assign(self, session: Session, found: Classified | None, now: Moment) -> None:
-        if found and session.device is None and found.device is not None:
-            self._table.socket_known(session, found.device, found.mark)
-        self._assignment.assign(session, found.policy if found else None, now)
-
-    def _changed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
-        """Note what an event says of a session; whether its plan may be another now."""
-        match event.type:
-            case EventType.SUB_ESTABLISHED:
-                return self._subflow_established(session, event, now)
-            case EventType.SUB_CLOSED:
-                return self._subflow_closed(session, event, now)
-            case EventType.ANNOUNCED:
-                remote = RemoteAddress(event.remote, event.remote_port, event.remote_id)
-                changed = self._table.remote_announced(session, remote, now)
-                if remote in session.refused_remotes:
-                    self._counters["remote_addresses_refused"] += 1
-                elif changed:
-                    self._publish(now.time, "session", "remote_address_announced", session, remote._asdict())
-                return changed
-            case EventType.REMOVED:
-                if not self._table.remote_removed(session, event.remote_id, now):
-                    return False
-                if any(s.state is SubflowState.OPENING for s in session.subflows):
-                    self._resync.request()  # the kernel drops those in SYN_SENT without an event
-                detail = {"address_id": event.remote_id}
-                self._publish(now.time, "session", "remote_address_removed", session, detail)
-            case EventType.SUB_PRIORITY:
-                self._table.priority_changed(session, event, now)
-                return False
-        return True
-
-    def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
-        table, was = self._table, session.state
-        subflow = table.subflow_established(session, event, now)
-        if subflow.origin is Origin.PEER:
-            (found,) = self._diagnosis.find_subflows((subflow,))
-            table.identify(session, subflow, found, now)
-        elif session.retries and subflow.pair in session.retries:
-            self._timers.add(now.monotonic + PROVEN_S, session.token)
-        detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
-        self._publish(now.time, "subflow", "established", session, detail)
-        if subflow.origin is Origin.PEER:
-            self.joined(session, (subflow,))
-            return was is SessionState.CREATED
-        return True
-
-    def _subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
-        subflow = self._table.subflow_closed(session, event, now)
-        if subflow is None:
-            return False
-        self._counters["subflows_lost"] += 1
-        self._watch.after_loss(session.token)
-        detail = {"subflow": subflow.id, "reason": str(session.history[-1].detail)}
-        self._publish(now.time, "subflow", "closed", session, detail)
-        return True
-
-    def joined(self, session: Session, joins: Sequence[Subflow]) -> None:
-        """Close joins of the peer that the policy does not accept."""
-        if session.policy is None and not session.unowned and self._endpoints.serving:
-            with suppress(KernelRefused):
-                self._assignment.find_cgroup(session)
-        policy = self._endpoints.in_force(session)
-        for join in reversed(joins) if policy and session.managed else ():
-            assert policy
-            if reason := refusal(policy, join, session.subflows):
-                self._counters["joins_refused"] += 1
-                self._executor.perform(session, Close(join, reason))
 
     # Policies and local addresses
 
@@ -357,7 +211,7 @@ class Reconciler:
         if session := self._table.get(token):
             self.reconcile(session)
 
-    def _reconcile_for_event(self, session: Session, now: float) -> None:
+    def reconcile_for_event(self, session: Session, now: float) -> None:
         """``reconcile``, now or soon."""
         if PLANS_FOR_EVENTS.room(session.plans_full_at, now):
             self.reconcile(session)
