@@ -197,7 +197,7 @@ class Reloader:
         self._source_routing.look()
         self._sessions.open_limits.update(config.limits)
         self._sessions.remote_rules.update(config.remote_addresses)
-        self._sessions.reconciler.policies_changed()
+        self._sessions.sweeper.policies_changed()
         state.last_reload = LastReload(time=time.time(), ok=True)
         state.counters["reloads"] += 1
         self._broadcast.tell("config", "reloaded", digest=loaded.digest)

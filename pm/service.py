@@ -118,7 +118,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     # Called back later: what these name is built by then.
     def on_addresses(found: tuple[LocalAddress, ...]) -> None:
         left_alone.interfaces(others=bool(addresses.interfaces) or state.initial_namespace)
-        sessions.reconciler.addresses_changed(found)
+        sessions.sweeper.addresses_changed(found)
         if programs:
             programs.write_locals(sessions.addresses.current)
         if source_routing:
@@ -127,7 +127,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     def on_routes() -> None:
         addresses.judge_again()
-        sessions.reconciler.routes_changed()
+        sessions.sweeper.routes_changed()
         if source_routing:
             source_routing.look()
 
@@ -291,7 +291,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             compared=sessions.resync.compared,
             attached=selection.attached,
             parts=(
-                partial(sessions.reconciler.run, sessions.events),
+                partial(sessions.sweeper.run, sessions.events),
                 selection.run,
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,

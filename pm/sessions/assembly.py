@@ -34,6 +34,7 @@ from pm.sessions.resync import Resync
 from pm.sessions.session import Session
 from pm.sessions.session_notes import SessionName
 from pm.sessions.session_table import SessionTable
+from pm.sessions.sweeper import Sweeper
 from pm.sessions.timers import TimerQueue
 from pm.sessions.watch import Watch
 
@@ -47,6 +48,7 @@ class Sessions:
     endpoints: EndpointBook
     events: EventReader
     reconciler: Reconciler
+    sweeper: Sweeper
     resync: Resync
     first_subflows: FirstSubflows
     open_limits: OpenLimits
@@ -101,7 +103,7 @@ def assemble(
 
     def compared(number: int) -> None:
         behind.compared(number)
-        reconciler.compared(number)
+        sweeper.compared(number)
 
     def joined(session: Session, joins: Sequence[Subflow]) -> None:
         event_handler.joined(session, joins)
@@ -123,7 +125,7 @@ def assemble(
     book = EndpointBook(
         endpoints,
         addresses=addresses,
-        on_change=lambda gone, flags: reconciler.endpoints_changed(gone, flags),
+        on_change=lambda gone, flags: sweeper.endpoints_changed(gone, flags),
         scheduler=scheduler,
     )
     timers = TimerQueue(due, clock=clock, scheduler=scheduler)
@@ -199,11 +201,8 @@ def assemble(
         table=table,
         diagnosis=diagnosis,
         executor=executor,
-        first_subflows=first_subflows,
-        assignment=assignment,
         behind=behind,
         open_limits=open_limits,
-        resync=resync,
         timers=timers,
         watch=watch,
         addresses=addresses,
@@ -231,10 +230,23 @@ def assemble(
         observe_join=observe_join,
         clock=clock,
     )
+    sweeper = Sweeper(
+        table=table,
+        executor=executor,
+        first_subflows=first_subflows,
+        assignment=assignment,
+        resync=resync,
+        timers=timers,
+        watch=watch,
+        addresses=addresses,
+        endpoints=book,
+        reconciler=reconciler,
+        clock=clock,
+    )
     events = EventReader(
         commands=commands,
         apply=event_handler.apply,
-        on_lost=reconciler.resync,
+        on_lost=sweeper.resync,
         counters=counters,
         scheduler=scheduler,
     )
@@ -244,6 +256,7 @@ def assemble(
         endpoints=book,
         events=events,
         reconciler=reconciler,
+        sweeper=sweeper,
         resync=resync,
         first_subflows=first_subflows,
         open_limits=open_limits,

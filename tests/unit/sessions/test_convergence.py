@@ -29,7 +29,7 @@ class Convergence(RuleBasedStateMachine):
         self.world = World(self.chosen, programs=self.programs)
         self.up = set(ADDRESSES[:2])
         self.world.addresses(self.up)
-        self.world.reconciler.resync()  # as at the start: comparisons go on from now
+        self.world.sweeper.resync()  # as at the start: comparisons go on from now
 
     @rule(local=st.sampled_from(ADDRESSES))
     def connect(self, local: str) -> None:
@@ -88,7 +88,7 @@ class Convergence(RuleBasedStateMachine):
 
     @rule()
     def routes_change(self) -> None:
-        self.world.reconciler.routes_changed()
+        self.world.sweeper.routes_changed()
 
     @rule(questions=st.integers(1, 5))
     def the_kernel_has_no_memory(self, questions: int) -> None:
@@ -106,7 +106,7 @@ class Convergence(RuleBasedStateMachine):
     @rule()
     def events_are_lost(self) -> None:
         self.world.kernel.queue.clear()
-        self.world.reconciler.resync()
+        self.world.sweeper.resync()
 
     @rule(seconds=st.integers(1, 100))
     def time_passes(self, seconds: int) -> None:

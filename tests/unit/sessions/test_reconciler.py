@@ -224,7 +224,7 @@ def test_address_ids_are_reused_when_they_run_out(world: World) -> None:
     """255 ids for addresses that came and went over a long life."""
     for i in range(300):
         ip = f"10.1.{i // 250}.{i % 250 + 1}"
-        world.reconciler.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
+        world.sweeper.addresses_changed([LocalAddress(ip, 24, 2, "eth0", True, False, "")])
         assert 1 <= world.sessions.addresses.current.ids[ip] <= 255
 
 
@@ -279,7 +279,7 @@ def test_an_adopted_session_has_its_established(world: World) -> None:
     """It was there before the service: found, then established."""
     world.connect(ADDRESSES[0])
     world.kernel.queue.clear()
-    world.reconciler.resync()
+    world.sweeper.resync()
     world.loop.run_until(world.clock.now)
     assert [entry.event for entry in only(world).history][:2] == ["found", "established"]
     assert only(world).established is not None
@@ -381,7 +381,7 @@ def test_backoff_ends_with_a_change_of_routes(world: World) -> None:
         world.sessions.events.read()
         world.loop.run_until(world.clock.now + 0.5)
     world.kernel.broken.clear()
-    world.reconciler.routes_changed()
+    world.sweeper.routes_changed()
     world.loop.run_until(world.clock.now + EARLY_RETRY_S)
     assert [flow[0] for _, flow in world.kernel.connecting] == [ADDRESSES[1]]
 

@@ -364,11 +364,12 @@ class World:
             programs=self.kernel.program,
         )
         self.reconciler = self.sessions.reconciler
+        self.sweeper = self.sessions.sweeper
         self.table = self.sessions.table
         self.tokens = itertools.count(1)
 
     def addresses(self, ips: set[str]) -> None:
-        self.reconciler.addresses_changed([address(ip, int(ip.split(".")[2])) for ip in sorted(ips)])
+        self.sweeper.addresses_changed([address(ip, int(ip.split(".")[2])) for ip in sorted(ips)])
         if self.kernel.program:
             self.kernel.program.locals = set(ips)
         self.sweep()
