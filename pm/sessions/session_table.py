@@ -7,32 +7,19 @@ No I/O and no decisions; times are handed in. Every change is recorded in the se
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
 
 from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of, is_link_local
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
-from pm.sessions.backoff import REFUSED_WITHIN_S
+from pm.sessions.closing_reasons import SILENT, closing_reason, was_refused
 from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
 
 REMOTES_MAX = 32  # announced addresses of a session that are used; there are 255 ids
-
-# MP_TCPRST reasons (RFC 8684, section 3.6)
-SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
-RESET_REASONS = {
-    1: "MPTCP-specific error",
-    2: "lack of resources",
-    3: "administratively prohibited",
-    4: "too much outstanding data",
-    5: "unacceptable performance",
-    6: "middlebox interference",
-}
 
 
 class SessionTable:
@@ -273,15 +260,8 @@ class SessionTable:
         if subflow is None:
             return None
         self.remove_subflow(session, subflow)
-        refused = _was_refused(subflow, event, now.monotonic)
-        if event.reset_reason >= 0:
-            reason = RESET_REASONS.get(event.reset_reason, "reset by the peer")
-        elif event.error and not refused:
-            reason = f"{errorcode.get(event.error, event.error)}: {os.strerror(event.error)}"
-        else:
-            reason = "" if refused else "closed by the peer"
-        if refused:
-            reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
+        refused = was_refused(subflow, event, now.monotonic)
+        reason = closing_reason(event, refused=refused)
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
         silent = subflow.stuck or event.error in SILENT
         note_loss(session, subflow, reason, now, refused=refused, silent=silent)
@@ -307,20 +287,6 @@ class SessionTable:
 def find_subflow(session: Session, end: SubflowAddress) -> Subflow | None:
     """The subflow with this 4-tuple."""
     return session.subflows.find(end.local, end.local_port, end.remote, end.remote_port)
-
-
-def _was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:
-    """Whether the peer accepted the SYN of a subflow of ours, and then not the third ACK.
-
-    The kernel reports SUB_ESTABLISHED at the SYN/ACK.
-    """
-    return (
-        subflow.state is SubflowState.ESTABLISHED
-        and subflow.origin in (Origin.POLICY, Origin.OPERATOR)
-        and not subflow.carried
-        and now_monotonic - subflow.since < REFUSED_WITHIN_S
-        and event.error in (0, ECONNRESET)
-    )
 
 
 def origin_of(record: SubflowRecord) -> Origin:

@@ -41,6 +41,7 @@ PURE = (
     "sessions/actions",
     "sessions/admission",
     "sessions/backoff",
+    "sessions/closing_reasons",
     "sessions/dump_merge",
     "sessions/history",
     "sessions/local_addresses",

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Why a subflow ended that nobody closed here, by its MPTCP_EVENT_SUB_CLOSED. Pure."""
+
+from __future__ import annotations
+
+import os
+from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
+
+from pm.kernel import MptcpEvent
+from pm.model import Origin, Subflow, SubflowState
+from pm.sessions.backoff import REFUSED_WITHIN_S
+
+SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
+# MP_TCPRST reasons (RFC 8684, section 3.6)
+RESET_REASONS = {
+    1: "MPTCP-specific error",
+    2: "lack of resources",
+    3: "administratively prohibited",
+    4: "too much outstanding data",
+    5: "unacceptable performance",
+    6: "middlebox interference",
+}
+
+
+def closing_reason(event: MptcpEvent, *, refused: bool) -> str:
+    """The reason in words."""
+    if event.reset_reason >= 0:
+        reason = RESET_REASONS.get(event.reset_reason, "reset by the peer")
+    elif event.error and not refused:
+        reason = f"{errorcode.get(event.error, event.error)}: {os.strerror(event.error)}"
+    else:
+        reason = "" if refused else "closed by the peer"
+    if refused:
+        reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
+    return reason
+
+
+def was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:
+    """Whether the peer accepted the SYN of a subflow of ours, and then not the third ACK.
+
+    The kernel reports SUB_ESTABLISHED at the SYN/ACK.
+    """
+    return (
+        subflow.state is SubflowState.ESTABLISHED
+        and subflow.origin in (Origin.POLICY, Origin.OPERATOR)
+        and not subflow.carried
+        and now_monotonic - subflow.since < REFUSED_WITHIN_S
+        and event.error in (0, ECONNRESET)
+    )
