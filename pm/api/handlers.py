@@ -18,12 +18,12 @@ from aiohttp import web
 
 from pm.api import metrics
 from pm.api.control import ControlPlane
+from pm.api.input_shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, LISTING, OPENAPI, TIMINGS
 from pm.api.preview_shapes import Explain, Trial
 from pm.api.preview_views import dry_run_view, explanation_view
 from pm.api.problems import BadRequest
-from pm.api.shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.views import (
     address_view,
     encode,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Turn queries and bodies into the dataclasses of ``shapes``, and report all that is wrong at once."""
+"""Turn queries and bodies into the dataclasses of ``input_shapes``, and report all that is wrong at once."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from annotated_types import Ge, Le
 
+from pm.api.input_shapes import OpenSubflow
 from pm.api.preview_shapes import Explain
 from pm.api.problems import BadRequest
 from pm.api.schemas import Hint, hints_of
-from pm.api.shapes import OpenSubflow, ParameterProblemShape
+from pm.api.shapes import ParameterProblemShape
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

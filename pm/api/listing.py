@@ -18,8 +18,8 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from pm.api.control import ControlPlane
+from pm.api.input_shapes import SessionQuery
 from pm.api.problems import BadRequest
-from pm.api.shapes import SessionQuery
 from pm.api.views import encode, session_view
 from pm.clock import moment
 from pm.sessions.session import Session

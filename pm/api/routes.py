@@ -7,20 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from pm.api import handlers
+from pm.api.input_shapes import ChangeSubflow, EventQuery, OpenSubflow, SessionQuery
 from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
 from pm.api.shapes import (
     AddressesShape,
-    ChangeSubflow,
     ConfigShape,
-    EventQuery,
     HealthShape,
-    OpenSubflow,
     PoliciesShape,
     PolicyShape,
     ReadinessShape,
     SessionDetailShape,
-    SessionQuery,
     SessionsShape,
     StatusShape,
     SubflowShape,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""JSON Schemas (2020-12, as in OpenAPI 3.1) of the types in ``shapes``, by introspection.
+"""JSON Schemas (2020-12, as in OpenAPI 3.1) of the types in ``shapes`` and its neighbours, by introspection.
 
 ``pm.config.schema`` turns the configuration into a JSON Schema, too. The two share no code: that one
 writes everything inline and knows ``Notation``, ``Check`` and path managers; this one refers to named

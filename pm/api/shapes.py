@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The JSON that REST answers with and accepts, declared once: ``views`` builds it, ``openapi`` describes it.
+"""The JSON that REST answers with, declared once: ``views`` builds it, ``openapi`` describes it.
 
 Times are RFC 3339 in UTC, durations are in seconds, sizes in bytes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from annotated_types import Ge, Le
@@ -282,43 +281,3 @@ class ProblemShape(_ProblemRequired, total=False):
     errno: Annotated[str, Doc("Name of the error, such as `ENOTCONN`.")]
     kernel_message: str
     problems: list[ConfigProblemShape] | list[ParameterProblemShape]
-
-
-# What is accepted. A default of ``None`` stands for the value of the session's initial subflow.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenSubflow:
-    """A subflow to open. Fields that are left out are taken from the session's initial subflow."""
-
-    local: Annotated[str | None, Doc("Local IP address.")] = None
-    remote: Annotated[str | None, Doc("Remote IP address.")] = None
-    remote_port: Annotated[int | None, Ge(1), Le(65535)] = None
-    backup: Annotated[bool | None, Doc("Left out: whether the local address is in `addresses.backup`.")] = (
-        None
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChangeSubflow:
-    """What can be changed on a live subflow."""
-
-    backup: Annotated[bool, Doc("Set or clear the backup flag; the peer is told (MP_PRIO).")]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionQuery:
-    """Which sessions to list, and which page of them."""
-
-    policy: Annotated[str | None, Doc("Only sessions of this policy.")] = None
-    cgroup: Annotated[str | None, Doc("Only sessions of this cgroup and of those below it.")] = None
-    state: Annotated[SessionState | None, Doc("Only sessions in this state.")] = None
-    limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
-    cursor: Annotated[str | None, Doc("`next` of the previous page.")] = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventQuery:
-    """Which events to send."""
-
-    type: Annotated[EventKind | None, Doc("Only events of this type.")] = None

@@ -9,9 +9,9 @@ from typing import cast
 from aiohttp import web
 
 from pm.api.events import Batch
+from pm.api.input_shapes import EventQuery
 from pm.api.inputs import parse_query
 from pm.api.keys import CONTROL, STREAMS
-from pm.api.shapes import EventQuery
 from pm.api.views import encode, event_view
 
 KEEP_ALIVE_S = 15.0

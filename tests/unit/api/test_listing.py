@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pm.api import listing
+from pm.api.input_shapes import SessionQuery
 from pm.api.listing import Listing
 from pm.api.problems import BadRequest
-from pm.api.shapes import SessionQuery
 from pm.model import Origin, Subflow, SubflowState
 from pm.sessions.session import SessionState
 from tests.unit.api.plane import CGROUP, REST, SYNC, Plane
