@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
-from pm.kernel import Commands, Diagnosis
+from pm.kernel_protocols import Commands, Diagnosis
 from pm.model import RemoteAddress, Subflow
 from pm.path_managers.base import PathManager
 from pm.path_managers.endpoints import Endpoints

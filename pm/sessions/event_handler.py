@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis, EventType, MptcpEvent, RawEvent
+from pm.kernel import EventType, MptcpEvent, RawEvent
+from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import Origin, RemoteAddress, Subflow, SubflowState
 from pm.sessions.actions import ActionKind, Close

@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Callable
 
 from pm.clock import EventLoop, Timer
-from pm.kernel import Commands, EventsLost, RawEvent
+from pm.kernel import EventsLost, RawEvent
+from pm.kernel_protocols import Commands
 from pm.log_budget import get_limited_logger
 from pm.sessions.timers import BATCH
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from pm.clock import Clock, Moment, moment
 from pm.errors import KernelRefused
-from pm.kernel import Commands, CreateCommand, Diagnosis, TcpState
+from pm.kernel import CreateCommand, TcpState
+from pm.kernel_protocols import Commands, Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis
+from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import token_text
 from pm.policies.model import Policy

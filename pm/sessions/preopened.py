@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from pm.clock import Moment, Scheduler, Timer
-from pm.kernel import Commands, MptcpEvent
+from pm.kernel import MptcpEvent
+from pm.kernel_protocols import Commands
 from pm.model import SubflowState, is_link_local
 from pm.policies.model import Policy
 from pm.sessions.actions import Open

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from pm.clock import Clock, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis
+from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import Origin, Pair, token_text
 from pm.policies.model import Policy

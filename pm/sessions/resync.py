@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis, SubflowRecord
+from pm.kernel import SubflowRecord
+from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import Origin, Subflow
 from pm.sessions.backoff import ASK_AGAIN_S

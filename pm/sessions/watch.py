@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
-from pm.kernel import Diagnosis, SubflowRecord
+from pm.kernel import SubflowRecord
+from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
 from pm.model import Origin, Subflow, SubflowState, token_text
 from pm.sessions.failures import note_failure

@@ -34,6 +34,7 @@ KERNEL_FOLDERS = ("net/", "include/uapi/", "include/linux/", "tools/")  # source
 PURE = (
     "errors",
     "kernel",
+    "kernel_protocols",
     "model",
     "notation",
     "path_managers",

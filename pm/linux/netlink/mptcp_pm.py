@@ -31,8 +31,9 @@ EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loo
 
 
 class PathManagerSocket:
-    """Both ends of the family ``mptcp_pm`` in this process's network namespace (pm.kernel.Commands).
+    """Both ends of the family ``mptcp_pm`` in this process's network namespace.
 
+    Implements pm.kernel_protocols.Commands.
     Raises SystemUnfit on a kernel without MPTCP, or whose path managers cannot be in user space.
     """
 
@@ -134,7 +135,7 @@ class PathManagerSocket:
             return e
         return None
 
-    # Commands: pm.kernel.Commands says what each does and raises.
+    # Commands: pm.kernel_protocols.Commands says what each does and raises.
 
     def prepare_subflow(
         self, local: str, local_id: int, remote: str, remote_port: int, *, backup: bool, ifindex: int = 0

@@ -46,7 +46,7 @@ def _no_interface(ip: str) -> int:
 
 
 class SockDiag:
-    """Sessions and subflows of this network namespace (pm.kernel.Diagnosis). Holds a socket.
+    """Sessions and subflows of this network namespace (pm.kernel_protocols.Diagnosis). Holds a socket.
 
     ``interface_of`` gives the index of the interface with a local address, ``vrf_of`` that of the interface's
     VRF, 0 for unknown: without them, sockets that are bound are found by look-up only where the record or

@@ -227,7 +227,7 @@ class Kernel:
             self.program.on_closed(token)
         self.tell(EventType.SUB_CLOSED, token, flow, error=error)
 
-    # pm.kernel.Diagnosis
+    # pm.kernel_protocols.Diagnosis
 
     def question(self) -> None:
         if self.no_memory:
