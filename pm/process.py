@@ -16,7 +16,8 @@ from pm.linux.host.notify import notify
 from pm.linux.host.scheduling import prefer_latency
 from pm.log_budget import take_library_messages
 from pm.log_output import secure_standard_descriptors
-from pm.service import Settings, open_service
+from pm.service import open_service
+from pm.starting import Settings
 from pm.stopping import block_signals, set_on_signal
 
 FILES = 65536

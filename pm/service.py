@@ -5,36 +5,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from pm import log, log_budget
-from pm.api.control import LastReload, ServiceState
 from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
 from pm.api.metrics import Timings
 from pm.api.server import serve
-from pm.clock import moment
-from pm.config.load import load_in_child
 from pm.config.model import Datapath, OnExit, SelectionMode
-from pm.datapath import choose_datapath
 from pm.linux.bpf.pins import pin_directory
-from pm.linux.bpf.precompiled import check_objects
 from pm.linux.bpf.sweep import Sentinel
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
-from pm.linux.host.file_watch import signature, signatures
 from pm.linux.host.instance import Instance, check_state_directory, namespace_file
 from pm.linux.host.left_alone import LeftAlone
 from pm.linux.host.live_checks import LiveChecks
 from pm.linux.host.mounts import find_mount
-from pm.linux.host.netns import in_initial_namespace, netns_cookie
+from pm.linux.host.netns import netns_cookie
 from pm.linux.host.notes import Notes
 from pm.linux.host.notify import feed_watchdog
-from pm.linux.host.probe import has, probe, require
+from pm.linux.host.probe import has
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.endpoint_reader import EndpointReader
@@ -56,28 +47,18 @@ from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
-from pm.reloader import Reloader, check_programs, log_warnings, sources_of
+from pm.reloader import Reloader, log_warnings
 from pm.running import Service
-from pm.selection import check_policies, checks_for, choose_selection
 from pm.sessions.assembly import assemble
 from pm.sessions.known_ways import unwatched
 from pm.sessions.session_notes import denied_sessions, read_address_ids, read_addresses, read_denied
 from pm.sessions.time_limit import TimeLimit
+from pm.starting import Settings, find_start
 from pm.upkeep import Kept, Upkeep
 
 ANSWER_LIMIT_S = 1.0  # for a path manager, which should take microseconds
 
 _log = log.get_logger()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the command line says. ``cgroup_root`` None: the cgroup2 tree is where it is mounted."""
-
-    config: Path
-    state_directory: Path
-    cgroup_root: Path | None = None
-    alone_exit_s: float | None = None
 
 
 @asynccontextmanager
@@ -86,29 +67,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     Raises ConfigError, SystemUnfit, PmError.
     """
-    path, state_directory = settings.config, settings.state_directory
-    seen = await asyncio.to_thread(signature, path)
-    loaded = await load_in_child(str(path))
-    config = loaded.config
-    seen_sources = await asyncio.to_thread(signatures, sources_of(config))
-    found = await asyncio.to_thread(probe, precompiled=check_objects, cgroup_root=settings.cgroup_root)
-    mode = choose_selection(config.selection, found)
-    checks = checks_for(mode, found)
-    require(checks)
-    started_at = moment(time)
-    state = ServiceState(
-        config_path=path,
-        selection=mode,
-        initial_namespace=await asyncio.to_thread(in_initial_namespace),
-        datapath=choose_datapath(config.datapath, checks, mode),
-        checks=checks,
-        started_at=started_at,
-        loaded=loaded,
-        last_reload=LastReload(time=started_at.time, ok=True),
-        counters=Counter(),
-    )
-    check_policies(config, str(path), mode, initial=state.initial_namespace)
-    check_programs(config, state)
+    start = await find_start(settings)
+    state, loaded, state_directory = start.state, start.state.loaded, settings.state_directory
+    config, checks, mode = loaded.config, state.checks, state.selection
     broadcast, timings = Broadcast(), Timings()
     path_managers = await asyncio.to_thread(registry)
 
@@ -266,8 +227,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             options=options,
             programs=programs,
             broadcast=broadcast,
-            seen=seen,
-            seen_sources=seen_sources,
+            seen=start.seen,
+            seen_sources=start.seen_sources,
         )
         control = ServiceControlPlane(
             state=state,

@@ -87,13 +87,16 @@ class Status:
 
 @dataclass(slots=True, kw_only=True)
 class ServiceState:
-    """What the service knows of itself. ``loaded`` is the configuration in force."""
+    """What the service knows of itself. ``loaded`` is the configuration in force.
+
+    ``checks`` are kept up to date in place.
+    """
 
     config_path: Path
     datapath: str
     selection: SelectionMode
     initial_namespace: bool
-    checks: Sequence[SystemCheck]
+    checks: list[SystemCheck]
     started_at: Moment
     loaded: Loaded
     last_reload: LastReload

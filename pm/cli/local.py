@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     from pm.process import run as run_process
-    from pm.service import Settings
+    from pm.starting import Settings
 
     settings = Settings(
         config=Path(options.config),
