@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -47,6 +47,8 @@ class MatchedCgroup(NamedTuple):
 
 
 AttachmentAction = Attach[Key] | Replace[Key] | Detach
+OnChange = Callable[[str, str | None], None]
+OnCgroups = Callable[[Mapping[int, MatchedCgroup]], Awaitable[None]]
 
 
 def plan_attachments(

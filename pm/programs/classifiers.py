@@ -8,7 +8,7 @@ a reload, otherwise for those that came and went.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
@@ -23,7 +23,7 @@ from pm.linux.host.cgroups import CgroupIds, directory_of
 from pm.log import get_logger
 from pm.log_budget import get_limited_logger
 from pm.policies.policy_table import PolicyTable
-from pm.programs.attach import Detach, MatchedCgroup, Outcome, attach
+from pm.programs.attach import Detach, MatchedCgroup, OnCgroups, OnChange, Outcome, attach
 from pm.sessions.policy_assignment import Classified
 
 if TYPE_CHECKING:
@@ -46,10 +46,6 @@ class Table(Protocol):
     def match(self, cgroup: str, /) -> Policy | None: ...
     def direct(self, cgroup: str, /) -> Policy | None: ...
     def could_match_below(self, cgroup: str, /) -> bool: ...
-
-
-OnChange = Callable[[str, str | None], None]
-OnCgroups = Callable[[Mapping[int, MatchedCgroup]], Awaitable[None]]
 
 
 class Selection:

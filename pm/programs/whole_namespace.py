@@ -15,8 +15,8 @@ from pm.linux.bpf.pins import pin_directory, unpin_all
 from pm.linux.host.cgroups import CgroupIds
 from pm.linux.host.netns import netns_cookie
 from pm.log import get_logger
-from pm.programs.attach import MatchedCgroup
-from pm.programs.classifiers import OnChange, Selection, Table
+from pm.programs.attach import MatchedCgroup, OnChange
+from pm.programs.classifiers import Selection, Table
 from pm.sessions.policy_assignment import Classified
 
 if TYPE_CHECKING:

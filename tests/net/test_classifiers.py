@@ -31,8 +31,8 @@ from pm.linux.host.netns import netns_cookie
 from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.policy_table import PolicyTable
-from pm.programs.attach import MatchedCgroup
-from pm.programs.classifiers import OnChange, Selection
+from pm.programs.attach import MatchedCgroup, OnChange
+from pm.programs.classifiers import Selection
 from tests.lab.attached import sock_ops_programs
 from tests.lab.commands import run
 from tests.lab.lab import Lab
