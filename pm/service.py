@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 
-from pm import log, log_budget
+from pm import log_budget
 from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
 from pm.api.metrics import Timings
@@ -57,8 +57,6 @@ from pm.starting import Settings, find_start
 from pm.upkeep import Kept, Upkeep
 
 ANSWER_LIMIT_S = 1.0  # for a path manager, which should take microseconds
-
-_log = log.get_logger()
 
 
 @asynccontextmanager
