@@ -36,13 +36,11 @@ class Application(NamedTuple):
     wanted: Pairs
 
 
-def applications(lab: Lab, datapath: str) -> list[Application]:
+def applications(lab: Lab) -> list[Application]:
     client, server = lab.addresses("client"), lab.addresses("server")
     initial = (client[0], server[0])
-    others = Counter({initial: 1})
-    if datapath == "bpf":
-        # Sessions of no policy keep the kernel's own path manager: it joins what the server announces.
-        others[client[1], server[1]] = 1
+    # Sessions of no policy have what `ip mptcp` says: a subflow to what the server announces.
+    others = Counter([initial, (client[1], server[1])])
     return [
         Application("sync", 5201, "sync", Counter(itertools.product(client, server))),
         Application("shell", 5202, "shell", Counter({initial: 3})),
@@ -75,10 +73,10 @@ def start(lab: Lab) -> Service:
         "stderr": subprocess.DEVNULL,
     }
     iperf3 = ["mptcpize", "run", "iperf3"]
-    for app in applications(lab, service.datapath()):
+    for app in applications(lab):
         lab.popen([*iperf3, "--server", "--port", str(app.port)], ns="server", **quiet)
     wait_equal(lambda: lab.run("server", "ss", "-HtlnO").count("LISTEN"), 3)
-    for app in applications(lab, service.datapath()):
+    for app in applications(lab):
         args = ["--client", lab.address("server", 1), "--port", str(app.port), "--time", "0"]
         lab.popen([*iperf3, *args], cgroup=app.cgroup, **quiet)
     return service
@@ -89,7 +87,7 @@ def differences(lab: Lab, service: Service) -> list[str]:
     found = []
     kernel = [flows for flows in lab.subflows().values() if any(f.state == "ESTAB" for f in flows)]
     reported = service.sessions()
-    for app in applications(lab, service.datapath()):
+    for app in applications(lab):
         ours: list[Pairs] = [
             Counter((f.local, f.remote) for f in flows)
             for flows in kernel
