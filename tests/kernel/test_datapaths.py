@@ -72,10 +72,8 @@ SCENARIOS = [
             "a_pair_without_a_way_sends_no_syn_and_holds_no_place[4]",
         )
     ),
-    *(
-        f"tests/net/test_third_party.py::test_{name}"
-        for name in ("documented_example", "nonsense_costs_its_own_sessions_only")
-    ),
+    # An answer has a limit in seconds, which an emulated machine may need for an honest one.
+    "tests/net/test_third_party.py::test_documented_example",
     # Plugins have nothing to do with the datapath, but for subflows that a program opens.
     "tests/net/test_tcp_option_service.py::test_every_subflow_is_changed",
 ]
