@@ -11,23 +11,28 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
-from pm.linux.netlink.route_lookup import RTMSG, pack_lookup
-from pm.linux.netlink.source_lookup import RT_TABLE_UNSPEC, RTA_OIF, RTM_F_LOOKUP_TABLE, RTM_NEWROUTE
+from pm.linux.netlink.route_lookup import (
+    RT_TABLE_UNSPEC,
+    RTA_OIF,
+    RTM_NEWROUTE,
+    RTMSG,
+    RTN_UNICAST,
+    TABLE_AT,
+    TYPE_AT,
+    U32,
+    RouteQuestions,
+)
 from pm.model import family_of
 
 RTA_SRC, RTA_MARK, RTA_UID, RTA_IP_PROTO, RTA_DPORT = 2, 16, 25, 27, 29
-RTN_UNICAST = 1
 SO_BINDTOIFINDEX = 62  # include/uapi/asm-generic/socket.h
 
-_TABLE_AT, _TYPE_AT = 4, 7  # in struct rtmsg
-_U8, _U32, _BE16 = struct.Struct("=B"), struct.Struct("=I"), struct.Struct("!H")
-_UID = framing.pack_attribute(RTA_UID, _U32.pack(0))
+_U8, _BE16 = struct.Struct("=B"), struct.Struct("!H")
+_UID = framing.pack_attribute(RTA_UID, U32.pack(0))
 _TCP = framing.pack_attribute(RTA_IP_PROTO, _U8.pack(socket.IPPROTO_TCP))
 # What the kernel says where there is no route; any other error is about the question.
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
@@ -46,22 +51,8 @@ class NoRoute(Exception):
     """The kernel has none; the text is the name of its error."""
 
 
-class PathLookup:
-    """Asks the kernel; made by ``open``. A question takes some microseconds.
-
-    Each raises NoRoute, and OSError where the kernel does not answer.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket = sock
-        self._sequence = 0
-
-    @classmethod
-    @contextmanager
-    def open(cls) -> Iterator[Self]:
-        """Ask in this network namespace. Raises OSError."""
-        with framing.open_socket(socket.NETLINK_ROUTE) as sock:
-            yield cls(sock)
+class PathLookup(RouteQuestions):
+    """Each question raises NoRoute, and OSError where the kernel does not answer."""
 
     def interface_of(self, flow: Flow) -> int:
         """By which interface packets of an unbound socket leave."""
@@ -74,34 +65,25 @@ class PathLookup:
             _connect(flow, ifindex)
             return
         source = framing.pack_attribute(RTA_SRC, ip_bytes(flow.local))
-        # Of IPv4, with RTA_OIF, there is an answer in any case: without a route it has no table.
-        _, table = self._look_up(flow, source, framing.pack_attribute(RTA_OIF, _U32.pack(ifindex)))
+        _, table = self._look_up(flow, source, framing.pack_attribute(RTA_OIF, U32.pack(ifindex)))
         if table == RT_TABLE_UNSPEC:
             raise NoRoute(errno.errorcode[errno.ENETUNREACH])
 
     def _look_up(self, flow: Flow, *attributes: bytes) -> tuple[int, int]:
-        """(interface, table). The kernel answers inside send(), with one message: a route or an error."""
-        self._sequence += 1
+        """(interface, table)."""
         port = framing.pack_attribute(RTA_DPORT, _BE16.pack(flow.remote_port))
-        mark = framing.pack_attribute(RTA_MARK, _U32.pack(flow.mark))
-        described = (*attributes, mark, _UID, _TCP, port)
-        request = pack_lookup(flow.remote, *described, flags=RTM_F_LOOKUP_TABLE, sequence=self._sequence)
-        self._socket.send(request)
-        while True:
-            data = self._socket.recv(65536)
-            message = framing.message_at(data, 0)
-            if message and message.sequence == self._sequence:
-                return _route(data, message)
+        mark = framing.pack_attribute(RTA_MARK, U32.pack(flow.mark))
+        return _route(*self._ask(flow.remote, *attributes, mark, _UID, _TCP, port))
 
 
 def _route(data: bytes, message: framing.NetlinkMessage) -> tuple[int, int]:
     if message.type != RTM_NEWROUTE:
         _refused(framing.error_of(data, message))
-    if data[message.start + _TYPE_AT] != RTN_UNICAST:
+    if data[message.start + TYPE_AT] != RTN_UNICAST:
         raise NoRoute("not a unicast route")
     for type_, start, _ in framing.attributes(data, message.start + RTMSG.size, message.end):
         if type_ == RTA_OIF:
-            return _U32.unpack_from(data, start)[0], data[message.start + _TABLE_AT]
+            return U32.unpack_from(data, start)[0], data[message.start + TABLE_AT]
     raise NoRoute("a route without an interface")
 
 

@@ -3,28 +3,31 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
 
 from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
+from pm.linux.netlink.route_lookup import (
+    RTA_DST,
+    RTA_OIF,
+    RTM_GETROUTE,
+    RTMSG,
+    RTN_UNICAST,
+    U32,
+)
 from pm.linux.netlink.source_routes import MAIN_TABLE, PROTOCOL, Route, Routing, Rule
 
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 RTM_NEWRULE, RTM_GETRULE = 32, 34
-RTA_DST, RTA_OIF, RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = (
-    1, 4, 5, 6, 8, 9, 15, 18,
-)  # fmt: skip
+RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 5, 6, 8, 9, 15, 18
 RTAX_MTU = 2
 FRA_SRC, FRA_PRIORITY, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_PROTOCOL = 2, 6, 14, 15, 21
-RTN_UNICAST, RT_SCOPE_LINK, RTPROT_KERNEL, RTNH_F_ONLINK, RTM_F_CLONED = 1, 253, 2, 4, 0x200
+RT_SCOPE_LINK, RTPROT_KERNEL, RTNH_F_ONLINK, RTM_F_CLONED = 253, 2, 4, 0x200
 NETLINK_GET_STRICT_CHK = 12  # the kernel filters a dump, Linux 4.20
 
-# rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags; fib_rule_hdr is of the same form
-_MSG = struct.Struct("=8BI")
 _NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, interface
-_U32 = struct.Struct("=I")
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -32,7 +35,7 @@ def read_main(family: int) -> list[Route]:
     """Default routes and the prefixes of links in ``main``. Raises OSError."""
     found: list[Route] = []
     for data, message in _dump(RTM_GETROUTE, family, table=MAIN_TABLE):
-        _, length, _, _, _, protocol, _, kind, flags = _MSG.unpack_from(data, message.start)
+        _, length, _, _, _, protocol, _, kind, flags = RTMSG.unpack_from(data, message.start)
         # Of a full table most are passed over here.
         if kind == RTN_UNICAST and not flags & RTM_F_CLONED and (not length or protocol == RTPROT_KERNEL):
             found += _routes(data, message, family)
@@ -48,7 +51,7 @@ def read_ours() -> Routing:
             if rule := _rule(data, message, family):
                 rules.add(rule)
         for data, message in _dump(RTM_GETROUTE, family, protocol=PROTOCOL):
-            if _MSG.unpack_from(data, message.start)[5] == PROTOCOL:
+            if RTMSG.unpack_from(data, message.start)[5] == PROTOCOL:
                 routes.update(route._replace(metric=0) for route in _routes(data, message, family))
     return Routing(frozenset(rules), frozenset(routes))
 
@@ -56,7 +59,8 @@ def read_ours() -> Routing:
 def _dump(
     request: int, family: int, *, table: int = 0, protocol: int = 0
 ) -> Iterator[tuple[bytes, framing.NetlinkMessage]]:
-    header = _MSG.pack(_FAMILIES[family], 0, 0, 0, table, protocol, 0, 0, 0)
+    # struct fib_rule_hdr has the form of struct rtmsg
+    header = RTMSG.pack(_FAMILIES[family], 0, 0, 0, table, protocol, 0, 0, 0)
     with framing.open_socket(socket.NETLINK_ROUTE) as sock:
         sock.setsockopt(framing.SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
         sock.send(framing.pack(request, framing.NLM_F_REQUEST | framing.NLM_F_DUMP, 1, header))
@@ -65,7 +69,7 @@ def _dump(
             for message in framing.messages(data):
                 if message.type in (framing.NLMSG_DONE, framing.NLMSG_ERROR):
                     code = framing.error_of(data, message)
-                    if code and code != 2:  # ENOENT: there is no such table
+                    if code and code != errno.ENOENT:  # there is no such table
                         raise OSError(code, "dump refused")
                     return
                 yield data, message
@@ -73,25 +77,25 @@ def _dump(
 
 def _routes(data: bytes, message: framing.NetlinkMessage, family: int) -> Iterator[Route]:
     """The route once per next hop."""
-    _, length, _, _, table, _, _, _, flags = _MSG.unpack_from(data, message.start)
+    _, length, _, _, table, _, _, _, flags = RTMSG.unpack_from(data, message.start)
     destination = gateway = ""
     ifindex = mtu = metric = 0
     hops: list[tuple[int, str, int]] = []
-    for type_, start, end in framing.attributes(data, message.start + _MSG.size, message.end):
+    for type_, start, end in framing.attributes(data, message.start + RTMSG.size, message.end):
         if type_ == RTA_DST:
             destination = f"{ip_text(data[start:end])}/{length}"
         elif type_ == RTA_OIF:
-            (ifindex,) = _U32.unpack_from(data, start)
+            (ifindex,) = U32.unpack_from(data, start)
         elif type_ == RTA_PRIORITY:
-            (metric,) = _U32.unpack_from(data, start)
+            (metric,) = U32.unpack_from(data, start)
         elif type_ == RTA_TABLE:
-            (table,) = _U32.unpack_from(data, start)
+            (table,) = U32.unpack_from(data, start)
         elif type_ in (RTA_GATEWAY, RTA_VIA):
             gateway = _gateway(data, type_, start, end)
         elif type_ == RTA_METRICS:
             for metric_type, at, _ in framing.attributes(data, start, end):
                 if metric_type == RTAX_MTU:
-                    (mtu,) = _U32.unpack_from(data, at)
+                    (mtu,) = U32.unpack_from(data, at)
         elif type_ == RTA_MULTIPATH:
             hops += _next_hops(data, start, end)
     for hop, via, hop_flags in hops or [(ifindex, gateway, flags)]:
@@ -118,15 +122,15 @@ def _gateway(data: bytes, type_: int, start: int, end: int) -> str:
 
 def _rule(data: bytes, message: framing.NetlinkMessage, family: int) -> Rule | None:
     """A rule of ours; None for others."""
-    table = _MSG.unpack_from(data, message.start)[4]
+    table = RTMSG.unpack_from(data, message.start)[4]
     source, priority, protocol = "", 0, 0
-    for type_, start, end in framing.attributes(data, message.start + _MSG.size, message.end):
+    for type_, start, end in framing.attributes(data, message.start + RTMSG.size, message.end):
         if type_ == FRA_SRC:
             source = ip_text(data[start:end])
         elif type_ == FRA_PRIORITY:
-            (priority,) = _U32.unpack_from(data, start)
+            (priority,) = U32.unpack_from(data, start)
         elif type_ == FRA_TABLE:
-            (table,) = _U32.unpack_from(data, start)
+            (table,) = U32.unpack_from(data, start)
         elif type_ == FRA_PROTOCOL:
             protocol = data[start]
     return Rule(family, priority, table, source) if protocol == PROTOCOL else None
