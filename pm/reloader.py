@@ -100,9 +100,8 @@ class Reloader:
         seen: Signature,
         seen_sources: Mapping[Path, Signature],
     ) -> None:
-        """``seen`` is the signature of the file from before it was loaded, ``seen_sources`` those
-        of the C files that it names; ``sysctl`` is None where the programs claim
-        sessions.
+        """``seen`` is the signature of the file from before it was loaded, ``seen_sources`` those of the C
+        files that it names; ``sysctl`` is None where the programs claim sessions.
         """
         self._state = state
         self._addresses = addresses
@@ -140,9 +139,7 @@ class Reloader:
                 self._sources = await asyncio.to_thread(signatures, sources_of(loaded.config))
                 if self._watching:
                     self._watching.reschedule(0.0)  # it may be others now
-                self._check_restart(loaded.config)
-                check_policies(loaded.config, path, state.selection, initial=state.initial_namespace)
-                check_programs(loaded.config, state)
+                self._check(loaded.config)
                 programs, options = await self._prepare_programs(loaded.config)
                 if self._sysctl and loaded.config.policies:
                     await asyncio.to_thread(self._sysctl.hold)
@@ -163,8 +160,7 @@ class Reloader:
         path = str(self._state.config_path)
         try:
             loaded = await (load_in_child(path) if content is None else _load_text(content))
-            self._check_restart(loaded.config)
-            check_programs(loaded.config, self._state)
+            self._check(loaded.config)
         except ConfigError as e:
             # As if it stood in the file already.
             raise ConfigError([replace(problem, file=path) for problem in e.problems]) from e
@@ -204,13 +200,17 @@ class Reloader:
         _log.info("reloaded", digest=loaded.digest, policies=len(config.policies))
         log_warnings(loaded)
 
-    def _check_restart(self, config: Config) -> None:
-        """Sockets are opened once: what only a restart can change must not look changed."""
-        state = self._state
+    def _check(self, config: Config) -> None:
+        """Raises ConfigError for what is wrong where this service runs.
+
+        Sockets are opened once: what only a restart can change must not look changed.
+        """
+        state, path = self._state, str(self._state.config_path)
         for key in ("api", "datapath", "selection"):
             if getattr(config, key) != getattr(state.loaded.config, key):
-                message = "cannot change at run time: restart the service"
-                raise ConfigError([Problem(str(state.config_path), 0, key, message)])
+                raise ConfigError([Problem(path, 0, key, "cannot change at run time: restart the service")])
+        check_policies(config, path, state.selection, initial=state.initial_namespace)
+        check_programs(config, state)
 
     async def on_hangup(self, hangup: asyncio.Event) -> None:
         """Run forever: load again whenever ``hangup`` is set."""

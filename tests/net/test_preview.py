@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import yaml
 
@@ -57,3 +59,27 @@ def test_a_dry_run_says_what_a_reload_does(lab: Lab) -> None:
     wait_equal(lambda: sorted(sorted(found) for found in pairs_of(lab)), [one, one, both])
     with pytest.raises(ApiError, match=r"422.*policies.*is missing"):
         service.post("/v1/reload/dry-run", {"content": "policies: [{name: x}]"})
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"selection": "cgroup"}, "restart the service"),
+        (
+            {"policies": [{"name": "a", "cgroup": "/only/this", "path_manager": "none"}]},
+            "no session would have",
+        ),
+        ({"policies": [{"name": "a", "cgroup": "auto", "path_manager": "none"}]}, "needs the cgroup tree"),
+    ],
+)
+def test_a_dry_run_refuses_what_a_reload_refuses(lab: Lab, change: dict[str, Any], problem: str) -> None:
+    """Also what is only wrong where the service runs; with the same words."""
+    whole = {"name": "whole", "cgroup": "/", "path_manager": "none"}
+    service = lab.service({"selection": "namespace", "policies": [whole]})
+    content = yaml.safe_load(service.config_path.read_text()) | change
+    with pytest.raises(ApiError, match=problem) as refused:
+        service.post("/v1/reload/dry-run", {"content": yaml.safe_dump(content)})
+    service.configure(content)
+    with pytest.raises(ApiError, match=problem) as reload_refused:
+        service.reload()
+    assert str(refused.value) == str(reload_refused.value)
