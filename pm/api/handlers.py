@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from contextlib import suppress
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any
 
 from aiohttp import web
@@ -135,14 +134,13 @@ async def list_addresses(request: web.Request) -> web.Response:
 
 
 async def explain(request: web.Request) -> web.Response:
-    asked = parse_body(Explain, await request.read())
-    remote = str(ip_address(asked.remote))
-    found = request.app[CONTROL].explain(asked.cgroup, remote, asked.remote_port)
+    asked = parse_body(Explain, await _body(request))
+    found = request.app[CONTROL].explain(asked.cgroup, asked.remote, asked.remote_port)
     return _json(explanation_view(asked.cgroup, found))
 
 
 async def dry_run(request: web.Request) -> web.Response:
-    control, body = request.app[CONTROL], await request.read()
+    control, body = request.app[CONTROL], await _body(request)
     trial = parse_body(Trial, body) if body else Trial()
     return _json(dry_run_view(await control.dry_run(trial.content), control.status()))
 

@@ -93,7 +93,7 @@ ROUTES = (
         shape=SubflowShape,
         answers=(201, 202),
         body=OpenSubflow,
-        errors=(400, 404, 409, 413),
+        errors=(400, 404, 408, 409, 413),
     ),
     Route(
         method="PATCH",
@@ -102,7 +102,7 @@ ROUTES = (
         summary="Set or clear the backup flag of a subflow",
         shape=SubflowShape,
         body=ChangeSubflow,
-        errors=(400, 404, 409, 413),
+        errors=(400, 404, 408, 409, 413),
     ),
     Route(
         method="DELETE",
@@ -136,7 +136,7 @@ ROUTES = (
         summary="Which policy would own a connection, which subflows it would get, and which not and why",
         shape=ExplanationShape,
         body=Explain,
-        errors=(400, 409, 413),
+        errors=(400, 408, 409, 413),
     ),
     Route(
         method="POST",
@@ -145,7 +145,7 @@ ROUTES = (
         summary="What a reload of the file, or of the content given, would open and close; nothing changes",
         shape=DryRunShape,
         body=Trial,
-        errors=(400, 413, 422),
+        errors=(400, 408, 413, 422),
     ),
     Route(
         method="POST",

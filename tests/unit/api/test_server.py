@@ -17,7 +17,7 @@ import pytest
 from aiohttp import ClientResponse, ClientSession, TCPConnector, UnixConnector
 from structlog.testing import capture_logs
 
-from pm.api import server
+from pm.api import handlers, server
 from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.config.model import Api, ApiProbes, ApiTcp, Tls
@@ -202,6 +202,30 @@ async def test_large_body_is_refused(client: ClientSession) -> None:
     """413 above the limit."""
     body = b'{"local": "%s"}' % (b"1" * server.BODY_LIMIT_BYTES)
     await problem(await client.post("/v1/sessions/0xa0000001/subflows", data=body), 413)
+
+
+@pytest.mark.parametrize(
+    ("method", "where"),
+    [
+        ("POST", "/v1/sessions/0xa0000001/subflows"),
+        ("PATCH", "/v1/sessions/0xa0000001/subflows/0-0"),
+        ("POST", "/v1/explain"),
+        ("POST", "/v1/reload/dry-run"),
+    ],
+)
+async def test_a_body_that_never_ends(
+    client: ClientSession, monkeypatch: pytest.MonkeyPatch, method: str, where: str
+) -> None:
+    """408: nobody keeps a handler waiting."""
+    monkeypatch.setattr(handlers, "BODY_TIMEOUT_S", 0.1)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(10.0):
+        found = await problem(await client.request(method, where, data=body()), 408)
+    assert found["detail"] == "the body was not there after 0.1 s"
 
 
 async def test_kernel_refusal_is_a_conflict_with_the_kernels_words(
