@@ -142,6 +142,11 @@ class Start:
         Size, Doc("Minimum number of bytes moved (both ways) before the first extra subflow.")
     ] = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether a session has a threshold to reach."""
+        return bool(self.after or self.after_bytes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accept:

@@ -11,7 +11,7 @@ from pm.model import Origin, Role, Subflow, SubflowState
 from pm.sessions.failures import note_loss
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
-from pm.sessions.session_table import SessionTable, find_subflow, origin_of
+from pm.sessions.session_table import SessionTable, find_subflow, find_subflow_or_opening, origin_of
 
 GONE = "gone without an event"
 
@@ -55,8 +55,7 @@ def merge_session(
         table.mark_established(session, now)
         changed = True
     for record in records:
-        subflow = find_subflow(session, record)
-        subflow = subflow or table.find_opening(session, record)
+        subflow = find_subflow_or_opening(session, record)
         if subflow is None:
             subflow = _add_subflow(session, record, now)
             new.append(subflow)

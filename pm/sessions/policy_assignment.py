@@ -72,14 +72,10 @@ class PolicyAssignment:
 
     def assign(self, session: Session, policy: Policy | None, now: Moment) -> bool:
         """False where nothing changes."""
-        changed = policy != session.policy
-        session.policy = policy  # also where it is equal: a reload lets the old object go
+        changed = session.take_policy(policy)
         session.unowned = session.unowned and policy is None
-        if changed:
-            session.retries = session.address_retries = session.closed_by_operator = None
-            if policy:
-                session.started = session.started or not (policy.start.after or policy.start.after_bytes)
-                session.history.add(now, HistoryEvent.POLICY, policy.name)
+        if changed and policy:
+            session.history.add(now, HistoryEvent.POLICY, policy.name)
         return changed
 
     def assign_all(self) -> None:

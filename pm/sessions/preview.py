@@ -117,17 +117,13 @@ class Preview:
     ) -> None:
         now = {_key(action) for action in self._actions(_copy(session), self._addresses.current)}
         then = _copy(session)
-        if policy != session.policy:
-            then.retries = then.address_retries = then.closed_by_operator = None
-            waits = policy and (policy.start.after or policy.start.after_bytes)
-            then.started = then.started or not waits
-        then.policy = policy
+        changed = then.take_policy(policy)
         decisions = [
             action
             for action in self._actions(then, other)
             if isinstance(action, Open | Close | SetBackup) and _key(action) not in now
         ]
-        if not decisions and policy == session.policy:
+        if not decisions and not changed:
             return
         found.opens += sum(isinstance(decision, Open) for decision in decisions)
         found.closes += sum(isinstance(decision, Close) for decision in decisions)

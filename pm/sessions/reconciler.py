@@ -161,6 +161,6 @@ class Reconciler:
             return False
         session.started = True
         self._behind.note_activity(session.token)
-        if start.after or start.after_bytes:
+        if start.waits:
             session.history.add(moment(self._clock), HistoryEvent.START_REACHED)
         return True

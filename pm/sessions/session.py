@@ -106,6 +106,15 @@ class Session:
     def initial_pair(self) -> Pair:
         return Pair(self.local, self.remote, self.remote_port)
 
+    def take_policy(self, policy: Policy | None) -> bool:
+        """Whether it is another one: what failed or was closed under the former is forgotten then."""
+        changed = policy != self.policy
+        self.policy = policy  # also where it is equal: a reload lets the old object go
+        if changed:
+            self.retries = self.address_retries = self.closed_by_operator = None
+            self.started = self.started or (policy is not None and not policy.start.waits)
+        return changed
+
     @property
     def failing(self) -> Collection[Pair]:
         """Pairs that failed since they last worked."""

@@ -197,7 +197,7 @@ class SessionTable:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
         if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
             self.mark_established(session, now)
-        subflow = find_subflow(session, event) or self.find_opening(session, event)
+        subflow = find_subflow_or_opening(session, event)
         if subflow is None:
             subflow = Subflow(
                 event.local,
@@ -256,7 +256,7 @@ class SessionTable:
 
     def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Subflow | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
-        subflow = find_subflow(session, event) or self.find_opening(session, event)
+        subflow = find_subflow_or_opening(session, event)
         if subflow is None:
             return None
         self.remove_subflow(session, subflow)
@@ -279,14 +279,15 @@ class SessionTable:
             what = HistoryEvent.PEER_SET_BACKUP if event.backup else HistoryEvent.PEER_CLEARED_BACKUP
             session.history.add(now, what, subflow.pair)
 
-    def find_opening(self, session: Session, end: SubflowAddress) -> Subflow | None:
-        """A subflow that this end opens on that pair and whose source port is not known yet."""
-        return session.subflows.find(end.local, 0, end.remote, end.remote_port)
-
 
 def find_subflow(session: Session, end: SubflowAddress) -> Subflow | None:
     """The subflow with this 4-tuple."""
     return session.subflows.find(end.local, end.local_port, end.remote, end.remote_port)
+
+
+def find_subflow_or_opening(session: Session, end: SubflowAddress) -> Subflow | None:
+    """The same, or one that this end opens on that pair and whose source port is not known yet."""
+    return find_subflow(session, end) or session.subflows.find(end.local, 0, end.remote, end.remote_port)
 
 
 def origin_of(record: SubflowRecord) -> Origin:
