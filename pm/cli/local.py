@@ -124,7 +124,7 @@ def doctor(options: argparse.Namespace) -> int:
     kernel = checks_for(choose_selection(SelectionMode.AUTO, found), found)
     checks = [asdict(check) for check in (*kernel, *_plug_ins())]
     if options.json:
-        print(json.dumps({"checks": checks}, indent=2, ensure_ascii=False))
+        print_json({"checks": checks})
     else:
         from pm.cli.tables import checks_table, console
 
@@ -151,5 +151,5 @@ def _plug_ins() -> list[SystemCheck]:
 def schema(options: argparse.Namespace) -> int:
     from pm.config.schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print_json(json_schema())
     return 0

@@ -8,10 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from pm.cli.tables import add_row, console, duration_text, facts_grid, new_table
+from pm.cli.tables import add_row, duration_text, facts_grid, new_table, pair_text, unroutable_table
 from pm.errors import Problem
-
-__all__ = ["console", "dry_run_report", "explanation_report"]
 
 Json = dict[str, Any]
 
@@ -34,15 +32,12 @@ def explanation_report(found: Json) -> RenderableType:
         subflows = new_table("SUBFLOW", "", "BOUND")
         for planned in found["subflows"]:
             bound = "to its interface" if planned["bound"] else ""
-            add_row(subflows, _pair(planned), "backup" if planned["backup"] else "", bound)
+            add_row(subflows, pair_text(planned), "backup" if planned["backup"] else "", bound)
         parts += ["", subflows]
     else:
         parts += ["", Text("no other subflow")]
     if found["unroutable"]:
-        unroutable = new_table("NO ROUTE", "REASON")
-        for pair in found["unroutable"]:
-            add_row(unroutable, _pair(pair), pair["reason"])
-        parts += ["", unroutable]
+        parts += ["", unroutable_table(found["unroutable"])]
     return Group(*parts)
 
 
@@ -55,11 +50,7 @@ def dry_run_report(run: Json) -> RenderableType:
     for session in run["changed"]:
         moved = f": policy {session['policy']} → {session['new_policy']}"
         parts.append(Text(session["token"] + moved * (session["policy"] != session["new_policy"])))
-        parts += [Text(f"  open   {_pair(o)}{' backup' * o['backup']}") for o in session["opens"]]
+        parts += [Text(f"  open   {pair_text(o)}{' backup' * o['backup']}") for o in session["opens"]]
         parts += [Text(f"  close  {closed['id']} ({closed['reason']})") for closed in session["closes"]]
         parts += [Text(f"  backup {b['id']} {'on' if b['backup'] else 'off'}") for b in session["backups"]]
     return Group(*parts)
-
-
-def _pair(pair: Json) -> str:
-    return f"{pair['local']} × {pair['remote']}"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from pm.cli.client import Client, Target, segment
 from pm.errors import PmError
 from pm.names import printable, valid_text
 from pm.notation import parse_listen
+from pm.policies.globs import MOUNT
 
 TABLE_LIMIT = 100
 REFRESH_S = 1.0
@@ -128,14 +128,15 @@ def events(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     remote, port = _destination(options.to)
-    # As in a path that was completed by the shell.
-    cgroup = re.sub(r"^/sys/fs/cgroup(?:/unified)?(?=/|$)", "", options.cgroup).rstrip("/") or "/"
+    mount = MOUNT.match(options.cgroup)
+    cgroup = options.cgroup[mount.end() if mount else 0 :].rstrip("/") or "/"
     body = {"cgroup": cgroup, "remote": remote} | ({"remote_port": port} if port else {})
     with _client(options) as client:
         document = client.request("POST", "/v1/explain", body)
     if options.json:
         return _print_json(document)
-    from pm.cli.preview_report import console, explanation_report
+    from pm.cli.preview_report import explanation_report
+    from pm.cli.tables import console
 
     console().print(explanation_report(document))
     return 0
@@ -170,7 +171,8 @@ def _dry_run(options: argparse.Namespace) -> int:
         document = client.request("POST", "/v1/reload/dry-run", body)
     if options.json:
         return _print_json(document)
-    from pm.cli.preview_report import console, dry_run_report
+    from pm.cli.preview_report import dry_run_report
+    from pm.cli.tables import console
 
     console().print(dry_run_report(document))
     return 0

@@ -63,6 +63,10 @@ def endpoint(value: Json) -> str:
     return f"{ip}:{value['port'] or '?'}"
 
 
+def pair_text(pair: Json) -> str:
+    return f"{pair['local']} × {pair['remote']}"
+
+
 def sessions_list(sessions: Sequence[Json]) -> Text:
     """One line per session and, below it, one per subflow, in columns that fit a terminal of 100 columns."""
     rows = [[_subflow_cells(subflow) for subflow in session["subflows"]] for session in sessions]
@@ -147,13 +151,10 @@ def session_report(session: Json) -> RenderableType:
     if session["failed"]:
         failed = new_table("FAILED", "ATTEMPTS", "REASON")
         for pair in session["failed"]:
-            add_row(failed, f"{pair['local']} × {pair['remote']}", str(pair["failures"]), pair["reason"])
+            add_row(failed, pair_text(pair), str(pair["failures"]), pair["reason"])
         parts += ["", failed]
     if session["unroutable"]:
-        unroutable = new_table("NO ROUTE", "REASON")
-        for pair in session["unroutable"]:
-            add_row(unroutable, f"{pair['local']} × {pair['remote']}", pair["reason"])
-        parts += ["", unroutable]
+        parts += ["", unroutable_table(session["unroutable"])]
     if session["options"]:
         options = new_table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
         for option in session["options"]:
@@ -171,6 +172,13 @@ def session_report(session: Json) -> RenderableType:
     for event in session["events"]:
         add_row(events, event["time"], event["event"], event["detail"])
     return Group(*parts, "", events)
+
+
+def unroutable_table(pairs: Sequence[Json]) -> Table:
+    table = new_table("NO ROUTE", "REASON")
+    for pair in pairs:
+        add_row(table, pair_text(pair), pair["reason"])
+    return table
 
 
 def policies_table(policies: Sequence[Json]) -> Table:

@@ -14,8 +14,8 @@ from fnmatch import fnmatchcase
 from pm.config.document import Document, Loc, one_line, path_of
 from pm.config.model import Config
 from pm.errors import Problem
-from pm.policies.globs import AUTO, level_tokens, split_glob
-from pm.policies.model import Accept, Addresses, Policy, Start
+from pm.policies.globs import AUTO, MOUNT, level_tokens, split_glob
+from pm.policies.model import Addresses, Policy, Start
 from pm.policies.policy_table import PolicyTable
 
 Finding = tuple[Loc, str]
@@ -24,7 +24,6 @@ _REGEX = re.compile(r"\.\*|\.\+|\\[dws]|\(.*\)|\||^/?\^|\$$|[\])]\+")
 _BRACES = re.compile(r"\{[^}]*,[^}]*\}")
 _SPECIFIER = re.compile(r"%[a-zA-Z]")  # systemd.unit(5)
 _LABEL = re.compile(r"[^:]+:\d+")
-_MOUNT = re.compile(r"/sys/fs/cgroup(?:/unified)?(?=/|$)")
 _UNIT = re.compile(r"/[^/]+\.(?:service|scope|socket)")
 # Text that stands for whatever a wildcard matches, and that nobody writes into a glob.
 _ANY = "q0q"
@@ -41,7 +40,7 @@ def suspicions(document: Document, config: Config) -> tuple[Problem, ...]:
 def _cgroups(policies: Sequence[Policy]) -> Iterator[Finding]:
     for i, policy in enumerate(policies):
         glob, loc = policy.cgroup, ("policies", i, "cgroup")
-        if mount := _MOUNT.match(glob):
+        if mount := MOUNT.match(glob):
             rest = glob[mount.end() :] or "/"
             yield loc, f"paths are relative to the cgroup2 root: write `{rest}` without `{mount[0]}`"
         elif glob != glob.rstrip() or re.search(r"\s/|/\s", glob):
@@ -103,7 +102,7 @@ def _no_effect(policies: Sequence[Policy]) -> Iterator[Finding]:
                 yield where, "1 counts the initial subflow: no other is opened, as with `none`"
         if policy.accept.from_ == ():
             yield (*loc, "accept", "from"), "is empty: every join of a peer is refused"
-        if policy.accept.max_subflows == 1 and policy.announce and policy.accept != Accept():
+        if policy.accept.max_subflows == 1 and policy.announce:
             yield (*loc, "accept", "max_subflows"), "1 refuses every join, and `announce` asks peers for them"
 
 

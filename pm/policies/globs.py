@@ -13,6 +13,8 @@ _LEVEL_END = r"(?![^/])"
 NEVER = r"(?!)"
 AUTO = "auto"
 """Instead of a glob: every cgroup that has a socket in the network namespace."""
+MOUNT = re.compile(r"/sys/fs/cgroup(?:/unified)?(?=/|$)")
+"""In front of a path that was completed by the shell, and by mistake in a glob."""
 
 
 def check_cgroup(text: str) -> None:

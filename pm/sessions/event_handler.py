@@ -136,10 +136,10 @@ class EventHandler:
         self._reconciler.reconcile(session)
         if not armed and self._counters[ActionKind.OPEN] > opened:
             self._observe_join(self._clock.monotonic() - now.monotonic)
-            policy = self._endpoints.in_force(session)
+            policy = session.policy
             # What the endpoints want depends on a table that changes; and some of it is bound to interfaces.
-            same = policy is not None and policy is session.policy
-            if policy and same and session.started and not session.remotes and not session.retries:
+            fixed = session.started and not session.remotes and not session.retries
+            if policy and fixed and policy is self._endpoints.in_force(session):
                 first_subflows.remember(event, session, policy)
         if not session.cgroup_id:
             self._assignment.find_cgroup_later(session.token)
@@ -208,8 +208,9 @@ class EventHandler:
             with suppress(KernelRefused):
                 self._assignment.find_cgroup(session)
         policy = self._endpoints.in_force(session)
-        for join in reversed(joins) if policy and session.managed else ():
-            assert policy
+        if policy is None or not session.managed:
+            return
+        for join in reversed(joins):
             if reason := refusal(policy, join, session.subflows):
                 self._counters["joins_refused"] += 1
                 self._executor.perform(session, Close(join, reason))
