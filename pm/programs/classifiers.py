@@ -20,6 +20,7 @@ from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.precompiled import obtain_object
 from pm.linux.host.cgroup_watcher import CgroupWatcher
 from pm.linux.host.cgroups import CgroupIds, directory_of
+from pm.linux.host.remedies import bpffs_remedy
 from pm.log import get_logger
 from pm.log_budget import get_limited_logger
 from pm.policies.policy_table import PolicyTable
@@ -107,7 +108,7 @@ class Selection:
         Raises SystemUnfit, PmError.
         """
         if not bpffs:
-            log.warning("bpffs_not_mounted", remedy="mount -t bpf bpf /sys/fs/bpf")
+            log.warning("bpffs_not_mounted", remedy=await asyncio.to_thread(bpffs_remedy))
         async with CgroupWatcher.open(cgroup_root) as watcher:
             program = await obtain_object(SOURCES / "classify.c", log_file=log_file)
             classifier = await asyncio.to_thread(Classifier.open, program, bpffs=bpffs, log_file=log_file)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
-from pm.linux.host.privileges import Capability, effective_capabilities
+from pm.linux.host.privileges import Capability, holds
 from pm.linux.host.remedies import where_it_runs
 
 SOURCES = compiler.SOURCES
@@ -72,7 +72,7 @@ class BpfObject(NamedTuple):
                 raise SystemUnfit(f"cannot load BPF programs ({e})", PRIVILEGES) from e
             _write(log_file, e.log)
             remedy = f"the verifier's log is in {log_file}"
-            if not effective_capabilities() & {Capability.PERFMON, Capability.SYS_ADMIN}:
+            if not holds(Capability.PERFMON):
                 remedy = f"{NEEDS_PERFMON}; {remedy}"
             raise VerifierRefused(
                 f"the kernel's verifier refused the BPF program {program}: {e.reason}", remedy
@@ -150,7 +150,7 @@ def link_instructions(code: bytes, descriptors: Mapping[int, int], constants: Ma
 
 def _lacks_capabilities() -> bool:
     """The reason of an EINVAL for a map that needs BTF, which only CAP_BPF may load."""
-    return not effective_capabilities() & {Capability.BPF, Capability.SYS_ADMIN}
+    return not holds(Capability.BPF)
 
 
 def _write(log_file: Path, text: str) -> None:

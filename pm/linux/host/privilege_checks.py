@@ -11,7 +11,7 @@ import errno
 import os
 import struct
 
-from pm.linux.host.privileges import Capability, effective_capabilities, has_seccomp_filter, in_user_namespace
+from pm.linux.host.privileges import Capability, has_seccomp_filter, holds, in_user_namespace
 from pm.linux.host.remedies import where_it_runs
 from pm.linux.host.system_check import SystemCheck, check
 
@@ -23,7 +23,7 @@ _ARRAY_OF_ONE = struct.pack("=IIII", 2, 4, 8, 1)  # BPF_MAP_TYPE_ARRAY, key and 
 def capability_check(capability: Capability) -> SystemCheck:
     """Whether a capability is held where it counts."""
     name = f"cap_{capability.name.lower()}"
-    ok = _holds(capability)
+    ok = holds(capability)
     if ok and in_user_namespace():
         return check(name, False, "held in a user namespace only", "run in the initial user namespace")
     cap = capability.name
@@ -42,7 +42,7 @@ def bpf_check() -> SystemCheck:
     if not error:
         return check("bpf_syscall", True, "bpf(2) is allowed", "")
     reason = os.strerror(error)
-    if error == errno.EPERM and not _holds(Capability.BPF):
+    if error == errno.EPERM and not holds(Capability.BPF):
         return check(
             "bpf_syscall", False, f"not permitted ({reason})", capability_check(Capability.BPF).remedy
         )
@@ -66,11 +66,6 @@ def try_bpf() -> int:
         return ctypes.get_errno()
     os.close(descriptor)
     return 0
-
-
-def _holds(capability: Capability) -> bool:
-    held = effective_capabilities()
-    return capability in held or (capability is Capability.BPF and Capability.SYS_ADMIN in held)
 
 
 def _allow_in_filter() -> str:

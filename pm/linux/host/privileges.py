@@ -25,6 +25,14 @@ def effective_capabilities(status: Path = Path("/proc/self/status")) -> frozense
     return frozenset()
 
 
+def holds(capability: Capability) -> bool:
+    """Whether the process may do what a capability allows; CAP_SYS_ADMIN includes those of BPF."""
+    enough = {capability}
+    if capability in (Capability.BPF, Capability.PERFMON):
+        enough.add(Capability.SYS_ADMIN)
+    return not enough.isdisjoint(effective_capabilities())
+
+
 def has_seccomp_filter(status: Path = Path("/proc/self/status")) -> bool:
     """Whether a filter decides which system calls the process may use (seccomp(2))."""
     return any(line.split() == ["Seccomp:", "2"] for line in status.read_text().splitlines())

@@ -18,8 +18,14 @@ from pm.errors import SystemUnfit
 from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
 from pm.linux.host.privilege_checks import bpf_check, capability_check
-from pm.linux.host.privileges import Capability, effective_capabilities
-from pm.linux.host.remedies import SEE_CGROUPS, in_other_mount_namespace, sysctl_remedy, where_it_runs
+from pm.linux.host.privileges import Capability, holds
+from pm.linux.host.remedies import (
+    SEE_CGROUPS,
+    bpffs_remedy,
+    in_other_mount_namespace,
+    sysctl_remedy,
+    where_it_runs,
+)
 from pm.linux.host.sysctl import SYSCTLS, find_spelling
 from pm.linux.host.system_check import SystemCheck, check
 from pm.linux.netlink.generic_netlink import Family, find_family
@@ -138,7 +144,7 @@ def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
 
 
 def _perfmon() -> SystemCheck:
-    ok = bool(effective_capabilities() & {Capability.PERFMON, Capability.SYS_ADMIN})
+    ok = holds(Capability.PERFMON)
     remedy = (
         "none on a stock kernel; path managers on the patched kernel and some programs of your own need it: "
         "add CAP_PERFMON to the systemd unit's CapabilityBoundingSet="
@@ -177,10 +183,7 @@ def _bpffs() -> SystemCheck:
         "bpffs",
         mount is not None,
         str(mount or "not mounted"),
-        where_it_runs(
-            host="run `mount -t bpf bpf /sys/fs/bpf`",
-            container="mount a volume with the driver options `type: bpf, device: bpf` on /sys/fs/bpf",
-        ),
+        bpffs_remedy(),
         required=False,
     )
 

@@ -30,6 +30,14 @@ def sysctl_remedy(setting: str) -> str:
     )
 
 
+def bpffs_remedy() -> str:
+    """How to get a BPF file system, in which programs and maps are pinned."""
+    return where_it_runs(
+        host="run `mount -t bpf bpf /sys/fs/bpf`",
+        container="mount a volume with the driver options `type: bpf, device: bpf` on /sys/fs/bpf",
+    )
+
+
 def in_other_mount_namespace() -> bool:
     """Whether the file systems are not those of the first process: so they are under `ip netns exec`."""
     try:

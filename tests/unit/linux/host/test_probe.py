@@ -8,7 +8,7 @@ import pytest
 
 from pm.errors import SystemUnfit
 from pm.linux.host import probe as probe_module
-from pm.linux.host.privileges import Capability, effective_capabilities, in_user_namespace
+from pm.linux.host.privileges import Capability, effective_capabilities, holds, in_user_namespace
 from pm.linux.host.probe import probe, require
 from pm.linux.host.system_check import SystemCheck
 
@@ -90,6 +90,17 @@ def test_capabilities_are_read_from_the_status(tmp_path: Path) -> None:
     assert effective_capabilities(status) == {Capability.BPF, Capability.NET_ADMIN}
     status.write_text("CapEff:\t0000000000000000\n")
     assert effective_capabilities(status) == set()
+
+
+@pytest.mark.parametrize("capability", list(Capability))
+def test_sys_admin_includes_those_of_bpf(capability: Capability, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in capabilities(7); not CAP_NET_ADMIN."""
+    monkeypatch.setattr("pm.linux.host.privileges.effective_capabilities", lambda: {Capability.SYS_ADMIN})
+    assert holds(capability) == (capability is not Capability.NET_ADMIN)
+    monkeypatch.setattr("pm.linux.host.privileges.effective_capabilities", lambda: {capability})
+    assert [other for other in Capability if holds(other) and other is not capability] == (
+        [Capability.PERFMON, Capability.BPF] if capability is Capability.SYS_ADMIN else []
+    )
 
 
 def test_a_child_user_namespace_is_told_by_its_map(tmp_path: Path) -> None:

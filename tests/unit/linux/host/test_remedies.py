@@ -30,6 +30,7 @@ def test_in_a_container(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an option of the engine."""
     monkeypatch.setenv(name, "podman")
     assert "--sysctl a.b=1" in remedies.sysctl_remedy("a.b=1")
+    assert "volume" in remedies.bpffs_remedy()
 
 
 def test_a_file_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +42,7 @@ def test_a_file_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_capability_that_can_be_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without CAP_BPF a sidecar can select by namespace; without CAP_NET_ADMIN it can do nothing."""
     monkeypatch.setenv("container", "docker")
-    monkeypatch.setattr("pm.linux.host.privilege_checks.effective_capabilities", frozenset)
+    monkeypatch.setattr("pm.linux.host.privileges.effective_capabilities", frozenset)
     bpf, net_admin = capability_check(Capability.BPF), capability_check(Capability.NET_ADMIN)
     assert "--cap-add BPF" in bpf.remedy
     assert "`selection: namespace`" in bpf.remedy
