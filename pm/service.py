@@ -102,7 +102,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(check_state_directory, state_directory)
-        instance = Instance(pin_directory(bpffs, netns_cookie()) if bpffs else None)
+        cookie = netns_cookie()
+        pins = pin_directory(bpffs, cookie) if bpffs else None
+        instance = Instance(pins)
         await _enter_in_thread(stack, instance)
         # Of the compiler and the verifier, where they refuse a program.
         logs = {
@@ -110,7 +112,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             for kind in ("classifier", "options", "path-managers")
         }
         notes_file = await asyncio.to_thread(namespace_file, state_directory, "notes")
-        notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=netns_cookie()))
+        notes = await stack.enter_async_context(Notes.open(notes_file, netns_cookie=cookie))
         ids = None
         if mode is SelectionMode.CGROUP or has(checks, "cgroup_tree"):
             cgroup_root = await asyncio.to_thread(find_cgroup_root, settings.cgroup_root)
@@ -118,10 +120,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             notes.keep("cgroups", ids.notes)
         if mode is SelectionMode.NAMESPACE:
             await asyncio.to_thread(remove_all_programs, bpffs)
-            bpffs = None
+            bpffs = pins = None
         sentinel = None
-        if bpffs:
-            sentinel = Sentinel(pin_directory(bpffs, netns_cookie()), keep)
+        if pins:
+            sentinel = Sentinel(pins, keep)
             await _enter_in_thread(stack, sentinel)
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
@@ -168,7 +170,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                     cgroup_root=ids.root,
                     ids=ids,
                     bpffs=bpffs,
-                    own_cgroup=await asyncio.to_thread(own_cgroup),
+                    # It asks for every socket; `auto` is refused in the initial namespace.
+                    own_cgroup=0 if state.initial_namespace else await asyncio.to_thread(own_cgroup),
                 )
             )
         lookup = stack.enter_context(PathLookup.open())

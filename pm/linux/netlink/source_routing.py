@@ -42,6 +42,8 @@ class SourceRouting:
         self._changed = asyncio.Event()
         self._changed.set()
         self._told: Sequence[str] = ()
+        self._off = False
+        """It was disabled when the kernel was last asked, and nothing of ours was there."""
 
     @classmethod
     @asynccontextmanager
@@ -56,7 +58,7 @@ class SourceRouting:
         try:
             yield routing
         finally:
-            await routing._apply(await asyncio.to_thread(_read, None, (), ()))
+            await routing._apply(await asyncio.to_thread(_read, False, (), ()))
 
     def look(self) -> None:
         """Addresses, routes, rules or the configuration may have changed."""
@@ -72,9 +74,11 @@ class SourceRouting:
 
     async def _sync(self) -> None:
         enabled = self._enabled()
-        await self._apply(
-            await asyncio.to_thread(_read, enabled or None, tuple(self._usable()), frozenset(self._tunnels()))
-        )
+        if self._off and not enabled:
+            return
+        todo = await asyncio.to_thread(_read, enabled, tuple(self._usable()), frozenset(self._tunnels()))
+        self._off = not enabled and todo == []
+        await self._apply(todo)
 
     async def _apply(self, todo: Sequence[Change] | OSError) -> None:
         if isinstance(todo, OSError):
@@ -93,7 +97,7 @@ class SourceRouting:
 
 
 def _read(
-    enabled: bool | None, usable: Sequence[LocalAddress], tunnels: Collection[int]
+    enabled: bool, usable: Sequence[LocalAddress], tunnels: Collection[int]
 ) -> Sequence[Change] | OSError:
     """What to change; an error where the kernel does not tell. In a thread: ``main`` can be a full table."""
     try:
