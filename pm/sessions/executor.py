@@ -100,7 +100,8 @@ class Executor:
         for (action, _), refused in zip(opens, outcomes, strict=True):
             if refused:
                 self._counters[ActionKind.OPEN.refused] += 1
-                self._refused(session, action, refused, now)
+                if session.managed and not session.half_closed:  # else the first of them has told it
+                    self._refused(session, action, refused, now)
             else:
                 self._counters[ActionKind.OPEN] += 1
                 self._table.subflow_opening(session, action, Origin.POLICY, now)

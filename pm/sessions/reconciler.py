@@ -114,8 +114,10 @@ class Reconciler:
             made.look_again(look_at)
         failed: set[Pair] = set()
         for action in actions:
-            if isinstance(action, Open) and action.pair in failed:
-                continue  # those of one pair fail together
+            if not session.managed:
+                break  # the first one was refused: the kernel's own path manager has the session
+            if isinstance(action, Open) and (session.half_closed or action.pair in failed):
+                continue  # those of one pair fail together, and all of a session that one end has closed
             if self._perform(session, action, made) and isinstance(action, Open):
                 failed.add(action.pair)
         if made.look_at is not None:

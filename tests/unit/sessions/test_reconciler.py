@@ -368,6 +368,39 @@ def test_a_half_closed_session_is_asked_once(world: World) -> None:
     assert world.counters["open_refused"] == 1
 
 
+@pytest.mark.parametrize("armed", [False, True], ids=["planned", "armed"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        KernelRefused("open subflow", errno.ENOTCONN),
+        KernelRefused("open subflow", errno.EINVAL, "invalid request; userspace PM not selected"),
+    ],
+    ids=["half-closed", "of the kernel's path manager"],
+)
+def test_one_refusal_tells_it_for_all_subflows_of_a_plan(
+    world: World, error: KernelRefused, armed: bool
+) -> None:
+    """Where the first says that the session can have none, the others are neither asked for nor recorded."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    world.addresses(set(ADDRESSES))
+    if armed:  # for the second session like the first, the commands wait in the kernel's socket
+        world.connect(ADDRESSES[0])
+        world.settle()
+    infos = world.kernel.session_infos
+    world.kernel.session_infos = lambda tokens: [  # type: ignore[method-assign]
+        info and info._replace(state=TcpState.CLOSE_WAIT) for info in infos(tokens)
+    ]
+    world.kernel.create_subflow = refuse  # type: ignore[method-assign]
+    token = world.connect(ADDRESSES[0])
+    world.settle()
+    recorded = {HistoryEvent.OPEN_REFUSED, HistoryEvent.UNMANAGED}
+    assert sum(entry.event in recorded for entry in world.table.by_token[token].history) == 1
+    assert world.counters["open_refused"] == (len(ADDRESSES) - 1 if armed else 1)
+
+
 def test_backoff_ends_with_a_change_of_routes(world: World) -> None:
     """Long before it is due, but not sooner than some seconds after the failure: routes may flap."""
     world.kernel.broken = {ADDRESSES[1]}
