@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +27,9 @@ MAX_MESSAGE = 400
 MAX_DEPTH = 32  # far more than any configuration needs, far less than the interpreter's stack
 
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What looks like a space, or like nothing, and comes with text that is copied from a page.
+_NO_BLANK = re.compile(r"[\xa0\u1680\u2000-\u200b\u202f\u205f\u3000\ufeff]")
+_OPENED = re.compile(r"/dev/stdin|/dev/fd/(\d{1,9})")
 _PLAIN_NAME = re.compile(r"[\w.+-]+")
 _ALIAS_REMEDY = "put a glob that starts with `*` in quotes ('*'); YAML aliases are not supported"
 
@@ -86,7 +90,7 @@ def read_bytes(file: str) -> bytes:
         with open(file, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as f:
             if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):
                 raise _fatal(file, "is not a regular file: name a YAML file")
-            content = f.read(MAX_BYTES + 1)
+            return _of_bounded_size(file, f.read(MAX_BYTES + 1))
     except IsADirectoryError:
         raise _fatal(file, "is a directory: name a YAML file") from None
     except FileNotFoundError:
@@ -94,7 +98,23 @@ def read_bytes(file: str) -> bytes:
     except PermissionError:
         raise _fatal(file, "permission denied: run as root, or change its mode") from None
     except (OSError, ValueError) as e:
-        raise _fatal(file, f"cannot be read: {e}: name a YAML file") from e
+        reason = e.strerror if isinstance(e, OSError) else e
+        raise _fatal(file, f"cannot be read ({reason}): name a YAML file") from e
+
+
+def read_opened(file: str) -> bytes:
+    """``read_bytes``, also of what is open already: ``/dev/stdin``, ``/dev/fd/N`` (a shell's ``<(...)``)."""
+    opened = _OPENED.fullmatch(file)
+    if not opened:
+        return read_bytes(file)
+    try:
+        with open(int(opened[1] or 0), "rb", closefd=False) as f:
+            return _of_bounded_size(file, f.read(MAX_BYTES + 1))
+    except OSError as e:
+        raise _fatal(file, f"cannot be read ({e.strerror}): name a YAML file") from e
+
+
+def _of_bounded_size(file: str, content: bytes) -> bytes:
     if len(content) > MAX_BYTES:
         raise _fatal(file, "is larger than 1 MiB: check that it is a configuration file")
     return content
@@ -178,6 +198,12 @@ def _syntax_error(file: str, text: str, error: yaml.YAMLError) -> ConfigError:
         return _fatal(file, f"`*` starts a YAML alias: {_ALIAS_REMEDY}", line)
     if found and found[0][mark.column : mark.column + 1] == "\t":
         return _fatal(file, "a tab cannot indent YAML: use spaces", line)
+    # YAML may notice it on the line after.
+    first = max((error.context_mark or mark).line - 1, 0)
+    for number, at in enumerate(text.splitlines()[first : mark.line + 1], first + 1):
+        if blank := _NO_BLANK.search(at.partition(" #")[0]):
+            name = unicodedata.name(blank[0], "a character").lower()
+            return _fatal(file, f"U+{ord(blank[0]):04X} ({name}) is not a space: type one instead", number)
     if "mapping values" in (error.problem or ""):
         remedy = "check the indentation, and put text that contains `: ` in quotes"
         return _fatal(file, f"a `key: value` pair cannot be here: {remedy}", line)

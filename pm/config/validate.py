@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from pm.config.document import Document, Loc, one_line
+from pm.config.misplaced import where_it_belongs
 from pm.config.model import Config
 from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
@@ -75,7 +76,7 @@ def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:
             return f"path manager `{loc[-1]}` cannot be used: {one_line(why)}"
         case "unexpected_keyword_argument" | "extra_forbidden":
             what = f"path manager `{loc[-1]}`" if _is_path_manager(error) else "key"
-            return f"unknown {what}: {_suggest(schema, loc)}"
+            return f"unknown {what}: {_suggest(document, schema, loc, value)}"
         case "too_short":
             return f"must contain at least {items(error['ctx']['min_length'])}"
         case "too_long":
@@ -94,22 +95,32 @@ def _is_path_manager(error: ErrorDetails) -> bool:
     return error["type"] == "extra_forbidden" and error["loc"][-2:-1] == ("path_manager",)
 
 
-def _suggest(schema: Schema, loc: Loc) -> str:
+def _suggest(document: Document, schema: Schema, loc: Loc, value: Any) -> str:
     parent, key = loc[:-1], str(loc[-1])
     known = list((variant(schema_at(schema, parent), "object") or {}).get("properties", {}))
     if not known:
         return f"`{parent[-1]}` takes no parameters: remove this key"
+    if not key.isascii() and (bare := " ".join(key.split())) != key:
+        return f"it has a character that is not a space, such as U+00A0: write `{bare}`"
+    if key == "name" and isinstance(value, str) and value in known:
+        return f"the name is the key here: write `path_manager: {{{value}: {{...}}}}`"
+    if belongs := where_it_belongs(document, schema, loc):
+        return belongs
     close = difflib.get_close_matches(key, known, n=1)
     return f"did you mean `{close[0]}`?" if close else f"use {alternatives(known)}, or remove it"
 
 
 def _found(document: Document, loc: Loc, value: Any, expected: Schema) -> str:
-    if isinstance(value, dict | list):
-        return f"not a {'mapping' if isinstance(value, dict) else 'list'}"
+    is_list = expected.get("type") == "array"
+    if isinstance(value, dict):
+        return "not a mapping" + ": start each item with `- `" * is_list
+    if isinstance(value, list):
+        policies = not loc and any(isinstance(item, dict) and "cgroup" in item for item in value)
+        return "not a list" + ": write `policies:` above it, and indent it" * policies
     text = document.sources[loc].text if loc in document.sources else str(value)
     short = text if len(text) <= 60 else text[:57] + "..."
     if isinstance(value, str):
-        return f"not the text {short!r}"
+        return f"not the text {short!r}" + f": write `[{short}]`" * is_list
     # `name: no` is false to YAML.
     meant_as_text = expected.get("type") == "string" and re.search(expected.get("pattern", ""), text)
     return f"not {short}: put it in quotes" if meant_as_text else f"not {short}"

@@ -13,6 +13,7 @@ from pm.notation import IDENTIFIER, PATH, Check, Duration, Network, check_number
 from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 
 USER_TIMEOUT_MAX_S = 0x7FFF * 60.0  # RFC 5482, section 3: 15 bits of minutes
+USER_TIMEOUT_LOWER_S, USER_TIMEOUT_UPPER_S = 100.0, 600.0
 PARAMETERS_MAX = 42  # OPTION_PARAMETER_BYTES / 8 (bpf_pm/include/option.h) less one that stays 0
 
 
@@ -30,14 +31,20 @@ PARAMETERS = Check("a mapping of names to whole numbers", check_parameters)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserTimeoutLimits:
-    min: Annotated[Duration, Doc("Shortest timeout to adopt (L_LIMIT of RFC 5482).")] = 100.0
-    max: Annotated[Duration, Doc("Longest timeout to adopt (U_LIMIT).")] = 600.0
+    min: Annotated[Duration, Doc("Shortest timeout to adopt (L_LIMIT of RFC 5482).")] = USER_TIMEOUT_LOWER_S
+    max: Annotated[Duration, Doc("Longest timeout to adopt (U_LIMIT).")] = USER_TIMEOUT_UPPER_S
 
     def __post_init__(self) -> None:
         check_user_timeout("min", self.min)
         check_user_timeout("max", self.max)
-        if self.min > self.max:
-            raise ValueError("`min` is greater than `max`: swap them")
+        if self.min <= self.max:
+            return
+        # The other one may not be in the file at all.
+        if self.min == USER_TIMEOUT_LOWER_S:
+            raise ValueError("`max` is below `min`, which is 100s if it is not set: set a lower `min` too")
+        if self.max == USER_TIMEOUT_UPPER_S:
+            raise ValueError("`min` is above `max`, which is 10min if it is not set: set a higher `max` too")
+        raise ValueError("`min` is greater than `max`: swap them")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

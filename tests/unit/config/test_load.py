@@ -141,7 +141,7 @@ def test_what_is_no_readable_file_is_one_problem(tmp_path: Path) -> None:
     assert problems_of(tmp_path) == [f"{tmp_path}: is a directory: name a YAML file"]
     assert problems_of(fifo) == [f"{fifo}: is not a regular file: name a YAML file"]
     assert problems_of(large) == [f"{large}: is larger than 1 MiB: check that it is a configuration file"]
-    assert problems_of("a\0b") == ["a\0b: cannot be read: embedded null byte: name a YAML file"]
+    assert problems_of("a\0b") == ["a\0b: cannot be read (embedded null byte): name a YAML file"]
 
 
 @contextmanager
