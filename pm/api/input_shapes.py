@@ -12,6 +12,7 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.api.schemas import ADDRESS, CURSOR
 from pm.model import EventKind
 from pm.sessions.session import SessionState
 
@@ -20,8 +21,8 @@ from pm.sessions.session import SessionState
 class OpenSubflow:
     """A subflow to open. Fields that are left out are taken from the session's initial subflow."""
 
-    local: Annotated[str | None, Doc("Local IP address.")] = None
-    remote: Annotated[str | None, Doc("Remote IP address.")] = None
+    local: Annotated[str | None, ADDRESS, Doc("Local IP address.")] = None
+    remote: Annotated[str | None, ADDRESS, Doc("Remote IP address.")] = None
     remote_port: Annotated[int | None, Ge(1), Le(65535)] = None
     backup: Annotated[bool | None, Doc("Left out: whether the local address is in `addresses.backup`.")] = (
         None
@@ -43,7 +44,7 @@ class SessionQuery:
     cgroup: Annotated[str | None, Doc("Only sessions of this cgroup and of those below it.")] = None
     state: Annotated[SessionState | None, Doc("Only sessions in this state.")] = None
     limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
-    cursor: Annotated[str | None, Doc("`next` of the previous page.")] = None
+    cursor: Annotated[str | None, CURSOR, Doc("`next` of the previous page.")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

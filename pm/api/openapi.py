@@ -10,7 +10,7 @@ from typing import Any
 
 from pm import __version__
 from pm.api.routes import Route
-from pm.api.schemas import Schema, schema_of
+from pm.api.schemas import TOKEN_INPUT, Schema, schema_of
 from pm.api.shapes import EventShape, ProblemShape
 
 _PARAMETERS = {
@@ -59,7 +59,7 @@ def _operation(route: Route, problem: Schema, components: dict[str, Schema]) -> 
             "name": name,
             "in": "path",
             "required": True,
-            "schema": {"type": "string"},
+            "schema": {"type": "string"} | (TOKEN_INPUT.schema() if name == "token" else {}),
             "description": _PARAMETERS[name],
         }
         for name in re.findall(r"{(\w+)}", route.path)

@@ -9,6 +9,7 @@ from typing import Annotated, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.api.schemas import ADDRESS, DIGEST
 from pm.api.shapes import ConfigProblemShape, Count, Ip, Port, StartShape, Token, UnroutableShape
 
 
@@ -30,7 +31,7 @@ class ExplanationShape(TypedDict):
     matched: Annotated[str | None, Doc("The glob of the policy.")]
     path_manager: str | None
     start: Annotated[StartShape | None, Doc("When the extra subflows are opened.")]
-    local: Annotated[str, Doc("Local address that the kernel would choose.")]
+    local: Annotated[str, ADDRESS, Doc("Local address that the kernel would choose.")]
     remote: Ip
     remote_port: Port
     subflows: Annotated[list[PlannedSubflowShape], Doc("Those beside the initial one, in order.")]
@@ -62,8 +63,8 @@ class DryRunShape(TypedDict):
     """What a reload would do."""
 
     path: str
-    digest: Annotated[str, Doc("SHA-256 of the file, hexadecimal.")]
-    in_force: Annotated[str, Doc("SHA-256 of the configuration in force.")]
+    digest: Annotated[str, DIGEST, Doc("SHA-256 of the file, hexadecimal.")]
+    in_force: Annotated[str, DIGEST, Doc("SHA-256 of the configuration in force.")]
     warnings: list[ConfigProblemShape]
     sessions: Annotated[int, Ge(0), Doc("Sessions that were looked at.")]
     opens: Count
@@ -83,5 +84,5 @@ class Explain:
     """A connection to explain."""
 
     cgroup: Annotated[str, Doc("Path below the cgroup2 root.")]
-    remote: Annotated[str, Doc("Remote IP address.")]
+    remote: Annotated[str, ADDRESS, Doc("Remote IP address.")]
     remote_port: Annotated[int, Ge(1), Le(65535)] = 443

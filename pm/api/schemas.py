@@ -40,6 +40,26 @@ _SCALARS: dict[Any, Schema] = {
 }
 
 
+class Written(NamedTuple):
+    """How a text is written: a regular expression, or formats of JSON Schema, one of which it has."""
+
+    pattern: str = ""
+    formats: tuple[str, ...] = ()
+
+    def schema(self) -> Schema:
+        formats = [{"format": name} for name in self.formats]
+        either = {"anyOf": formats} if len(formats) > 1 else formats[0] if formats else {}
+        return either | ({"pattern": self.pattern} if self.pattern else {})
+
+
+ADDRESS = Written(formats=("ipv4", "ipv6"))
+TIME = Written(formats=("date-time",))
+TOKEN = Written("^0x[0-9a-f]{8}$")
+TOKEN_INPUT = Written("^((0[xX])?[0-9a-fA-F]{1,8}|[0-9]{1,10})$")
+CURSOR = Written("^[0-9]{1,18}$")
+DIGEST = Written("^[0-9a-f]{64}$")
+
+
 class Hint(NamedTuple):
     """One field of a dataclass: its type without ``Annotated`` and ``| None``, and the metadata."""
 
@@ -73,6 +93,8 @@ def schema_of(hint: Any, components: dict[str, Schema]) -> Schema:
                     schema["minimum"] = low
                 case Le(le=high):
                     schema["maximum"] = high
+                case Written():
+                    schema |= item.schema()
                 case Doc(documentation=text):
                     schema["description"] = text
         return schema

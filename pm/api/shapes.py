@@ -11,14 +11,17 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.api.schemas import ADDRESS, CURSOR, DIGEST, TIME, TOKEN
 from pm.model import EventKind, Origin, Role, SubflowState
 from pm.policies.built_in_options import BUILT_IN_OPTIONS
 from pm.sessions import history
 from pm.sessions.session import SessionState
 
-Time = Annotated[str, Doc("RFC 3339, UTC.")]
-Token = Annotated[str, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")]
-Ip = Annotated[str, Doc("IPv4 or IPv6 address.")]
+Time = Annotated[str, TIME, Doc("RFC 3339, UTC.")]
+Token = Annotated[
+    str, TOKEN, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")
+]
+Ip = Annotated[str, ADDRESS, Doc("IPv4 or IPv6 address.")]
 Port = Annotated[int, Ge(0), Le(65535)]
 Count = Annotated[int, Ge(0)]
 
@@ -135,7 +138,7 @@ class SessionDetailShape(SessionShape):
 
 class SessionsShape(TypedDict):
     sessions: list[SessionShape]
-    next: Annotated[str | None, Doc("`cursor` of the next page; null on the last.")]
+    next: Annotated[str | None, CURSOR, Doc("`cursor` of the next page; null on the last.")]
 
 
 class PathManagerShape(TypedDict):
@@ -199,12 +202,12 @@ class LastReloadShape(TypedDict):
 
 class SourceShape(TypedDict):
     path: str
-    digest: Annotated[str, Doc("SHA-256 of the content in force, hexadecimal.")]
+    digest: Annotated[str, DIGEST, Doc("SHA-256 of the content in force, hexadecimal.")]
 
 
 class ConfigShape(TypedDict):
     path: str
-    digest: Annotated[str, Doc("SHA-256 of the configuration in force, hexadecimal.")]
+    digest: Annotated[str, DIGEST, Doc("SHA-256 of the configuration in force, hexadecimal.")]
     warnings: Annotated[list[ConfigProblemShape], Doc("What in it is valid, and most likely a mistake.")]
     sources: Annotated[list[SourceShape], Doc("C files of third parties that are in force.")]
     last_reload: LastReloadShape

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, UnixConnector
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import validate
 
 from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.routes import ROUTES, Route
 from pm.api.server import create_app, serve
-from pm.api.views import event_view
+from pm.api.views import event_view, parse_token
 from pm.config.model import Api
 from pm.errors import Problem
 from tests.unit.api.plane import Plane, not_connected
@@ -25,7 +25,8 @@ DOCUMENT = document(ROUTES)
 
 def assert_fits(value: Any, schema: dict[str, Any]) -> None:
     """``value`` is what the document says, to the last property."""
-    errors = Draft202012Validator({**schema, "components": DOCUMENT["components"]}).iter_errors(value)
+    whole = {**schema, "components": DOCUMENT["components"]}
+    errors = Draft202012Validator(whole, format_checker=FormatChecker(("ipv4", "ipv6"))).iter_errors(value)
     assert [f"{e.json_path}: {e.message}" for e in errors] == []
 
 
@@ -51,6 +52,42 @@ def test_query_parameters_come_from_their_declaration() -> None:
     """Range and default of `limit` are those of SessionQuery."""
     (limit,) = (p for p in DOCUMENT["paths"]["/v1/sessions"]["get"]["parameters"] if p["name"] == "limit")
     assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}
+
+
+@pytest.mark.parametrize(
+    ("component", "name", "good", "bad"),
+    [
+        ("OpenSubflow", "local", ["10.0.0.1", "::1", None], ["eth0", "10.0.0.0/8", "10.0.0.1:80"]),
+        ("Explain", "remote", ["10.0.0.1"], ["", "example.org"]),
+        ("SessionDetail", "token", ["0xa0000001"], ["0xa", "a0000001"]),
+        ("Sessions", "next", ["17", None], ["x", "-1"]),
+    ],
+)
+def test_what_is_no_plain_text_says_so(component: str, name: str, good: list[Any], bad: list[Any]) -> None:
+    """Addresses, tokens and cursors have a format or pattern that a generated client can check."""
+    schema = DOCUMENT["components"]["schemas"][component]["properties"][name]
+    checker = FormatChecker(("ipv4", "ipv6"))
+    validator = Draft202012Validator(schema, format_checker=checker)
+    assert [value for value in good if not validator.is_valid(value)] == []
+    assert [value for value in bad if validator.is_valid(value)] == []
+
+
+@pytest.mark.parametrize(
+    "text", ["0xa0000001", "a0000001", "2684354561", "1", "0x1", "0XA", "x", "0x123456789"]
+)
+def test_tokens_are_described_as_they_are_read(text: str) -> None:
+    """The pattern of the path's parameter lets through whatever the service takes for a token."""
+    (parameter,) = DOCUMENT["paths"]["/v1/sessions/{token}"]["get"]["parameters"]
+    fits = Draft202012Validator(parameter["schema"]).is_valid(text)
+    assert fits == (parse_token(text) is not None)
+
+
+def test_cursors_are_parameters() -> None:
+    """As `next` is written."""
+    parameters = DOCUMENT["paths"]["/v1/sessions"]["get"]["parameters"]
+    (cursor,) = (p for p in parameters if p["name"] == "cursor")
+    answered = DOCUMENT["components"]["schemas"]["Sessions"]["properties"]["next"]
+    assert cursor["schema"]["pattern"] == answered["pattern"]
 
 
 async def test_event_fits_its_schema() -> None:
