@@ -37,6 +37,11 @@ class Target:
     def __str__(self) -> str:
         return self.url or self.socket_path
 
+    @property
+    def option(self) -> str:
+        """The option that named it."""
+        return "--url" if self.url else "--socket"
+
 
 class _UnixConnection(http.client.HTTPConnection):
     def __init__(self, path: str) -> None:
@@ -138,7 +143,7 @@ class Client:
         return document
 
     def _not_ours(self) -> PmError:
-        return PmError(f"the server at {self._target} is not mptcp-pm", "correct --socket or --url")
+        return PmError(f"the server at {self._target} is not mptcp-pm", f"correct {self._target.option}")
 
     def _errors(self) -> _Errors:
         return _Errors(self._target)
@@ -156,14 +161,18 @@ class _Errors:
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         match error:
             case FileNotFoundError() | ConnectionRefusedError():
+                where = f"nothing answers at {self._target}"
+                if self._target.url:
+                    remedy = "set `api.tcp` in its configuration, or correct --url"
+                    raise PmError(f"no service with TCP is there: {where}", remedy) from error
                 raise PmError(
-                    f"the service is not running: nothing answers at {self._target}",
+                    f"the service is not running: {where}",
                     "start it with `mptcp-pm run --config FILE`, or give its socket with --socket",
                 ) from error
             case PermissionError():
-                raise PmError(
-                    f"permission denied: {self._target}", "run this command as root (sudo)"
-                ) from error
+                url = self._target.url
+                remedy = "a firewall may refuse it" if url else "run this command as root (sudo)"
+                raise PmError(f"permission denied: {self._target}", remedy) from error
             case ssl.SSLError():
                 raise PmError(
                     f"cannot make a trusted TLS connection to {self._target}: {error.strerror or error}",
@@ -171,12 +180,12 @@ class _Errors:
                 ) from error
             case TimeoutError():
                 raise PmError(f"{self._target} did not answer within {TIMEOUT_S:.0f} s") from error
-            case OSError():
-                raise PmError(f"{self._target}: {error.strerror or error}") from error
-            case http.client.HTTPException():
+            case http.client.HTTPException() | BrokenPipeError() | ConnectionResetError():
                 raise PmError(
                     f"{self._target} closed the connection", "check whether the service is still running"
                 ) from error
+            case OSError():
+                raise PmError(f"{self._target}: {error.strerror or error}") from error
 
 
 def segment(text: str) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "subflow remove": remote.remove_subflow,
     "subflow backup": remote.set_backup,
 }
+# What a full disk or a broken device answers to write(2); only standard output is written.
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # The status that a shell reports for a process ended by SIGINT.
 INTERRUPTED = 130
 
@@ -51,10 +54,20 @@ def perform(argv: Sequence[str] | None = None) -> int:
         endless = options.command == "events" or getattr(options, "watch", False)
         return 0 if endless else INTERRUPTED
     except BrokenPipeError:
-        # The reader is gone (`| head`). The interpreter flushes once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader is gone (`| head`)
         return 0
+    except OSError as e:
+        if e.errno not in CANNOT_WRITE or options.command == "run":
+            raise
+        _drop_output()
+        print(f"mptcp-pm: the output cannot be written: {e.strerror}", file=sys.stderr)
+        return PmError.exit_status
     return status
+
+
+def _drop_output() -> None:
+    """What is left to write goes nowhere: the interpreter flushes once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def command_of(options: argparse.Namespace) -> str:

@@ -8,7 +8,7 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pm.errors import ConfigError, SystemUnfit
 
@@ -63,44 +63,53 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Print every problem of a configuration, and warnings. Exit status 1 for a problem."""
-    from pm.config.load import load_document
+    """Print every problem of configurations, and warnings. Exit status 1 for a problem."""
+    results = [_check(file, options) for file in options.file]
+    ok = all(result["ok"] for result in results)
+    if options.json:
+        print_json(results[0] if len(results) == 1 else {"ok": ok, "files": results})
+    return 0 if ok else ConfigError.exit_status
+
+
+def _check(file: str, options: argparse.Namespace) -> dict[str, Any]:
+    """What ``check --json`` prints of one file; without --json, it is printed for people at once."""
+    from pm.config.document import read_opened
+    from pm.config.load import load_content
     from pm.path_managers.program import Program
 
+    file = "/dev/stdin" if file == "-" else file
     left_out: list[str] = []
     try:
-        loaded, document = load_document(options.file)
+        loaded, document = load_content(file, read_opened(file))
         policies = loaded.config.policies
         if any(p.options.plugins or p.path_manager.name == Program.name for p in policies):
             from pm.cli.source_check import check_sources
 
-            left_out = check_sources(loaded.config, options.file)
+            left_out = check_sources(loaded.config, file)
     except ConfigError as e:
         if not options.json:
-            raise
-        print_json({"ok": False, "problems": [asdict(problem) for problem in e.problems], "warnings": []})
-        return e.exit_status
+            print(e, file=sys.stderr)
+        problems = [asdict(problem) for problem in e.problems]
+        return {"file": file, "ok": False, "problems": problems, "warnings": []}
     warnings = list(loaded.warnings)
     if options.here:
         from pm.cli.here import findings
 
         warnings += findings(document, loaded.config)
     ok = not (options.strict and warnings)
-    if options.json:
-        listed = [asdict(warning) for warning in warnings]
-        found = {"ok": ok, "problems": [], "warnings": listed, "not_checked": left_out}
-        print_json({**found, "digest": loaded.digest})
-        return 0 if ok else ConfigError.exit_status
-    word = "warning" if ok else "error"
-    for warning in warnings:
-        print(replace(warning, message=f"{word}: {warning.message}"), file=sys.stderr)
-    if ok:
-        counts = [_count(len(policies), "policy", "policies")]
-        counts += [_count(len(warnings), "warning", "warnings")] if warnings else []
-        print(f"{options.file}: valid, {', '.join(counts)}")
-    for what in left_out:
-        print(f"not checked: {what}")
-    return 0 if ok else ConfigError.exit_status
+    if not options.json:
+        word = "warning" if ok else "error"
+        for warning in warnings:
+            print(replace(warning, message=f"{word}: {warning.message}"), file=sys.stderr)
+        if ok:
+            counts = [_count(len(policies), "policy", "policies")]
+            counts += [_count(len(warnings), "warning", "warnings")] if warnings else []
+            print(f"{file}: valid, {', '.join(counts)}")
+        for what in left_out:
+            print(f"not checked: {what}")
+    listed = [asdict(warning) for warning in warnings]
+    found = {"file": file, "ok": ok, "problems": [], "warnings": listed, "not_checked": left_out}
+    return {**found, "digest": loaded.digest}
 
 
 def print_json(value: object) -> None:

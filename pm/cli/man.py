@@ -6,12 +6,15 @@ This needs argparse-manpage, which only developers install: the page itself is c
 
 from __future__ import annotations
 
+import os
 import re
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from argparse_manpage.manpage import Manpage
 
-from pm import __version__
+from pm import VERSION_DATE, __version__
 from pm.cli.parser import (
     ENV_ALONE_EXIT,
     ENV_CGROUP_ROOT,
@@ -31,15 +34,18 @@ ENVIRONMENT = {
 SUMMARY = "a per-cgroup path manager for Multipath TCP"
 
 
-def man_page() -> str:
-    """The page in man(7) format; it is the same wherever and whenever it is made."""
+def man_page(environ: Mapping[str, str] = os.environ) -> str:
+    """The page in man(7) format; it is the same wherever and whenever it is made.
+
+    Its date is the version's, or that of SOURCE_DATE_EPOCH (reproducible-builds.org).
+    """
     parser = build_parser({})
     parser.epilog = None  # its content has sections of its own here
     page = Manpage(parser)
     page.description = SUMMARY
     page.manual = "mptcp-pm"
     page.source = f"mptcp-pm {__version__}"
-    page.date = ""
+    page.date = _date(environ)
     statuses = (f".TP\n.B {status}\n{_escape(meaning)}" for status, meaning in EXIT_STATUS.items())
     page.add_section("exit status", ">", "\n".join(statuses))
     variables = (f".TP\n.B {name}\n{_escape(text)}" for name, text in ENVIRONMENT.items())
@@ -51,6 +57,11 @@ def man_page() -> str:
     return re.sub(
         r"^usage: (.+?)\n\n", lambda m: " ".join(m[1].split()) + "\n\n", str(page), flags=re.M | re.S
     )
+
+
+def _date(environ: Mapping[str, str]) -> str:
+    epoch = environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(epoch), UTC).date().isoformat() if epoch else VERSION_DATE
 
 
 def _escape(text: str) -> str:

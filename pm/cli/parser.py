@@ -131,7 +131,10 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
     check = _add(
         commands, "check", "print all problems of a configuration, and likely mistakes", asks_service=False
     )
-    check.add_argument("file", metavar="FILE", help="configuration file (YAML)").complete = _FILE  # type: ignore[attr-defined]
+    files = check.add_argument(
+        "file", metavar="FILE", nargs="+", help="configuration file (YAML); `-` is standard input"
+    )
+    files.complete = _FILE  # type: ignore[attr-defined]
     check.add_argument("--strict", action="store_true", help="take warnings for errors")
     check.add_argument(
         "--here",

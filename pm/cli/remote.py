@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
@@ -38,11 +38,14 @@ def status(options: argparse.Namespace) -> int:
 def sessions(options: argparse.Namespace) -> int:
     if options.watch:
         return _watch(options)
+    limit = options.limit if options.json else (options.limit or TABLE_LIMIT) + 1
     with _client(options) as client:
-        if options.json:
-            return _print_json({"sessions": list(_matching(client, options, options.limit))})
-        limit = options.limit or TABLE_LIMIT
-        found = list(_matching(client, options, limit + 1))
+        found = list(_matching(client, options, limit))
+        if not found:
+            _check_policy(client, options.policy)
+    if options.json:
+        return _print_json({"sessions": found})
+    limit = options.limit or TABLE_LIMIT
     from pm.cli.tables import console, sessions_list
 
     console().print(sessions_list(found[:limit]))
@@ -54,28 +57,42 @@ def sessions(options: argparse.Namespace) -> int:
 def _watch(options: argparse.Namespace) -> int:
     """Show sessions until Ctrl-C. If the service is restarted, its sessions appear again."""
     from rich.live import Live
+    from rich.text import Text
 
     from pm.cli.tables import console, sessions_list
 
     out = console()
     # A session takes at least one line: more of them than the screen has lines are never visible.
     limit = options.limit or (out.height if out.is_terminal else TABLE_LIMIT)
-    with (
-        _client(options) as client,
-        Live(console=out, screen=out.is_terminal and not options.json, auto_refresh=False) as live,
-    ):
-        while True:
-            try:
-                found = list(_matching(client, options, limit))
-            except PmError as e:
-                client.close()
-                live.update(str(e), refresh=True)
-            else:
-                if options.json:
+    on_screen = out.is_terminal and not options.json
+    with _client(options) as client:
+        found = list(_matching(client, options, limit))  # what is wrong from the start ends the command
+        if not found:
+            _check_policy(client, options.policy)
+        with Live(console=out, screen=True, auto_refresh=False) if on_screen else nullcontext() as live:
+            error = ""
+            while True:
+                if live:
+                    live.update(Text(error) if error else sessions_list(found), refresh=True)
+                elif error:
+                    print(f"mptcp-pm: {error}", file=sys.stderr)
+                elif options.json:
                     _print_json({"sessions": found}, indent=None)
                 else:
-                    live.update(sessions_list(found), refresh=True)
-            time.sleep(REFRESH_S)
+                    out.print(sessions_list(found), end="\n\n")
+                    out.file.flush()
+                time.sleep(REFRESH_S)
+                try:
+                    found, error = list(_matching(client, options, limit)), ""
+                except PmError as e:
+                    client.close()
+                    error = str(e)
+
+
+def _check_policy(client: Client, name: str | None) -> None:
+    """Raises PmError if there is no policy of this name: that no session has it would be no answer."""
+    if name and name not in [policy["name"] for policy in client.get("/v1/policies")["policies"]]:
+        raise PmError(f"no policy {name!r}", "`mptcp-pm policies` shows those there are")
 
 
 def session(options: argparse.Namespace) -> int:
@@ -162,7 +179,8 @@ def _content(path: str) -> str:
     try:
         return Path(path).read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise PmError(f"cannot read {path}: {e}", "name a YAML file") from e
+        reason = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise PmError(f"cannot read {path}: {reason}", "name a YAML file") from e
 
 
 def _dry_run(options: argparse.Namespace) -> int:

@@ -55,17 +55,18 @@ def load_config(path: str) -> Loaded:
     Raises ConfigError with every problem found. This loads pydantic and PyYAML into the process: the
     service calls ``load_in_child`` instead.
     """
-    loaded, _ = load_document(path)
+    from pm.config.document import read_bytes
+
+    loaded, _ = load_content(path, read_bytes(path))
     return loaded
 
 
-def load_document(path: str) -> tuple[Loaded, Document]:
-    """``load_config``, and the document, which knows the line of each place."""
-    from pm.config.document import parse, read_bytes
+def load_content(path: str, content: bytes) -> tuple[Loaded, Document]:
+    """``load_config`` of what was read from a file; with the document, which knows the lines."""
+    from pm.config.document import parse
     from pm.config.suspicions import suspicions
     from pm.config.validate import validate
 
-    content = read_bytes(path)
     document = parse(path, content)
     config = validate(document)
     return Loaded(config, config_digest(content), suspicions(document, config)), document

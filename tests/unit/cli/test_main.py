@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pm import VERSION_DATE
 from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.cli.main import main
@@ -56,8 +57,9 @@ class Server:
         assert self._ready.wait(10)
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(10)
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(10)
 
     def publish(self) -> None:
         self._loop.call_soon_threadsafe(self.plane.publish)
@@ -184,7 +186,8 @@ def one_error(capsys: pytest.CaptureFixture[str]) -> str:
         (["--socket", "x" * 200, "status"], "AF_UNIX path too long"),
         (["--url", "ftp://x", "status"], "is not an http(s) URL"),
         (["--url", "http://x:port", "status"], "is not a URL"),
-        (["--url", "http://127.0.0.1:1", "status"], "not running"),
+        (["--url", "http://127.0.0.1:1", "status"], "set `api.tcp` in its configuration, or correct --url"),
+        (["--socket", "/nonexistent/s", "sessions", "--watch"], "mptcp-pm run --config FILE"),
         (["--url", "http://x", "--token-file", "/nonexistent", "status"], "token file"),
         (["--url", "http://nosuch.invalid", "status"], "nosuch.invalid"),
     ],
@@ -204,7 +207,11 @@ def test_unreachable_service_is_one_line(
         ("session ../status", "no session ../status"),
         ("subflow remove 0xa0000001 nosuch", "no subflow nosuch"),
         ("subflow add 0xa0000001 --local 10.0.0.256", "local: '10.0.0.256' is not an IP address"),
-        ("sessions --limit 5 --policy nosuch --json", ""),
+        ("sessions --limit 5 --policy nosuch --json", "no policy 'nosuch': `mptcp-pm policies` shows"),
+        ("sessions --watch --policy nosuch", "no policy 'nosuch'"),
+        ("reload --dry-run /nonexistent", "cannot read /nonexistent: No such file or directory: name a YAML"),
+        ("explain --cgroup / --to foo", "'foo' is not an IP address with or without a port"),
+        ("sessions --limit 5 --cgroup /nosuch --json", ""),
     ],
 )
 def test_what_the_service_refuses_is_one_line(
@@ -262,6 +269,42 @@ def test_check_prints_every_problem(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (document["ok"], len(document["problems"])) == (False, 2)
 
 
+def test_check_of_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All are checked; one that is bad makes the exit status."""
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text("policies: []\n")
+    bad.write_text("policies: 3\n")
+    assert main(["check", str(bad), str(good)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"{bad}:1: policies: ")
+    assert captured.out == f"{good}: valid, 0 policies\n"
+    assert main(["check", "--json", str(bad), str(good)]) == 1
+    document = json.loads(capsys.readouterr().out)
+    found = [(file["file"], file["ok"]) for file in document["files"]]
+    assert (document["ok"], found) == (False, [(str(bad), False), (str(good), True)])
+
+
+@pytest.mark.parametrize(
+    ("content", "redirect", "status", "words"),
+    [
+        ("policies: []", "printf %s '{}' | {} check -", 0, "/dev/stdin: valid, 0 policies"),
+        ("policies: []", "printf %s '{}' | {} check /dev/stdin", 0, "/dev/stdin: valid, 0 policies"),
+        ("policies: 3", "printf %s '{}' | {} check -", 1, "/dev/stdin:1: policies: must be a list"),
+        ("policies: []", "{1} check <(printf %s '{0}')", 0, ": valid, 0 policies"),
+        ("", "{1} check - <&-", 1, "/dev/stdin: cannot be read (Bad file descriptor)"),
+    ],
+)
+def test_check_of_what_comes_through_a_pipe(
+    content: str, redirect: str, status: int, words: str, environment: dict[str, str]
+) -> None:
+    """As a generator of configurations gives it."""
+    script = redirect.format(content, " ".join(MPTCP_PM))
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == status, done
+    assert words in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_check_of_a_good_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Exit status 0."""
     file = tmp_path / "c.yaml"
@@ -310,7 +353,17 @@ def test_bash_accepts_the_completion() -> None:
 
 def test_man_page_is_up_to_date() -> None:
     """docs/mptcp-pm.1 is what `make man` writes."""
-    assert (ROOT / "docs" / "mptcp-pm.1").read_text() == man_page()
+    assert (ROOT / "docs" / "mptcp-pm.1").read_text() == man_page({})
+
+
+def test_man_page_has_a_date() -> None:
+    """The version's, or the one that a reproducible build gives; never that of today."""
+    of_version, of_epoch = (
+        man_page(environ).splitlines()[0].replace("\\", "")
+        for environ in ({}, {"SOURCE_DATE_EPOCH": "1000000000"})
+    )
+    assert f'"1" "{VERSION_DATE}"' in of_version
+    assert '"1" "2001-09-09"' in of_epoch
 
 
 def test_socket_comes_from_the_environment() -> None:
@@ -397,6 +450,30 @@ def test_closed_pipe_is_no_error(server: Server, environment: dict[str, str]) ->
     pipe = f"{sys.executable} -m pm.cli.main sessions --json | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", pipe], env=environment, capture_output=True, text=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+
+
+@pytest.mark.parametrize("command", ["sessions", "sessions --json", "schema", "status", "sessions --watch"])
+def test_a_full_disk_is_one_line(command: str, environment: dict[str, str]) -> None:
+    """For output that is buffered as well."""
+    script = f"{' '.join(MPTCP_PM)} {command} > /dev/full"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 1
+    assert done.stderr == "mptcp-pm: the output cannot be written: No space left on device\n"
+
+
+def test_watch_goes_on_into_a_pipe(server: Server, environment: dict[str, str]) -> None:
+    """Again and again, and says when the service is gone."""
+    process = on_a_terminal("sessions", "--watch", environment=environment)
+    assert process.stdout
+    assert process.stderr
+    for line in process.stdout:
+        if "0xa0000002" in line:
+            break
+    assert any("0xa0000002" in line for line in process.stdout)
+    server.stop()
+    assert any("the service is not running" in line for line in process.stderr)
+    process.terminate()
+    process.communicate(timeout=10)
 
 
 STOPPED_EARLY = """
