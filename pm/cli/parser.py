@@ -257,7 +257,7 @@ def _token(parser: argparse.ArgumentParser) -> None:
 
 
 def _subflow_id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="id of the subflow, as shown by `session TOKEN --json`")
+    parser.add_argument("id", metavar="ID", help="id of the subflow, as `session TOKEN` shows it")
 
 
 def _delay(text: str) -> float | None:

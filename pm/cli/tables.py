@@ -117,8 +117,8 @@ def session_report(session: Json) -> RenderableType:
         ("token", session["token"]),
         ("role", session["role"]),
         ("state", session["state"]),
-        ("policy", session["policy"] or "none"),
-        ("path manager", session["path_manager"] or "none"),
+        ("policy", session["policy"] or "no policy owns its cgroup"),
+        ("path manager", session["path_manager"] or "–"),
         ("cgroup", session["cgroup"] or "unknown"),
         ("managed", _managed(session)),
         ("age", duration_text(session["age_s"])),
@@ -127,27 +127,7 @@ def session_report(session: Json) -> RenderableType:
             ", ".join(f"{endpoint(r)} (id {r['address_id']})" for r in session["remote_addresses"]),
         ),
     )
-    subflows = new_table(
-        "SUBFLOW", "IDS", "STATE", "RTT", "CWND", "CC", "SENT", "RECEIVED", "RETRANS", "RATE", "REASON"
-    )
-    for subflow in session["subflows"]:
-        name, rtt, sent, received, reason = _subflow_cells(subflow)
-        rate = subflow["delivery_rate"]
-        add_row(
-            subflows,
-            name,
-            f"{subflow['local_id']} → {subflow['remote_id']}",
-            subflow["state"],
-            rtt,
-            _number(subflow["cwnd"]),
-            subflow["congestion_control"] or "–",
-            sent,
-            received,
-            _number(subflow["retransmits"]),
-            "–" if rate is None else f"{bytes_text(rate)}/s",
-            reason,
-        )
-    parts: list[RenderableType] = [facts, "", subflows]
+    parts: list[RenderableType] = [facts, "", subflows_list(session["subflows"])]
     if session["failed"]:
         failed = new_table("FAILED", "ATTEMPTS", "REASON")
         for pair in session["failed"]:
@@ -172,6 +152,39 @@ def session_report(session: Json) -> RenderableType:
     for event in session["events"]:
         add_row(events, event["time"], event["event"], event["detail"])
     return Group(*parts, "", events)
+
+
+def subflows_list(subflows: Sequence[Json]) -> Text:
+    """Two lines per subflow, in 80 columns: the id, as other commands take it, is never broken."""
+    header = ["IDS", "RTT", "CWND", "CC", "SENT", "RECEIVED", "RETRANS", "RATE"]
+    rows = [_figures(subflow) for subflow in subflows]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    text = Text(no_wrap=True, overflow="ignore")
+    text.append(f"SUBFLOW, STATE, REASON\n    {_row(header, widths)}", "dim")
+    for subflow, figures in zip(subflows, rows, strict=True):
+        # The id has the pair of addresses that a reason may name.
+        facts = [subflow["state"], *["backup"] * subflow["backup"], subflow["reason"].partition(": ")[0]]
+        text.append(f"\n{subflow['id']}", "bold").append(f"  {', '.join(map(printable, facts))}")
+        text.append(f"\n    {_row(figures, widths)}")
+    return text
+
+
+def _figures(subflow: Json) -> list[str]:
+    rate = subflow["delivery_rate"]
+    return [
+        f"{subflow['local_id']} → {subflow['remote_id']}",
+        duration_text(subflow["rtt_s"]),
+        _number(subflow["cwnd"]),
+        subflow["congestion_control"] or "–",
+        bytes_text(subflow["bytes_sent"]),
+        bytes_text(subflow["bytes_received"]),
+        _number(subflow["retransmits"]),
+        "–" if rate is None else f"{bytes_text(rate)}/s",
+    ]
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(map(str.rjust, cells, widths))
 
 
 def unroutable_table(pairs: Sequence[Json]) -> Table:

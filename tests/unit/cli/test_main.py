@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from pm import VERSION_DATE
 from pm.api.metrics import Timings
@@ -98,6 +99,32 @@ def test_tables_for_people(
     assert main(["--socket", server.socket, *command.split()]) == 0
     out = capsys.readouterr().out
     assert [word for word in words if word not in out] == []
+
+
+def test_a_session_fits_80_columns(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subflow has two lines, the first with the id that `subflow remove` takes."""
+    monkeypatch.setattr("pm.cli.tables.console", lambda: Console(width=80, highlight=False))
+    assert main(["--socket", server.socket, "session", "0xa0000001"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    first = next(i for i, line in enumerate(lines) if line.startswith("10.0.2.1:50000-10.0.2.2:443  "))
+    assert lines[first].endswith("  established, fullmesh")
+    assert lines[first + 1].split() == ["1", "→", "2", *lines[first + 1].split()[3:]]
+    assert "122.1 KiB/s" in lines[first + 1]
+    assert lines[first + 2] == ""
+
+
+def test_a_session_without_policy_does_not_read_like_the_path_manager_none(
+    server: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither here nor in the list."""
+    for command in (["session", "0xa0000002"], ["sessions"]):
+        assert main(["--socket", server.socket, *command]) == 0
+        out = capsys.readouterr().out
+        assert "no policy" in out
+        assert "none" not in out
 
 
 @pytest.mark.parametrize(
