@@ -21,7 +21,7 @@ async def bearer_middleware(request: web.Request, handler: Handler) -> web.Strea
     connection = request.get_extra_info("socket")
     if (connection is None or connection.family != socket.AF_UNIX) and request.path not in PUBLIC:
         _check(request.headers.get("Authorization", ""), request.app[TOKEN])
-        trust(request.transport)
+        trust(request)
     return await handler(request)
 
 

@@ -7,6 +7,7 @@ aiohttp answers the requests; here is what happens before the first and around a
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from pm.api.problems import Handler
 from pm.log_budget import get_limited_logger
 
 CONNECTIONS_MAX = 256
@@ -23,10 +25,28 @@ SILENT_S = 15.0
 HANDSHAKE_S = 10.0
 UNREAD_S = 30.0
 """How long the peer may leave what it was sent unread."""
-WRITE_BUFFER_BYTES = 64 * 1024
+UNREAD_BYTES_MAX = 16 << 20
+"""Of all connections together."""
 NO_DESCRIPTOR_WAIT_S = 0.2
 
 _log = get_limited_logger()
+
+
+class Unread:
+    """The connections whose peers have left something unread; all listeners of a service share it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Connection, None] = {}
+        """The one that has waited longest first."""
+
+    def add(self, connection: Connection) -> None:
+        """From now on this one waits. Where it is too much, those that have waited longest are cut off."""
+        self._waiting[connection] = None
+        while len(self._waiting) > 1 and sum(c.unread_bytes() for c in self._waiting) > UNREAD_BYTES_MAX:
+            next(iter(self._waiting)).abort()
+
+    def remove(self, connection: Connection) -> None:
+        self._waiting.pop(connection, None)
 
 
 class Connection(asyncio.Protocol):
@@ -39,10 +59,17 @@ class Connection(asyncio.Protocol):
         self._unread: asyncio.TimerHandle | None = None
         self.trusted = False
         """Whether a request on it had the right token."""
+        self.answer_bytes = 0
+        """The length of the answer that is being sent, which is in memory until its last piece is sent."""
+
+    def unread_bytes(self) -> int:
+        """What the peer has left unread, at most."""
+        return self.answer_bytes + (self._transport.get_write_buffer_size() if self._transport else 0)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # uvloop's are not subclasses
-        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)  # type: ignore[attr-defined]
+        # Whatever the kernel does not take at once is waited for, and counts.
+        transport.set_write_buffer_limits(high=0)  # type: ignore[attr-defined]
         self._handler.connection_made(transport)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -59,15 +86,18 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._unread = asyncio.get_running_loop().call_later(UNREAD_S, self.abort)
         self._handler.pause_writing()
+        self._listener.unread.add(self)
 
     def resume_writing(self) -> None:
         if self._unread:
             self._unread.cancel()
             self._unread = None
+            self._listener.unread.remove(self)
             self._handler.resume_writing()
 
     def abort(self) -> None:
         self._listener.connections.pop(self, None)
+        self._listener.unread.remove(self)
         if self._transport:
             self._transport.abort()
 
@@ -75,7 +105,10 @@ class Connection(asyncio.Protocol):
 class Listener:
     """Accepts the connections of one listening socket."""
 
-    def __init__(self, listening: socket.socket, server: web.Server, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, listening: socket.socket, server: web.Server, unread: Unread, context: ssl.SSLContext | None
+    ) -> None:
+        self.unread = unread
         self._listening = listening
         self._server = server
         self._context = context
@@ -127,13 +160,13 @@ class Listener:
 
 @asynccontextmanager
 async def listen(
-    runner: web.AppRunner, listening: socket.socket, context: ssl.SSLContext | None = None
+    runner: web.AppRunner, listening: socket.socket, unread: Unread, context: ssl.SSLContext | None = None
 ) -> AsyncIterator[None]:
     """Answer the connections of a bound socket while the context lasts."""
     assert runner.server
     listening.setblocking(False)
     listening.listen(128)
-    listener = Listener(listening, runner.server, context)
+    listener = Listener(listening, runner.server, unread, context)
     accepting = asyncio.get_running_loop().create_task(listener.run())
     accepting.add_done_callback(_raise_failure)
     try:
@@ -152,8 +185,29 @@ def _raise_failure(task: asyncio.Task[None]) -> None:
         raise error
 
 
-def trust(transport: asyncio.BaseTransport | None) -> None:
-    """A request on this transport had the right token: it does not make room for others."""
-    protocol = getattr(transport, "get_protocol", lambda: None)()
-    if isinstance(protocol, Connection):
-        protocol.trusted = True
+def trust(request: web.Request) -> None:
+    """The request had the right token: its connection does not make room for others."""
+    if connection := _connection_of(request):
+        connection.trusted = True
+
+
+@web.middleware
+async def answer_in_pieces(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Send a long answer piece by piece, as the peer reads it, and count all of it until the end.
+
+    In one piece it would be with the kernel, or unseen below TLS, whoever reads.
+    """
+    connection = _connection_of(request)
+    if connection:
+        connection.answer_bytes = 0
+    response = await handler(request)
+    if isinstance(response, web.Response) and isinstance(response.body, bytes):
+        if connection:
+            connection.answer_bytes = len(response.body)
+        response.body = io.BytesIO(response.body)
+    return response
+
+
+def _connection_of(request: web.Request) -> Connection | None:
+    protocol = getattr(request.transport, "get_protocol", lambda: None)()
+    return protocol if isinstance(protocol, Connection) else None

@@ -19,7 +19,7 @@ from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.input_shapes import ChangeSubflow, OpenSubflow, SessionQuery
 from pm.api.inputs import parse_body, parse_query
-from pm.api.keys import CONTROL, LISTING, OPENAPI, TIMINGS
+from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, TIMINGS
 from pm.api.preview_shapes import Explain, Trial
 from pm.api.preview_views import dry_run_view, explanation_view
 from pm.api.problems import BadRequest
@@ -42,6 +42,10 @@ from pm.sessions.session import Session
 ESTABLISHED_WAIT_S = 1.0
 
 BODY_TIMEOUT_S = 10.0
+DRY_RUNS_MAX = 4
+"""At once: each has a process of its own."""
+CONFIGURATION_BYTES = 2 << 20
+"""A configuration (1 MiB at most) as a string of JSON."""
 
 
 async def get_status(request: web.Request) -> web.Response:
@@ -140,9 +144,13 @@ async def explain(request: web.Request) -> web.Response:
 
 
 async def dry_run(request: web.Request) -> web.Response:
-    control, body = request.app[CONTROL], await _body(request)
-    trial = parse_body(Trial, body) if body else Trial()
-    return _json(dry_run_view(await control.dry_run(trial.content), control.status()))
+    control, running = request.app[CONTROL], request.app[DRY_RUNS]
+    if running.locked():
+        raise web.HTTPServiceUnavailable(text=f"{DRY_RUNS_MAX} dry runs are going on already")
+    async with running:
+        body = await _body(request.clone(client_max_size=CONFIGURATION_BYTES))
+        trial = parse_body(Trial, body) if body else Trial()
+        return _json(dry_run_view(await control.dry_run(trial.content), control.status()))
 
 
 async def reload(request: web.Request) -> web.Response:

@@ -106,8 +106,6 @@ def _http_problem(request: web.Request, error: web.HTTPException) -> ProblemShap
             detail = f"{request.path} accepts {allowed}, not {request.method}"
         case web.HTTPNotFound():
             detail = f"no such path: {request.path}; /openapi.json lists all paths"
-        case web.HTTPRequestEntityTooLarge():
-            detail = f"the body must not be larger than {request.app._client_max_size} bytes"
         case _:
             detail = error.text or error.reason
     return {

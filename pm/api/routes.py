@@ -145,7 +145,7 @@ ROUTES = (
         summary="What a reload of the file, or of the content given, would open and close; nothing changes",
         shape=DryRunShape,
         body=Trial,
-        errors=(400, 408, 413, 422),
+        errors=(400, 408, 413, 422, 503),
     ),
     Route(
         method="POST",

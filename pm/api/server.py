@@ -15,9 +15,10 @@ from aiohttp.typedefs import Middleware
 
 from pm.api import sockets
 from pm.api.auth import bearer_middleware
-from pm.api.connections import SILENT_S, listen
+from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen
 from pm.api.control import ControlPlane
-from pm.api.keys import CONTROL, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
+from pm.api.handlers import DRY_RUNS_MAX
+from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
@@ -28,7 +29,7 @@ from pm.api.views import encode
 from pm.config.model import Api
 from pm.log import get_logger
 
-BODY_LIMIT_BYTES = 2 << 20  # a configuration (1 MiB at most) as a string of JSON
+BODY_LIMIT_BYTES = 64 << 10
 SHUTDOWN_TIMEOUT_S = 0.5
 
 _log = get_logger()
@@ -40,6 +41,7 @@ def create_app(control: ControlPlane, timings: Timings, token: bytes | None = No
     app[TOKEN] = token
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
+    app[DRY_RUNS] = asyncio.Semaphore(DRY_RUNS_MAX)
     app.on_shutdown.append(end_streams)
     return app
 
@@ -52,7 +54,8 @@ def create_probes_app(control: ControlPlane, timings: Timings) -> web.Applicatio
 def _create(
     control: ControlPlane, timings: Timings, routes: Iterable[Route], *middlewares: Middleware
 ) -> web.Application:
-    app = web.Application(middlewares=middlewares, client_max_size=BODY_LIMIT_BYTES)
+    every = (answer_in_pieces, *middlewares)
+    app = web.Application(middlewares=every, client_max_size=BODY_LIMIT_BYTES)
     app[CONTROL] = control
     app[LISTING] = Listing(control)
     app[TIMINGS] = timings
@@ -67,18 +70,21 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
 
     Raises PmError if a socket, the token file or the certificate cannot be used.
     """
+    unread = Unread()
     async with AsyncExitStack() as stack:
         token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
         runner = await _run(create_app(control, timings, token), stack)
         addresses = []
         if api.unix:
-            addresses.append(await _listen_unix(runner, api.unix, stack))
+            addresses.append(await _listen_unix(runner, api.unix, unread, stack))
         if api.tcp:
             context = await asyncio.to_thread(sockets.tls_context, api.tcp.tls) if api.tcp.tls else None
-            addresses.append(await _listen_tcp(runner, api.tcp.listen, "api.tcp.listen", stack, context))
+            addresses.append(
+                await _listen_tcp(runner, api.tcp.listen, "api.tcp.listen", unread, stack, context)
+            )
         if api.probes:
             probes = await _run(create_probes_app(control, timings), stack)
-            addresses.append(await _listen_tcp(probes, api.probes.listen, "api.probes.listen", stack))
+            addresses.append(await _listen_tcp(probes, api.probes.listen, "api.probes.listen", unread, stack))
         _log.info("api_listening", addresses=[_address_text(address) for address in addresses])
         yield addresses
 
@@ -101,11 +107,11 @@ def _address_text(address: Any) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def _listen_unix(runner: web.AppRunner, path: str, stack: AsyncExitStack) -> Any:
+async def _listen_unix(runner: web.AppRunner, path: str, unread: Unread, stack: AsyncExitStack) -> Any:
     bound = await asyncio.to_thread(sockets.bind_unix, path)
     inode = (await asyncio.to_thread(os.stat, path)).st_ino
     stack.push_async_callback(asyncio.to_thread, sockets.unlink_unix, path, inode)
-    await stack.enter_async_context(listen(runner, bound))
+    await stack.enter_async_context(listen(runner, bound, unread))
     return bound.getsockname()
 
 
@@ -113,10 +119,11 @@ async def _listen_tcp(
     runner: web.AppRunner,
     where: str,
     key: str,
+    unread: Unread,
     stack: AsyncExitStack,
     context: ssl.SSLContext | None = None,
 ) -> Any:
     """``key`` is the configuration's key for ``where``."""
     bound = sockets.bind_tcp(where, key)
-    await stack.enter_async_context(listen(runner, bound, context))
+    await stack.enter_async_context(listen(runner, bound, unread, context))
     return bound.getsockname()

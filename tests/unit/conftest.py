@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 
 import pytest
+import uvloop
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import settings
 
@@ -12,6 +14,11 @@ from pm.log_budget import get_limited_logger
 # No deadline per example: the machine is shared. Derandomised: a run tells of the change under test.
 settings.register_profile("project", deadline=None, derandomize=True)
 settings.load_profile("project")
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The service's own loop: that of asyncio has other transports and buffers."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
