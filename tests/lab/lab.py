@@ -307,9 +307,12 @@ class Lab:
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
 
-    def in_mounts(self, *command: str) -> str:
-        """Output of a command among the mounts of the lab's services."""
-        return run("nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", *command)
+    def in_mounts(self, *command: str, ns: str | None = None) -> str:
+        """Output of a command among the mounts of the lab's services; ``ns`` as for ``popen``."""
+        return run(*self._enter_mounts(), *(self._enter(ns) if ns else []), *command)
+
+    def _enter_mounts(self) -> list[str]:
+        return ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}"]
 
     def pins(self) -> list[Path]:
         """Files in the lab's bpffs: what services left pinned."""
@@ -330,8 +333,9 @@ class Lab:
         ``program`` stands for the command ``mptcp-pm``.
         """
         directory = Path(tempfile.mkdtemp(prefix="service-", dir=self.directory))
-        enter = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", f"--wd={ROOT}"]
-        service = Service(directory, config, enter, self.popen, program or command(), ns=ns, **popen_args)
+        service = Service(
+            directory, config, self._enter_mounts(), self.popen, program or command(), ns=ns, **popen_args
+        )
         self._stack.callback(service.stop)
         self._logs.append((self.netns(ns), service.log_path))
         return service.start() if start else service

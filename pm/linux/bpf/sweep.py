@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pm.errors import KernelRefused, SystemUnfit
+from pm.errors import KernelRefused, PmError, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.pins import unpin_all
 from pm.linux.host.instance import lock_directory
@@ -105,8 +105,10 @@ def sweep(pins: Path) -> list[Path]:
 def remove_left(directory: Path) -> bool:
     """Remove the pins of a namespace whose service is dead and was not told to keep them. Whether any were.
 
-    For a service that does not come back (``mptcp-pm restore``).
+    For a service that does not come back (``mptcp-pm restore``). Raises PmError without permission.
     """
+    if directory.exists() and not os.access(directory, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        raise PmError(f"{directory} may not be read or changed", "run `mptcp-pm restore` as root")
     return _sweep(directory, lambda directory: not (directory / KEEP).is_symlink())
 
 

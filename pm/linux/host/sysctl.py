@@ -124,7 +124,10 @@ class PathManagerSysctl:
             changed = sysctl.restore(original)
         except OSError as e:
             raise PmError(
-                f"{name} cannot be set back ({e.strerror})", f"run `sysctl -w {name}={original}` as root"
+                f"{name} cannot be set back ({e.strerror})",
+                "run `mptcp-pm restore` as root"
+                if isinstance(e, PermissionError)
+                else f"run `sysctl -w {name}={original}` on the host",
             ) from e
         return f"{name}={original}" if changed else None
 
