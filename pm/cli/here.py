@@ -15,9 +15,8 @@ from pm.config.model import Config, Datapath
 from pm.errors import PmError, Problem
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroup_watcher import DEPTH_MAX
-from pm.linux.host.cgroups import find_cgroup_root
+from pm.linux.host.cgroups import find_cgroup_root, walk
 from pm.linux.host.probe import probe
-from pm.names import show_name
 from pm.path_managers.program import Program
 from pm.policies.globs import AUTO
 from pm.policies.policy_table import PolicyTable
@@ -107,12 +106,8 @@ def _cgroups(config: Config) -> Iterator[Finding]:
         return  # said by the system's checks
     table = PolicyTable(config.policies)
     matched = set()
-    for directory, below, _ in os.walk(root):
-        relative = os.path.relpath(directory, root)
-        path = show_name(os.fsencode("/" if relative == "." else f"/{relative}"))
-        if path.count("/") > DEPTH_MAX:
-            below.clear()
-        if policy := table.direct(path):
+    for _, path in walk(root):
+        if path.count("/") <= DEPTH_MAX and (policy := table.direct(path)):
             matched.add(policy.name)
     for i, policy in enumerate(config.policies):
         if policy.name not in matched and policy.cgroup != AUTO:

@@ -57,7 +57,14 @@ def initial_way(session: Session, pair: Pair) -> Way | None:
     return Way(session.device or (session.local_ifindex if is_link_local(pair.local) else 0))
 
 
-def misplaced(subflow: Subflow, ways: Mapping[Pair, Way], local_addresses: LocalAddresses) -> bool:
+def find_misplaced(
+    session: Session, ways: Mapping[Pair, Way], local_addresses: LocalAddresses
+) -> Collection[int]:
+    """``id()`` of the subflows that use an interface which is not theirs any more."""
+    return {id(s) for s in session.subflows if _is_misplaced(s, ways, local_addresses)}
+
+
+def _is_misplaced(subflow: Subflow, ways: Mapping[Pair, Way], local_addresses: LocalAddresses) -> bool:
     """Bound to an interface that its address is not on any more, or opening over the wrong one."""
     if subflow.origin not in (Origin.POLICY, Origin.OPERATOR):
         return False

@@ -27,7 +27,7 @@ from pm.policies.model import Policy
 from pm.sessions.actions import Close, Open, Plan, SetBackup, Withdraw
 from pm.sessions.announcements import announce, announcements, may_try, withdraw
 from pm.sessions.local_addresses import LocalAddresses
-from pm.sessions.placement import find_ways, fits, initial_way, misplaced
+from pm.sessions.placement import find_misplaced, find_ways, fits, initial_way
 from pm.sessions.session import Retry, Session
 
 SETTLED_S = 10.0  # an idle subflow that lived so long is taken for working
@@ -60,21 +60,23 @@ def plan(
     session.local_lost = session.local in local_addresses.lost
     usable = [a for a in local_addresses.usable if fits(session, a)]
     ways: dict[Pair, Way] = {}
+    misplaced: Collection[int] = ()
     wanted: Wanted = {}
     there: Collection[tuple[str, int]] = ()
     planned = session.started or session.local_lost
     if planned:
         there = reachable(session)
         ways = find_ways(session, there, usable, local_addresses)
+        misplaced = find_misplaced(session, ways, local_addresses)
         session.unroutable = {pair: way.why for pair, way in ways.items() if not way.exists}
         wanted = _wanted(session, policy, path_manager, usable, local_addresses)
-        _open(made, session, policy, wanted, there, ways, local_addresses, now)
+        _open(made, session, policy, wanted, there, ways, misplaced, local_addresses, now)
     told = announcements(session, policy, usable, local_addresses)
     announce(made, session, told, local_addresses, now)
     withdraw(made, session, policy, told, usable, local_addresses, now)
     if planned:
         _replace_stuck(made, session, now)
-        _close(made, session, wanted, there, ways, local_addresses)
+        _close(made, session, wanted, there, misplaced, local_addresses)
     return made
 
 
@@ -97,6 +99,7 @@ def _open(
     wanted: Wanted,
     there: Collection[tuple[str, int]],
     ways: Mapping[Pair, Way],
+    misplaced: Collection[int],
     local_addresses: LocalAddresses,
     now: float,
 ) -> None:
@@ -126,7 +129,7 @@ def _open(
             and s.origin in (Origin.INITIAL, Origin.POLICY)
         )
         closed = session.closed_by_operator.get(pair, 0) if session.closed_by_operator else 0
-        lost = sum(s.stuck or misplaced(s, ways, local_addresses) for s in flows)
+        lost = sum(s.stuck or id(s) in misplaced for s in flows)
         missing = min(want.subflows - closed - (len(flows) - lost), room)
         # A pair that exists may stay; it is opened only where the peer can be reached.
         if missing <= 0 or session.half_closed or (pair.remote, pair.remote_port) not in there:
@@ -208,10 +211,10 @@ def _close(
     session: Session,
     wanted: Wanted,
     there: Collection[tuple[str, int]],
-    ways: Mapping[Pair, Way],
+    misplaced: Collection[int],
     local_addresses: LocalAddresses,
 ) -> None:
-    working = {s.pair for s in session.subflows if s.working and not misplaced(s, ways, local_addresses)}
+    working = {s.pair for s in session.subflows if s.working and id(s) not in misplaced}
     counts: dict[Pair, int] = {}
     closes: list[Close] = []
     planned = {id(action.subflow) for action in made.actions if isinstance(action, Close)}
@@ -224,7 +227,7 @@ def _close(
             continue
         pair = subflow.pair
         want = wanted.get(pair)
-        if misplaced(subflow, ways, local_addresses):
+        if id(subflow) in misplaced:
             opening = subflow.state is SubflowState.OPENING
             if subflow.local_port and (opening or want is None or pair in working):
                 closes.append(Close(subflow, "packets from its address leave by another interface"))

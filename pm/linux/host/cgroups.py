@@ -121,7 +121,7 @@ class CgroupIds:
         try:
             return _open_by_id(self.root, cgroup_id)
         except PermissionError:  # no CAP_DAC_READ_SEARCH
-            self._others |= _walk(self.root)
+            self._others |= walk(self.root)
             return self._others.get(cgroup_id)
 
 
@@ -134,8 +134,8 @@ def _paths_of(noted: object) -> dict[int, str]:
     }
 
 
-def _walk(root: Path) -> Iterator[tuple[int, str]]:
-    """Id and path of the cgroups of the tree, the shallow ones first; the first ``_OTHERS_MAX``."""
+def walk(root: Path) -> Iterator[tuple[int, str]]:
+    """Id and path of the cgroups of the tree, the shallow ones first; the first ``_OTHERS_MAX``. Blocks."""
     ahead = deque(["/"])
     for _ in range(_OTHERS_MAX):
         if not ahead:

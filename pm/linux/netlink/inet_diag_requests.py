@@ -15,6 +15,7 @@ from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.inet_diag_filter import any_of, none_of_cgroups
 
+NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY = 20
 IPPROTO_MPTCP = 262
 REQ_BYTECODE, REQ_SK_BPF_STORAGES = 1, 2  # INET_DIAG_REQ_*

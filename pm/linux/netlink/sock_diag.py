@@ -26,6 +26,7 @@ from pm.linux.netlink.inet_diag_answers import (
     read_part,
 )
 from pm.linux.netlink.inet_diag_requests import (
+    NETLINK_SOCK_DIAG,
     dump_request,
     lookup_request,
     protocol_request,
@@ -34,7 +35,6 @@ from pm.linux.netlink.inet_diag_requests import (
 )
 from pm.model import Subflow
 
-NETLINK_SOCK_DIAG = 4
 BATCH = 64  # look-ups in one send(): their answers fit the receive buffer also where it is limited
 RECEIVE_BUFFER_BYTES = 1 << 20
 RECEIVE_BYTES = 64 << 10  # no part of a dump is larger

@@ -10,9 +10,8 @@ from pm.errors import KernelRefused
 from pm.linux.netlink import framing
 from pm.linux.netlink.inet_diag_answers import parse_cgroup, read_part
 from pm.linux.netlink.inet_diag_filter import CGROUPS_MAX
-from pm.linux.netlink.inet_diag_requests import sockets_request
+from pm.linux.netlink.inet_diag_requests import NETLINK_SOCK_DIAG, sockets_request
 
-NETLINK_SOCK_DIAG = 4
 RECEIVE_BYTES = 64 << 10
 
 
