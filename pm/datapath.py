@@ -25,7 +25,9 @@ def choose_datapath(
         return Datapath.NETLINK
     available = has(checks, "bpf_datapath")
     if wanted is Datapath.BPF and not available:
+        found = next((c.found for c in checks if c.name == "bpf_datapath"), "")
         raise SystemUnfit(
-            "datapath: bpf needs the patched kernel", "boot it, or set `datapath: netlink` (or `auto`)"
+            f"datapath: bpf needs the patched kernel; this is {found}",
+            "boot it, or set `datapath: netlink` (or `auto`)",
         )
     return Datapath.BPF if available and wanted is not Datapath.NETLINK else Datapath.NETLINK

@@ -14,6 +14,8 @@ enum {
 	BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED,
 	BPF_SOCK_OPS_MPTCP_SUBFLOW_CLOSED,
 	BPF_SOCK_OPS_MPTCP_JOIN_REQUEST,
+	BPF_SOCK_OPS_MPTCP_PRIORITY,
+	BPF_SOCK_OPS_MPTCP_REQUEST_DONE,
 };
 
 enum {
@@ -33,16 +35,17 @@ enum { /* mptcp_flags */
        BPF_MPTCP_F_REFUSED = 1 << 8, /* a program refused the join */
 };
 
-enum { /* args[3] of SUBFLOW_ESTABLISHED, SUBFLOW_CLOSED, JOIN_REQUEST */
+enum { /* args[3] of SUBFLOW_ESTABLISHED, SUBFLOW_CLOSED, JOIN_REQUEST, PRIORITY */
        BPF_MPTCP_SF_BACKUP = 1 << 0,
        BPF_MPTCP_SF_REQUEST = 1 << 1,
 };
 
-enum { /* struct bpf_mptcp_addr, flags */
+enum { /* struct bpf_mptcp_addr, flags; args[3] of REQUEST_DONE */
        BPF_MPTCP_ADDR_BACKUP = 1 << 0,
        BPF_MPTCP_ADDR_ANNOUNCE = 1 << 1,
        BPF_MPTCP_ADDR_PRIO = 1 << 2,
        BPF_MPTCP_ADDR_WITHDRAW = 1 << 3,
+       BPF_MPTCP_ADDR_CLOSE = 1 << 4, /* REQUEST_DONE only */
 };
 
 enum { TCP_BPF_DELACK_SEGS = 1100 };

@@ -115,7 +115,7 @@ class Limits:
         Le(100_000),
         Doc(
             "How many subflows are opened per second in all sessions together, on average and at once; what "
-            "is beyond waits. It does not hold for the programs of the bpf datapath."
+            "is beyond waits. The programs of the bpf datapath have `net.mptcp.bpf_open_rate` instead."
         ),
     ] = 200
     opens_per_session_per_second: Annotated[

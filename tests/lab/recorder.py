@@ -24,6 +24,8 @@ class Op(IntEnum):
     SUBFLOW_ESTABLISHED = 105
     SUBFLOW_CLOSED = 106
     JOIN_REQUEST = 107
+    PRIORITY = 108
+    REQUEST_DONE = 109
 
 
 class Flag(IntEnum):

@@ -17,6 +17,7 @@ from pathlib import Path
 from pm.errors import SystemUnfit
 from pm.linux.host.cgroup_tree import CgroupTree, find_tree
 from pm.linux.host.mounts import find_mount
+from pm.linux.host.patched_kernel import bpf_datapath, delack_segments, is_patched
 from pm.linux.host.privilege_checks import bpf_check, capability_check
 from pm.linux.host.privileges import Capability, holds
 from pm.linux.host.remedies import (
@@ -75,8 +76,8 @@ def probe(
         _btf(),
         _jit(),
         _join_initial_address(),
-        _bpf_datapath(),
-        _delack_segments(),
+        bpf_datapath(SYSCTLS),
+        delack_segments(SYSCTLS),
     ]
 
 
@@ -128,7 +129,7 @@ def _path_manager_sysctl() -> SystemCheck:
         writable or value == spelling.userspace,
         found,
         sysctl_remedy(spelling.setting),
-        required=not _is_patched(),  # there, BPF programs claim sessions one by one
+        required=not is_patched(SYSCTLS),  # there, BPF programs claim sessions one by one
     )
 
 
@@ -249,35 +250,6 @@ def _join_initial_address() -> SystemCheck:
         sysctl_remedy("net.mptcp.allow_join_initial_addr_port=1"),
         required=False,
     )
-
-
-def _bpf_datapath() -> SystemCheck:
-    ok = _is_patched()
-    return check(
-        "bpf_datapath",
-        ok,
-        "the helper bpf_open_subflow is available" if ok else "a stock kernel without bpf_open_subflow",
-        "boot the kernel of kernel/README.md; the netlink datapath does not need it",
-        required=False,
-    )
-
-
-def _delack_segments() -> SystemCheck:
-    ok = _is_patched()
-    return check(
-        "delack_segments",
-        ok,
-        "the option delayed_ack counts segments"
-        if ok
-        else "no TCP_BPF_DELACK_SEGS: the option delayed_ack limits the time only",
-        "boot the kernel of kernel/README.md to have ACKs counted in segments too",
-        required=False,
-    )
-
-
-def _is_patched() -> bool:
-    """docs/kernel-abi.md, "Telling the kernels apart"."""
-    return (SYSCTLS / "bpf_max_subflows").exists()
 
 
 def _read(path: Path) -> str | None:

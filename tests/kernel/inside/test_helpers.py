@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
-BACKUP, ANNOUNCE, PRIO, WITHDRAW = 1, 2, 4, 8
+BACKUP, ANNOUNCE, PRIO, WITHDRAW, CLOSE = 1, 2, 4, 8, 16
 ESTABLISHED = Op.FULLY_ESTABLISHED
 
 
@@ -173,6 +174,55 @@ def test_request_that_fails_later_is_reported(hosts: TwoHosts, client: Recorder)
     assert hosts.client.counter("BPFReqFailed") == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "src", "done"),
+    [
+        ("open", address("10.2.0.1", id=5, flags=ANNOUNCE), (0, 5, 0, ANNOUNCE)),
+        ("open", address("10.2.0.1", flags=ANNOUNCE), (0, 1, 0, ANNOUNCE)),
+        ("open", address("10.1.0.1", flags=PRIO | BACKUP), (0, 0, 0, PRIO | BACKUP)),
+        ("open", address("10.1.0.1", flags=PRIO), (0, 0, 0, PRIO)),
+        ("open", address("10.9.0.1", flags=PRIO), (errno.ESRCH, 0, 0, PRIO)),
+        ("close", address("10.2.0.1"), (errno.ESRCH, 0, 0, CLOSE)),
+        ("close", address("10.2.0.1", flags=WITHDRAW), (errno.ENOENT, 0, 0, WITHDRAW)),
+        ("close", address(id=9, flags=WITHDRAW), (errno.ENOENT, 9, 0, WITHDRAW)),
+    ],
+)
+def test_every_request_is_reported(
+    hosts: TwoHosts, client: Recorder, kind: str, src: bytes, done: tuple[int, ...]
+) -> None:
+    """REQUEST_DONE says what became of a request that was not to open a subflow, once."""
+    client.act(0, ESTABLISHED, kind, src)
+    ends = hosts.connect(hosts.listen())
+    wait_for(lambda: client.count(Op.REQUEST_DONE), "report")
+    exchange(*ends)
+    assert [e.args for e in client.events(Op.REQUEST_DONE)] == [done]
+    assert hosts.client.counter("BPFReqFailed") == bool(done[0])
+
+
+def test_a_subflow_that_opens_has_no_other_report(hosts: TwoHosts, client: Recorder) -> None:
+    """SUBFLOW_ESTABLISHED tells it."""
+    accept_joins(hosts)
+    client.act(0, ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    client.act(1, Op.SUBFLOW_ESTABLISHED, "close")
+    hosts.connect(hosts.listen("0.0.0.0"))
+    wait_for(lambda: client.count(Op.REQUEST_DONE), "the report of the close")
+    assert client.count(Op.REQUEST_DONE) == 1
+    assert client.events(Op.REQUEST_DONE)[0].args[0] == 0
+
+
+def test_a_request_in_each_report_is_bounded(hosts: TwoHosts, client: Recorder) -> None:
+    """A program that asks again in REQUEST_DONE is held by the rate of its session."""
+    hosts.client.sysctl("net.mptcp.bpf_max_requests", 10)
+    hosts.client.sysctl("net.mptcp.bpf_request_rate", 1)
+    client.act(0, ESTABLISHED, "close", address("10.2.0.1"))
+    client.act(1, Op.REQUEST_DONE, "close", address("10.2.0.1"), remaining=1000)
+    hosts.connect(hosts.listen())
+    wait_for(
+        lambda: [e for e in client.events(Op.REQUEST_DONE) if e.results[1] == -errno.EAGAIN], "the rate's no"
+    )
+    assert 10 <= client.count(Op.REQUEST_DONE) <= 12
+
+
 def test_refused_connection_is_reported(hosts: TwoHosts, client: Recorder) -> None:
     """A subflow to a port without listener ends as SUBFLOW_CLOSED(ECONNREFUSED)."""
     client.act(0, ESTABLISHED, "open", b"", address("10.1.0.2", 9))
@@ -259,6 +309,37 @@ def test_announce_and_withdraw(hosts: TwoHosts, client: Recorder) -> None:
     wait_equal(lambda: hosts.server.counter("RmAddr"), 1)
 
 
+@pytest.mark.parametrize("ip", ["10.1.0.2", "fd00:1::2"])
+def test_withdraw_the_initial_address(hosts: TwoHosts, client: Recorder, ip: str) -> None:
+    """RM_ADDR of id 0: named by its address, with its subflows; the session goes on over another."""
+    local = "10.1.0.1" if ip == "10.1.0.2" else "fd00:1::1"
+    accept_joins(hosts)
+    client.act(0, ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    client.act(1, Op.ADD_RADDR, "close", address(local, flags=WITHDRAW))
+    ends = hosts.connect(hosts.listen("::"), ip)
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
+    exchange(*ends, b"y" * 20000)
+    hosts.server.mptcp("endpoint", "add", "10.9.0.2", "signal")  # makes the callback
+    wait_equal(lambda: hosts.server.counter("RmAddr"), 1)
+    wait_equal(lambda: ips(hosts), [("10.2.0.1", "10.2.0.2")])
+    (done,) = wait_for(lambda: client.events(Op.REQUEST_DONE), "report")
+    assert done.args == (0, 0, 0, WITHDRAW)
+    exchange(*ends)
+
+
+def test_the_peers_priority(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """MP_PRIO of the peer is a callback at this end, once for each change."""
+    accept_joins(hosts)
+    client.act(0, Op.SUBFLOW_ESTABLISHED, "open", address("10.2.0.1", flags=PRIO | BACKUP))
+    client.act(1, ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    client.act(2, Op.REQUEST_DONE, "open", address("10.2.0.1", flags=PRIO))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: server.count(Op.PRIORITY), 2)
+    exchange(*ends)
+    assert [e.args for e in server.events(Op.PRIORITY)] == [(1, 1, 1, 1), (0, 1, 1, 0)]
+    assert not client.count(Op.PRIORITY)
+
+
 def test_subflow_limit(hosts: TwoHosts, client: Recorder) -> None:
     """net.mptcp.bpf_max_subflows bounds subflows and those asked for: EDQUOT."""
     accept_joins(hosts)
@@ -313,6 +394,38 @@ def test_rate_limit(hosts: TwoHosts, client: Recorder) -> None:
     hosts.server.mptcp("endpoint", "add", "10.9.0.2", "signal")
     (event,) = wait_for(lambda: client.events(Op.ADD_RADDR), "callback")
     assert event.results[1] == -errno.EAGAIN
+
+
+def test_limit_of_the_namespace(hosts: TwoHosts, client: Recorder) -> None:
+    """net.mptcp.bpf_open_rate bounds what all sessions open together: EAGAIN; other requests pass."""
+    accept_joins(hosts)
+    hosts.client.sysctl("net.mptcp.bpf_open_rate", 3)
+    listener = hosts.listen()
+    client.act(0, ESTABLISHED, "open", times=2, remaining=9)
+    client.act(1, ESTABLISHED, "close", address("10.2.0.1"), remaining=9)
+    for _ in range(2):
+        hosts.connect(listener)
+    first, second = (e for e in client.events(ESTABLISHED) if e.args[0])
+    assert (first.results[0], second.results[0]) == (0, -errno.EAGAIN)
+    assert (first.results[1], second.results[1]) == (0, 0)
+
+
+def test_limit_of_another_namespace(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """Each namespace has its own bound; 0 is none."""
+    accept_joins(hosts)
+    hosts.client.sysctl("net.mptcp.bpf_open_rate", 0)
+    hosts.server.sysctl("net.mptcp.bpf_open_rate", 1)
+    client.act(0, ESTABLISHED, "open", times=8)
+    hosts.connect(hosts.listen())
+    assert client.events(ESTABLISHED)[0].results[0] == 0
+    wait_equal(lambda: hosts.client.counter("BPFReq"), 8)
+
+
+def test_the_number_of_the_abi(hosts: TwoHosts) -> None:
+    """It is one for all namespaces, and nobody can write it."""
+    assert hosts.client.run("sysctl", "-n", "net.mptcp.bpf_abi").strip() == "2"
+    with pytest.raises(PermissionError):
+        Path("/proc/sys/net/mptcp/bpf_abi").write_text("3")
 
 
 def test_requests_wait_for_accept(hosts: TwoHosts, server: Recorder) -> None:

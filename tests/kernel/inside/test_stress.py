@@ -114,6 +114,7 @@ def test_unthrottled(hosts: TwoHosts, client: Recorder, server: Recorder) -> Non
     prepare(hosts, client, server, loss="")
     for host in (hosts.client, hosts.server):
         host.sysctl("net.mptcp.bpf_request_rate", 0)
+        host.sysctl("net.mptcp.bpf_open_rate", 0)
         host.sysctl("net.mptcp.bpf_max_subflows", 250)
     for recorder in (client, server):
         for index, op in enumerate((Op.SUBFLOW_ESTABLISHED, Op.SUBFLOW_CLOSED, Op.FULLY_ESTABLISHED)):

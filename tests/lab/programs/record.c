@@ -5,7 +5,7 @@
 #define EVENTS 2048
 #define ACTIONS 4
 #define FIRST_OP BPF_SOCK_OPS_MPTCP_NEW_SESSION
-#define OPS 8
+#define OPS 10
 
 enum { NOTHING, OPEN, CLOSE };
 
