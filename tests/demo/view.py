@@ -15,7 +15,7 @@ from rich.text import Text
 
 
 def console() -> Console:
-    """Under kernel/run standard output always is a terminal, if need be one without a size."""
+    """As wide as the terminal; 150 columns in a file, and where a terminal does not know its size."""
     has_size = sys.stdout.isatty() and os.get_terminal_size(sys.stdout.fileno()).columns
     return Console(width=None if has_size else 150)
 

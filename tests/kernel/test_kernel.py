@@ -63,6 +63,39 @@ def test_exit_status_streams_and_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert result.stderr.decode().splitlines()[-1] == "error"
 
 
+def test_output_is_plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Into files and pipes goes what the command wrote: it sees no terminal, hence writes no colours."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    (tmp_path / "test_red.py").write_text("def test_red():\n    assert not 'red'\n")
+    script = (
+        "test -t 1 || echo out; test -t 2 || echo err >&2; echo again >/dev/stdout; ls -d --color=auto /usr;"
+        f"{sys.executable} -B -m pytest -p no:cacheprovider {tmp_path}/test_red.py"
+    )
+    result = kernel_run("bash", "-c", script, options=("--share", str(tmp_path)))
+    assert result.stdout.startswith(b"out\nagain\n/usr\n=====")
+    assert result.stdout.endswith(b"=====\n")
+    assert not {b"\x1b", b"\r"} & {bytes([byte]) for byte in result.stdout + result.stderr}
+    assert result.stderr.startswith(b"err\n")
+
+
+def test_output_in_one_file_keeps_its_order(tmp_path: Path) -> None:
+    """What goes to one file from both streams stands there as it was written."""
+    with (tmp_path / "output").open("wb") as output:
+        subprocess.run(
+            [RUN, "bash", "-c", "for n in {1..300}; do echo out $n; echo err $n >&2; done"],
+            stdout=output, stderr=subprocess.STDOUT, check=True,
+        )  # fmt: skip
+    expected = "".join(f"out {n}\nerr {n}\n" for n in range(1, 301))
+    assert (tmp_path / "output").read_text() == expected
+
+
+def test_what_is_left_running_does_not_hold_the_output() -> None:
+    """The machine ends with the command, whose output is complete, whatever still has it open."""
+    result = kernel_run("bash", "-c", "setsid sleep 1000 & disown; seq 100000", options=("--timeout", "60"))
+    assert result.returncode == 0
+    assert result.stdout == "".join(f"{n}\n" for n in range(1, 100001)).encode()
+
+
 def test_terminal() -> None:
     """On a terminal: the command sees its size, Ctrl-C interrupts it, and the terminal is as before."""
     ours, theirs = pty.openpty()
