@@ -34,7 +34,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "title": "mptcp-pm",
             "version": __version__,
             "description": "A per-cgroup path manager for Multipath TCP. Times are RFC 3339 in UTC, "
-            "durations are in seconds, sizes in bytes; errors are problem documents (RFC 9457).",
+            "durations are in seconds, sizes in bytes; errors are problem documents (RFC 9457). Answers may "
+            "get new fields: clients skip those that they do not know.",
             "license": {"name": "GPL-2.0-only", "identifier": "GPL-2.0-only"},
         },
         "security": [{"token": []}],

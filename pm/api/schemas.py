@@ -137,7 +137,10 @@ def _named(shape: Any, components: dict[str, Schema]) -> Schema:
                     properties[field.name] = {**properties[field.name], "default": field.default}
         else:
             required = sorted(shape.__required_keys__)
-        schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        schema: Schema = {"type": "object", "properties": properties}
+        # A body has what it has; answers may get more fields in a later version.
+        if dataclasses.is_dataclass(shape):
+            schema["additionalProperties"] = False
         if required:
             schema["required"] = required
         if shape.__doc__:

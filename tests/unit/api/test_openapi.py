@@ -23,9 +23,19 @@ from tests.unit.api.plane import Plane, not_connected
 DOCUMENT = document(ROUTES)
 
 
+def closed(schema: Any) -> Any:
+    """The same without room for properties that it does not name."""
+    if isinstance(schema, list):
+        return [closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    inner = {key: closed(value) for key, value in schema.items()}
+    return {"additionalProperties": False, **inner} if isinstance(inner.get("properties"), dict) else inner
+
+
 def assert_fits(value: Any, schema: dict[str, Any]) -> None:
     """``value`` is what the document says, to the last property."""
-    whole = {**schema, "components": DOCUMENT["components"]}
+    whole = closed({**schema, "components": DOCUMENT["components"]})
     errors = Draft202012Validator(whole, format_checker=FormatChecker(("ipv4", "ipv6"))).iter_errors(value)
     assert [f"{e.json_path}: {e.message}" for e in errors] == []
 
@@ -40,6 +50,34 @@ def test_every_route_is_registered_and_no_other() -> None:
     routes = create_app(Plane(), Timings()).router.routes()
     registered = {(r.method, r.resource.canonical) for r in routes if r.resource and r.method != "HEAD"}
     assert registered == {(route.method, route.path) for route in ROUTES}
+
+
+def mentioned(schema: Any) -> set[str]:
+    """The components that a part of the document leads to."""
+    found: set[str] = set()
+    waiting = [schema]
+    while waiting:
+        for name in set(re.findall(r"#/components/schemas/(\w+)", json.dumps(waiting.pop()))) - found:
+            found.add(name)
+            waiting.append(DOCUMENT["components"]["schemas"][name])
+    return found
+
+
+def test_answers_may_get_new_fields() -> None:
+    """A client that checks answers by this document accepts those of a later version; bodies stay exact."""
+    operations = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
+    answers = mentioned([operation["responses"] for operation in operations]) | mentioned(
+        {"$ref": "#/components/schemas/Event"}
+    )
+    bodies = mentioned([operation.get("requestBody") for operation in operations])
+    exact = {
+        name
+        for name, schema in DOCUMENT["components"]["schemas"].items()
+        if schema.get("additionalProperties") is False
+    }
+    assert bodies
+    assert not answers & exact
+    assert bodies <= exact
 
 
 def test_operation_names_are_unique() -> None:
