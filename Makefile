@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
-	test-container image image-full image-arm64 man clean packages bench-packages
+	test-container image image-full image-arm64 licences man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -93,6 +93,10 @@ image-full: ## container image mptcp-pm:full, which has BCC for C of third parti
 
 image-arm64: ## container image mptcp-pm:slim-arm64, built by emulation (some minutes)
 	@docker/with-engine docker/image-arm64
+
+# libbpfcc and libbpf1 are what python3-bpfcc loads into the service's processes.
+licences: setup ## licences of all dependencies: Python packages, with what these need, and Debian's
+	@$(PYTHON) -m tests.licences $(PACKAGES) libbpfcc libbpf1
 
 man: setup ## docs/mptcp-pm.1, from the command's own parser
 	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.licences import python_dependencies
+
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "pm").rglob("*.py"))
 # The folders of the checkout, less what make and the tools put there.
@@ -171,3 +173,12 @@ def test_every_make_target_in_documents_exists() -> None:
     for document in DOCUMENTS:
         named = re.findall(r"`(?:DEMO_ONCE=1 )?make ([a-z][\w-]*)", (ROOT / document).read_text())
         assert set(named) <= targets, document
+
+
+def test_every_dependency_declares_a_licence() -> None:
+    """`make licences` knows what pyproject.toml asks for, what that needs in turn, and a licence of each."""
+    dependencies = python_dependencies()
+    used_by = {dependency.name.lower(): dependency.used_by for dependency in dependencies}
+    assert used_by["aiohttp"] == used_by["multidict"] == "service"
+    assert used_by["pytest"] == used_by["pluggy"] == "development"
+    assert [dependency.name for dependency in dependencies if not dependency.licence] == []
