@@ -3,10 +3,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup test lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
-	test-container image image-full image-arm64 licences man clean packages bench-packages
+	test-container image image-full image-arm64 licences lock man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
+PIP = $(PYTHON) -m pip --quiet --disable-pip-version-check
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOAK_MINUTES,SOAK_SEED)
 
 # bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool: tests and demo;
@@ -30,7 +31,7 @@ BUILD_IMAGE = DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --build-co
 	--build-arg CREATED=$(shell date --utc --date=@$(SOURCE_DATE_EPOCH) +%FT%TZ)
 
 # By content, so that a changed file is installed again and a touched one is not.
-STAMP := $(VENV)/setup-$(shell sha256sum pyproject.toml | cut -c1-16)
+STAMP := $(VENV)/setup-$(shell cat pyproject.toml requirements-dev.txt | sha256sum | cut -c1-16)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,6 +99,17 @@ image-arm64: ## container image mptcp-pm:slim-arm64, built by emulation (some mi
 licences: setup ## licences of all dependencies: Python packages, with what these need, and Debian's
 	@$(PYTHON) -m tests.licences $(PACKAGES) libbpfcc libbpf1
 
+PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
+	--strip-extras --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: packages ## renew requirements-dev.txt and docker/requirements*.txt: versions and hashes of Python packages
+	/usr/bin/python3 -m venv build/lock
+	build/lock/bin/pip --quiet --disable-pip-version-check install 'pip-tools>=7.6,<8'
+	$(PIP_COMPILE) --upgrade --extra dev --build-deps-for editable -o requirements-dev.txt pyproject.toml
+	$(PIP_COMPILE) --upgrade --constraint requirements-dev.txt -o docker/requirements.txt pyproject.toml
+	$(PIP_COMPILE) --upgrade --constraint requirements-dev.txt --only-build-deps --build-deps-for wheel \
+	    -o docker/requirements-build.txt pyproject.toml
+
 man: setup ## docs/mptcp-pm.1, from the command's own parser
 	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1
 
@@ -122,9 +134,10 @@ bench-packages:
 	$(call install_missing,$(BENCH_PACKAGES))
 
 # The system's interpreter and packages: bcc is Debian's, for Debian's Python.
-$(STAMP): pyproject.toml | packages
+$(STAMP): pyproject.toml requirements-dev.txt | packages
 	/usr/bin/python3 -m venv --system-site-packages $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(PIP) install --require-hashes --requirement requirements-dev.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/setup-* && touch $@
 
 build/bench/second_path.so: tests/bench/second_path.c | bench-packages

@@ -7,12 +7,15 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tests.licences import python_dependencies
 
@@ -182,3 +185,28 @@ def test_every_dependency_declares_a_licence() -> None:
     assert used_by["aiohttp"] == used_by["multidict"] == "service"
     assert used_by["pytest"] == used_by["pluggy"] == "development"
     assert [dependency.name for dependency in dependencies if not dependency.licence] == []
+
+
+def locked(name: str) -> dict[str, str]:
+    """The versions in a file of requirements; each package has hashes."""
+    text = (ROOT / name).read_text()
+    pins = re.findall(r"^(\S+)==(\S+) \\\n    --hash=sha256:[0-9a-f]{64}", text, re.MULTILINE)
+    assert len(pins) == text.count("==")
+    return dict(pins)
+
+
+def test_locks_have_what_is_declared() -> None:
+    """`make lock` was run after a change of pyproject.toml; image and development have the same versions."""
+    file = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    service, development = file["project"]["dependencies"], file["project"]["optional-dependencies"]["dev"]
+    build = file["build-system"]["requires"]
+    everything = locked("requirements-dev.txt")
+    for name, declared in (
+        ("requirements-dev.txt", [*service, *development, *build]),
+        ("docker/requirements.txt", service),
+        ("docker/requirements-build.txt", build),
+    ):
+        pins = locked(name)
+        assert pins.items() <= everything.items()
+        for requirement in map(Requirement, declared):
+            assert pins[canonicalize_name(requirement.name)] in requirement.specifier, name
