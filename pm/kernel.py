@@ -127,7 +127,7 @@ class SubflowRecord(NamedTuple):
     ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers; ``ifindex`` is the interface
     the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
     ``mark`` is SO_MARK. ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission
-    timeout.
+    timeout. ``rtt_us`` is the smoothed round-trip time, 0 for not measured.
     """
 
     token: int
@@ -149,6 +149,7 @@ class SubflowRecord(NamedTuple):
     bytes_acked: int = 0
     bytes_received: int = 0
     mark: int = 0
+    rtt_us: int = 0
 
     @property
     def pair(self) -> Pair:

@@ -58,6 +58,11 @@ class LocalAddress:
     An address is in a list once for each interface that has it. ``vrf`` is the index of the VRF that the
     interface belongs to, 0 for none. ``holder``: no packet leaves over the interface (a dummy), so those
     from the address leave by others.
+
+    ``kind`` is the kernel's name for the kind of the interface (``vlan``, ``bond``, ``veth``; ``ip -d link``
+    shows it), "" for hardware, wired or not. ``metric`` is that of the route over the interface to the rest
+    of the Internet, the default route as a rule; None where there is none, and for addresses that are not
+    usable.
     """
 
     ip: str
@@ -70,6 +75,8 @@ class LocalAddress:
     up: bool = True
     vrf: int = 0
     holder: bool = False
+    kind: str = ""
+    metric: int | None = None
 
     @property
     def family(self) -> int:
@@ -177,6 +184,8 @@ class Subflow:
     sent is not acknowledged any more; ``suspect_since`` (0.0: not) and ``suspect_acked`` are when a
     look first found it so, and the bytes acknowledged then. ``seen`` numbers the last comparison
     with the kernel that found it. ``ifindex`` is the interface that it is bound to, 0 for none.
+    ``rtt_us`` is the smoothed round-trip time as last noted, None for unknown, which it stays where the
+    path manager does not follow it.
     """
 
     local: str
@@ -198,6 +207,7 @@ class Subflow:
     suspect_acked: int = 0
     seen: int = 0
     ifindex: int = 0
+    rtt_us: int | None = None
 
     @property
     def working(self) -> bool:

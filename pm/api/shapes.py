@@ -177,6 +177,8 @@ class AddressShape(TypedDict):
     prefix_len: Annotated[int, Ge(0), Le(128)]
     interface: str
     ifindex: int
+    kind: Annotated[str, Doc('The kernel\'s name for the kind of the interface; "" for hardware.')]
+    metric: Annotated[int | None, Doc("Of the route over the interface to elsewhere, if it is known.")]
     usable: bool
     up: Annotated[bool, Doc("Whether it can carry packets, whatever the configured rules say.")]
     backup: Annotated[bool, Doc("Subflows from it carry the backup flag.")]

@@ -230,6 +230,8 @@ def address_view(address: LocalAddress) -> AddressShape:
         "interface": address.ifname,
         "ifindex": address.ifindex,
         "usable": address.usable,
+        "kind": address.kind,
+        "metric": address.metric,
         "backup": address.backup,
         "up": address.up,
         "why": address.why,

@@ -10,7 +10,10 @@ from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, SubflowSta
 
 
 class SubflowView(Protocol):
-    """A subflow as a path manager sees it: read-only. The fields are those of ``pm.model.Subflow``."""
+    """A subflow as a path manager sees it: read-only. The fields are those of ``pm.model.Subflow``.
+
+    ``rtt_us`` is None for unknown, and always where the path manager does not follow it.
+    """
 
     @property
     def pair(self) -> Pair: ...
@@ -30,6 +33,8 @@ class SubflowView(Protocol):
     def backup(self) -> bool: ...
     @property
     def peer_backup(self) -> bool: ...
+    @property
+    def rtt_us(self) -> int | None: ...
 
 
 class SessionView(Protocol):
@@ -77,7 +82,11 @@ class SessionView(Protocol):
 
 
 class PathManager(Protocol):
-    """What a path manager must have. It is never instantiated: all state is in the arguments."""
+    """What a path manager must have. It is never instantiated: all state is in the arguments.
+
+    One with a class attribute ``follows_rtt = True`` sees round-trip times, and is asked again when one has
+    changed by more than a quarter.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one sentence for the configuration reference
@@ -92,3 +101,8 @@ class PathManager(Protocol):
         after anything has changed. A pair that exists may stay; it is opened only if the peer can be
         reached there (``pm.path_managers.remotes.reachable``), whatever is wanted.
         """
+
+
+def follows_rtt(path_manager: type[PathManager]) -> bool:
+    """Whether its answers depend on round-trip times."""
+    return bool(getattr(path_manager, "follows_rtt", False))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pm.clock import Clock, EventLoop
 from pm.kernel_protocols import Commands, Diagnosis
 from pm.model import RemoteAddress, Subflow
-from pm.path_managers.base import PathManager
+from pm.path_managers.base import PathManager, follows_rtt
 from pm.path_managers.endpoints import Endpoints
 from pm.policies.model import Limits
 from pm.policies.remote_addresses import RemoteAddresses, RemoteRules
@@ -170,6 +170,7 @@ def assemble(
         table=table,
         diagnosis=diagnosis,
         reconcile=reconcile,
+        follow_rtt={n for n, path_manager in path_managers.items() if follows_rtt(path_manager)},
         counters=counters,
         clock=clock,
         scheduler=scheduler,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether an established subflow still gets its data through. Pure; times are on the monotonic clock.
+"""Whether an established subflow still gets its data through, and how fast. Pure; monotonic clock.
 
 A dead path shows nothing else than data outstanding while the retransmission timeout doubles. A living
 one with 15 % loss shows a backoff of 2 or 3 now and then, for up to 2 s, hence two looks.
@@ -26,6 +26,15 @@ def look(subflow: Subflow, record: SubflowRecord, now: float) -> bool:
     elif now - subflow.suspect_since >= BETWEEN_LOOKS_S:
         subflow.stuck = True
     return subflow.stuck != was_stuck
+
+
+def note_rtt(subflow: Subflow, record: SubflowRecord) -> bool:
+    """Note the round-trip time where it is new, or has changed by more than a quarter; whether it has."""
+    known, now = subflow.rtt_us, record.rtt_us
+    if not now or (known is not None and 4 * abs(now - known) <= known):
+        return False
+    subflow.rtt_us = now
+    return True
 
 
 def is_suspect(subflow: Subflow) -> bool:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from pm.clock import Clock, Scheduler, Timer, moment
 from pm.errors import KernelRefused
@@ -14,7 +14,7 @@ from pm.log_budget import get_limited_logger
 from pm.model import Origin, Subflow, SubflowState, token_text
 from pm.sessions.failures import note_failure
 from pm.sessions.history import HistoryEvent
-from pm.sessions.liveness import is_suspect, look
+from pm.sessions.liveness import is_suspect, look, note_rtt
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
@@ -30,7 +30,10 @@ log = get_limited_logger()
 
 
 class Watch:
-    """``reconcile`` plans a session one of whose subflows got stuck or works again."""
+    """``reconcile`` plans a session one of whose subflows got stuck or works again, or has another RTT.
+
+    That is noted only for the path managers of ``follow_rtt``, by name.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Watch:
         table: SessionTable,
         diagnosis: Diagnosis,
         reconcile: Callable[[Session], None],
+        follow_rtt: Collection[str] = (),
         counters: Counter[str],
         clock: Clock,
         scheduler: Scheduler,
@@ -45,6 +49,7 @@ class Watch:
         self._table = table
         self._diagnosis = diagnosis
         self._reconcile = reconcile
+        self._follow_rtt = follow_rtt
         self._counters = counters
         self._clock = clock
         self._scheduler = scheduler
@@ -107,7 +112,7 @@ class Watch:
             self._reconcile(session)
 
     def note(self, session: Session, subflow: Subflow, record: SubflowRecord) -> bool:
-        """What the kernel shows of a subflow at this moment; whether it got stuck, or works again."""
+        """What the kernel shows of a subflow at this moment; whether its session is to be planned again."""
         if subflow.state is not SubflowState.ESTABLISHED:
             return False
         changed = look(subflow, record, self._clock.monotonic())
@@ -120,4 +125,6 @@ class Watch:
             log.info(what, about=session.token, token=token_text(session.token), subflow=subflow.id)
         if is_suspect(subflow):
             self.suspect(session.token)
+        if self._follow_rtt and session.policy and session.policy.path_manager.name in self._follow_rtt:
+            changed = note_rtt(subflow, record) or changed
         return changed

@@ -524,3 +524,40 @@ def test_lost_messages_are_made_up_for_by_a_dump(
         await followed.until(lambda why: why.get("192.0.2.1") == "usable")
 
     follow(netns, scenario, new_loop=new_loop, receive_buffer_bytes=4096)
+
+
+def test_metrics_are_those_of_the_routes_to_elsewhere(netns: str) -> None:
+    """By interface and family, whatever tables their sources have; unknown without such a route."""
+
+    async def scenario(followed: Followed) -> None:
+        monitor = followed.monitor
+
+        def metrics() -> dict[str, int | None]:
+            monitor.judge_again()
+            return {a.ip: a.metric for a in monitor.addresses}
+
+        v4, v6 = "192.0.2.1", "2001:db8::1"
+        followed.ip(f"addr add {v4}/24 dev eth0", f"addr add {v6}/64 dev eth0 nodad")
+        await followed.until(lambda why: why.get(v4) == why.get(v6) == "usable")
+        assert metrics() == {v4: None, v6: None, **dict.fromkeys(set(followed.why()) - {v4, v6})}
+        followed.ip(
+            "route add default via 192.0.2.9 metric 70",
+            "route add default via 192.0.2.8 metric 60",
+            "route add default via 2001:db8::9 metric 90",
+            f"rule add from {v4} table 99",
+            "route add default via 192.0.2.7 table 99",
+        )
+        found = metrics()
+        assert (found[v4], found[v6]) == (60, 90)
+        changes = len(followed.changes)
+        assert metrics() == found
+        assert len(followed.changes) == changes
+        followed.ip("route del default via 192.0.2.8", "route del default via 2001:db8::9")
+        found = metrics()
+        assert (found[v4], found[v6]) == (70, None)
+        assert len(followed.changes) == changes + 1
+        followed.ip("route replace default metric 70 nexthop via 192.0.2.9 nexthop via 192.0.2.8")
+        assert metrics()[v4] == 70
+        assert {a.kind for a in monitor.addresses} == {"veth"}
+
+    follow(netns, scenario)

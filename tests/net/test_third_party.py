@@ -19,7 +19,7 @@ from tests.lab.lab import Lab
 from tests.lab.plugins import PLUGINS, install
 from tests.lab.scenarios import ALL_ADDRESSES, config, mesh, pairs_of, policy, ports_of, wait_pairs
 from tests.lab.service import ROOT, ApiError, Service, command
-from tests.lab.waiting import PATIENCE, wait_for
+from tests.lab.waiting import PATIENCE, wait_equal, wait_for
 
 # What a path manager does wrong, and what the history of its session says then.
 NONSENSE = {
@@ -47,6 +47,48 @@ def test_documented_example(make_lab: Callable[..., Lab], tmp_path: Path) -> Non
     lab.client(cgroup="a").open()
     remote = lab.address("server", 1)
     wait_pairs(lab, [(lab.address("client", 1), remote), (lab.address("client", 2), remote)])
+
+
+def test_documented_example_of_metrics(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """The interfaces with the lowest metrics have subflows, and others as soon as routes change."""
+    target = install(tmp_path / "installed", ROOT / "docs/examples/lowest_metric")
+    lab = make_lab(client=3, server=1)
+    lab.ip("client", "route", "add", "default", "via", "10.77.2.254", "metric", "300")
+    lab.ip("client", "route", "add", "default", "via", "10.77.3.254", "metric", "200")
+    lab.server()
+    service = lab.service(
+        config(policy(lab, "a", {"lowest_metric": {"max_interfaces": 2}})), env={"PYTHONPATH": str(target)}
+    )
+    lab.client(cgroup="a").open()
+    remote, (one, two, three) = lab.address("server", 1), lab.addresses("client")
+    wait_pairs(lab, [(one, remote), (three, remote)])
+    lab.ip("client", "route", "add", "default", "via", "10.77.2.254", "metric", "100")
+    wait_pairs(lab, [(one, remote), (two, remote)])
+    there = {a["ip"]: a for a in service.get("/v1/addresses")["addresses"] if a["usable"]}
+    assert [(there[ip]["metric"], there[ip]["kind"]) for ip in (one, two, three)] == [
+        (0, "veth"),
+        (100, "veth"),
+        (200, "veth"),
+    ]
+
+
+def test_documented_example_of_rtt(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    """A subflow whose round-trip time grows becomes a backup while data flows."""
+    target = install(tmp_path / "installed", ROOT / "docs/examples/by_rtt")
+    lab = make_lab(client=2, server=1)
+    lab.server()
+    lab.service(config(policy(lab, "a", "by_rtt")), env={"PYTHONPATH": str(target)})
+    client = lab.client(cgroup="a")
+    client.open()
+    remote, (one, two) = lab.address("server", 1), lab.addresses("client")
+    wait_pairs(lab, [(one, remote), (two, remote)])
+    lab.shape(2, 1)  # its queue makes it slow
+    client.begin("send", seconds=120)
+
+    def backups() -> dict[str, bool]:
+        return {f.local: f.backup for flows in lab.subflows().values() for f in flows}
+
+    wait_equal(backups, {one: False, two: True}, deadline_s=60)
 
 
 def complaints(service: Service, name: str) -> list[str]:

@@ -45,6 +45,7 @@ def judge(
         up=not down,
         vrf=vrf,
         holder=bool(link.flags & IFF_LOOPBACK) or link.kind in HOLDERS,
+        kind=link.kind,
     )
 
 

@@ -19,6 +19,7 @@ from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
 from pm.linux.netlink.address_rules import judge, rank
 from pm.linux.netlink.link_kinds import dead_ends, is_tunnel, vrf_of
+from pm.linux.netlink.metric_lookup import MetricLookup
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
     IFADDRMSG,
@@ -71,6 +72,7 @@ class AddressMonitor:
         sock: socket.socket,
         receive_buffer_bytes: int,
         source_of: SourceOf,
+        metrics: MetricLookup,
     ) -> None:
         self.addresses: tuple[LocalAddress, ...] = ()
         self.interfaces: frozenset[str] = frozenset()
@@ -80,6 +82,7 @@ class AddressMonitor:
         self._socket = sock
         self._receive_buffer_bytes = receive_buffer_bytes
         self._source_of = source_of
+        self._metrics = metrics
         self._asked = False
         self._links: dict[int, Link] = {}
         self._flags: dict[AddressKey, int] = {}
@@ -99,9 +102,9 @@ class AddressMonitor:
         ``on_change`` gets all addresses whenever any of them or its verdict, or an interface, has changed
         since.
         """
-        with SourceLookup.open() as lookup:
+        with SourceLookup.open() as lookup, MetricLookup.open() as metrics:
             subscribed = _subscribe(receive_buffer_bytes)
-            monitor = cls(rules, on_change, subscribed, receive_buffer_bytes, lookup.source_of)
+            monitor = cls(rules, on_change, subscribed, receive_buffer_bytes, lookup.source_of, metrics)
             monitor._follow()
             monitor._update()
             try:
@@ -156,8 +159,8 @@ class AddressMonitor:
             self._rules, self._asked = mine, asked
 
     def judge_again(self) -> None:
-        """Ask once more which address of a prefix the kernel prefers: routes may have changed that."""
-        if self._asked:
+        """Ask once more what routes may have changed: metrics, and the address preferred of a prefix."""
+        if self._asked or self._metrics.with_metrics(self.addresses) != self.addresses:
             self._publish()
 
     def _on_readable(self) -> None:
@@ -199,9 +202,8 @@ class AddressMonitor:
                 address = judge(key, flags, link, self._rules, reasons.get(key.ifindex, ""), vrf)
                 judged.setdefault((key.ifindex, key.ip), Judged(key, flags, address))
         found = tuple(judged.values())
-        if self._rules.all:
-            return one_interface_each(entry.address for entry in found)
-        return one_interface_each(one_per_prefix(found, self._ask))
+        every = [entry.address for entry in found] if self._rules.all else one_per_prefix(found, self._ask)
+        return self._metrics.with_metrics(one_interface_each(every))
 
     def _place(self, item: tuple[AddressKey, int]) -> tuple[int, tuple[int, int, int, bytes, int, str]]:
         """As ``addresses.order`` has them, then in an order that never changes."""

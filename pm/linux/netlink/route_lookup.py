@@ -40,14 +40,16 @@ class RouteQuestions:
         with framing.open_socket(socket.NETLINK_ROUTE) as sock:
             yield cls(sock)
 
-    def _ask(self, destination: str, *attributes: bytes) -> tuple[bytes, framing.NetlinkMessage]:
+    def _ask(
+        self, destination: str, *attributes: bytes, flags: int = RTM_F_LOOKUP_TABLE
+    ) -> tuple[bytes, framing.NetlinkMessage]:
         """The answer, which is a route or an error, with the bytes that it stands in.
 
         Of IPv4, with RTA_OIF, there is a route in any case: where the kernel has none it has no table.
         Raises OSError.
         """
         self._sequence += 1
-        request = pack_lookup(destination, *attributes, flags=RTM_F_LOOKUP_TABLE, sequence=self._sequence)
+        request = pack_lookup(destination, *attributes, flags=flags, sequence=self._sequence)
         self._socket.send(request)
         while True:  # the kernel has answered inside send(), with one message
             data = self._socket.recv(65536)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from pm.sessions.liveness import is_suspect, look
+from pm.sessions.liveness import is_suspect, look, note_rtt
 from tests.unit.builders import record, subflow
 
 DEAD = record(unacked=10, backoff=2, bytes_acked=500)
@@ -51,3 +51,14 @@ def test_data_both_ways_is_noticed(acked: int, received: int, carried: bool) -> 
     s = subflow("10.0.2.1")
     look(s, record(bytes_acked=acked, bytes_received=received), 1.0)
     assert s.carried == carried
+
+
+def test_round_trip_times_are_noted_in_steps() -> None:
+    """The first one, then one that differs by more than a quarter; 0 means that none was measured."""
+    s = subflow("10.0.2.1")
+    assert not note_rtt(s, record(rtt_us=0))
+    assert s.rtt_us is None
+    assert note_rtt(s, record(rtt_us=1000))
+    assert [note_rtt(s, record(rtt_us=rtt)) for rtt in (1000, 750, 1250, 0)] == [False] * 4
+    assert note_rtt(s, record(rtt_us=749))
+    assert s.rtt_us == 749
