@@ -20,12 +20,9 @@ from typing import Any, NamedTuple
 from pm.errors import PmError, SystemUnfit
 from pm.linux.bpf import compiler, libbpf
 from pm.linux.host.privileges import Capability, holds
-from pm.linux.host.remedies import where_it_runs
+from pm.linux.host.remedies import perfmon_remedy, where_it_runs
 
 SOURCES = compiler.SOURCES
-NEEDS_PERFMON = (
-    "give it CAP_PERFMON (CapabilityBoundingSet= of the systemd unit): without it the verifier allows less"
-)
 PRIVILEGES = "run it as root, or with the capabilities CAP_BPF and CAP_NET_ADMIN"
 
 _COMPILER_ERROR = re.compile(
@@ -73,7 +70,7 @@ class BpfObject(NamedTuple):
             _write(log_file, e.log)
             remedy = f"the verifier's log is in {log_file}"
             if not holds(Capability.PERFMON):
-                remedy = f"{NEEDS_PERFMON}; {remedy}"
+                remedy = f"{perfmon_remedy()}: without it the verifier allows less; {remedy}"
             raise VerifierRefused(
                 f"the kernel's verifier refused the BPF program {program}: {e.reason}", remedy
             ) from e

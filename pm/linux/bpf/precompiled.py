@@ -64,15 +64,17 @@ async def obtain_object(source: Path, *, log_file: Path, cflags: Sequence[str] =
             pass
         except SystemUnfit as e:
             unfit = e
-            log.warning("precompiled_program_refused", program=source.stem, reason=e.message)
     try:
-        return await compile_object(source, log_file=log_file, cflags=cflags)
+        compiled = await compile_object(source, log_file=log_file, cflags=cflags)
     except NoCompiler as e:
         if unfit:
             raise unfit from e
         if cflags:
             raise NoCompiler(f"`source:` of a policy needs a compiler: {e.message}", e.remedy) from e
         raise
+    if unfit:
+        log.warning("precompiled_program_refused", program=source.stem, reason=unfit.message)
+    return compiled
 
 
 def check_objects() -> bool:

@@ -12,7 +12,7 @@ import os
 import struct
 
 from pm.linux.host.privileges import Capability, has_seccomp_filter, holds, in_user_namespace
-from pm.linux.host.remedies import where_it_runs
+from pm.linux.host.remedies import capability_remedy, in_container, where_it_runs
 from pm.linux.host.system_check import SystemCheck, check
 
 SYS_BPF = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
@@ -25,14 +25,17 @@ def capability_check(capability: Capability) -> SystemCheck:
     name = f"cap_{capability.name.lower()}"
     ok = holds(capability)
     if ok and in_user_namespace():
-        return check(name, False, "held in a user namespace only", "run in the initial user namespace")
-    cap = capability.name
-    without = ", or set `selection: namespace`, which does without" if capability is Capability.BPF else ""
-    remedy = where_it_runs(
+        remedy = where_it_runs(
+            host="run in the initial user namespace",
+            container="run it by an engine of root, in the initial user namespace (`--userns host`)",
+        )
+        return check(name, False, "held in a user namespace only", remedy)
+    remedy = capability_remedy(
+        capability.name,
         host="run as root, or set AmbientCapabilities=CAP_NET_ADMIN CAP_BPF in the systemd unit",
-        container=f"add it to the container: `--cap-add {cap}`, `cap_add: [{cap}]` in Compose, "
-        f"`securityContext.capabilities.add` in Kubernetes{without}",
     )
+    if capability is Capability.BPF and in_container():
+        remedy += ", or set `selection: namespace`, which does without"
     return check(name, ok, "held" if ok else "not held", remedy)
 
 

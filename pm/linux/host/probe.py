@@ -24,6 +24,9 @@ from pm.linux.host.remedies import (
     SEE_CGROUPS,
     bpffs_remedy,
     in_other_mount_namespace,
+    kernel_remedy,
+    module_remedy,
+    perfmon_remedy,
     sysctl_remedy,
     where_it_runs,
 )
@@ -36,7 +39,6 @@ from pm.linux.netlink.sock_diag import can_diagnose
 from pm.names import show_name
 
 OLDEST_KERNEL = (5, 19)
-NEWER_KERNEL = "boot Linux 5.19 or newer with CONFIG_MPTCP=y (`apt install linux-image-amd64`)"
 LD_CACHE = Path("/etc/ld.so.cache")
 BTF = Path("/sys/kernel/btf/vmlinux")
 JIT = Path("/proc/sys/net/core/bpf_jit_enable")
@@ -104,13 +106,13 @@ def _kernel() -> SystemCheck:
     release = os.uname().release
     version = re.match(r"(\d+)\.(\d+)", release)
     ok = version is not None and tuple(map(int, version.groups())) >= OLDEST_KERNEL
-    return check("kernel", ok, release, NEWER_KERNEL)
+    return check("kernel", ok, release, kernel_remedy())
 
 
 def _mptcp() -> SystemCheck:
     value = _read(SYSCTLS / "enabled")
     if value is None:
-        return check("mptcp", False, "this kernel has no MPTCP", NEWER_KERNEL)
+        return check("mptcp", False, "this kernel has no MPTCP", kernel_remedy())
     found = "enabled" if value == "1" else "disabled in this network namespace"
     return check("mptcp", value == "1", found, sysctl_remedy("net.mptcp.enabled=1"))
 
@@ -119,7 +121,7 @@ def _path_manager_sysctl() -> SystemCheck:
     name = "path_manager_sysctl"
     spelling = find_spelling()
     if spelling is None:
-        return check(name, False, "no support for path managers in user space", NEWER_KERNEL)
+        return check(name, False, "no support for path managers in user space", kernel_remedy())
     path = SYSCTLS / spelling.name
     value = _read(path)
     writable = os.access(path, os.W_OK, effective_ids=True)
@@ -137,18 +139,18 @@ def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     try:
         family = find_family(FAMILY)
     except OSError as e:
-        return check(FAMILY, False, f"no such netlink family ({e.strerror})", NEWER_KERNEL)
+        return check(FAMILY, False, f"no such netlink family ({e.strerror})", kernel_remedy())
     missing = [f"MPTCP_PM_CMD_{command.name}" for command in Command if command not in family.commands]
     missing += [] if EVENT_GROUP in family.groups else [f"group {EVENT_GROUP}"]
     found = f"missing: {', '.join(missing)}" if missing else "events and commands for user space"
-    return check(FAMILY, not missing, found, NEWER_KERNEL)
+    return check(FAMILY, not missing, found, kernel_remedy())
 
 
 def _perfmon() -> SystemCheck:
     ok = holds(Capability.PERFMON)
     remedy = (
         "none on a stock kernel; path managers on the patched kernel and some programs of your own need it: "
-        "add CAP_PERFMON to the systemd unit's CapabilityBoundingSet="
+        f"{perfmon_remedy()}"
     )
     return check("cap_perfmon", ok, "held" if ok else "not held", remedy, required=False)
 
@@ -220,7 +222,7 @@ def _library(soname: str, package: str) -> SystemCheck:
 
 def _diagnosis(module: str, protocol: int) -> SystemCheck:
     ok = can_diagnose(protocol)
-    return check(module, ok, "available" if ok else "not available", f"run `modprobe {module}`")
+    return check(module, ok, "available" if ok else "not available", module_remedy(module))
 
 
 def _btf() -> SystemCheck:

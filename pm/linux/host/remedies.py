@@ -30,6 +30,36 @@ def sysctl_remedy(setting: str) -> str:
     )
 
 
+def capability_remedy(name: str, *, host: str) -> str:
+    """How to get a capability, whose name is without ``CAP_``; ``host`` is the remedy outside a container."""
+    container = (
+        f"add it to the container: `--cap-add {name}`, `cap_add: [{name}]` in Compose, "
+        "`securityContext.capabilities.add` in Kubernetes"
+    )
+    if os.geteuid() != 0:
+        container += ", and run it as root (`user: root`, `runAsUser: 0`): engines give them to root only"
+    return where_it_runs(host=host, container=container)
+
+
+def perfmon_remedy() -> str:
+    """How to get the capability with which the verifier accepts more programs."""
+    return capability_remedy("PERFMON", host="add CAP_PERFMON to the systemd unit's CapabilityBoundingSet=")
+
+
+def kernel_remedy() -> str:
+    """How to get a kernel that has what the service needs."""
+    return where_it_runs(
+        host="boot Linux 5.19 or newer with CONFIG_MPTCP=y (`apt install linux-image-amd64`)",
+        container="run the container on a machine with Linux 5.19 or newer and CONFIG_MPTCP=y: "
+        "it has the kernel of its host",
+    )
+
+
+def module_remedy(module: str) -> str:
+    """How to get a module of the kernel, which no container can load."""
+    return where_it_runs(host=f"run `modprobe {module}`", container=f"run `modprobe {module}` on the host")
+
+
 def bpffs_remedy() -> str:
     """How to get a BPF file system, in which programs and maps are pinned."""
     return where_it_runs(

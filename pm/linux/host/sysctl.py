@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 from pm.errors import PmError, SystemUnfit
 from pm.linux.host.instance import namespace_file
 from pm.linux.host.notes import BOOT_ID
-from pm.linux.host.remedies import sysctl_remedy
+from pm.linux.host.remedies import kernel_remedy, sysctl_remedy
 from pm.upkeep import Change
 
 SYSCTLS = Path("/proc/sys/net/mptcp")
@@ -192,6 +192,6 @@ def _locate(state_directory: Path, sysctls: Path) -> _Sysctl:
     if spelling is None:
         raise SystemUnfit(
             "the kernel does not support MPTCP path managers in user space",
-            "boot Linux 5.19 or newer with CONFIG_MPTCP=y",
+            kernel_remedy(),
         )
     return _Sysctl(spelling, sysctls / spelling.name, namespace_file(state_directory, "path-manager"))

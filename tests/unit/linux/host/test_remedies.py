@@ -48,3 +48,21 @@ def test_a_capability_that_can_be_done_without(monkeypatch: pytest.MonkeyPatch) 
     assert "`selection: namespace`" in bpf.remedy
     assert "--cap-add NET_ADMIN" in net_admin.remedy
     assert "namespace" not in net_admin.remedy
+
+
+def test_root_alone_gets_what_an_engine_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is not root in a container, and gave the capability, is told why it is not there."""
+    monkeypatch.setenv("container", "docker")
+    assert "root" not in remedies.capability_remedy("BPF", host="")
+    monkeypatch.setattr("os.geteuid", lambda: 65534)
+    assert "run it as root (`user: root`" in remedies.capability_remedy("BPF", host="")
+
+
+def test_a_container_has_the_kernel_of_its_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a package nor a module is a container's to install."""
+    assert "apt install" in remedies.kernel_remedy()
+    assert remedies.module_remedy("tcp_diag") == "run `modprobe tcp_diag`"
+    monkeypatch.setenv("container", "docker")
+    assert "the kernel of its host" in remedies.kernel_remedy()
+    assert remedies.module_remedy("tcp_diag").endswith("on the host")
+    assert "--cap-add PERFMON" in remedies.perfmon_remedy()
