@@ -64,6 +64,7 @@ def kill(pid: int) -> None:
 
 
 CONFIG = "/etc/mptcp-pm/mptcp-pm.yaml"
+RUN = ("run", "--config", CONFIG)
 NET_ADMIN = ("--cap-add", "NET_ADMIN")
 BPF = (*NET_ADMIN, "--cap-add", "BPF")
 STATE = ("--read-only", "--tmpfs", "/run/mptcp-pm")
@@ -73,7 +74,7 @@ SHIPPED = ("--volume", f"{ROOT}/docker/sidecar:/etc/mptcp-pm:ro")
 def run_sidecar(
     network: str,
     *options: str,
-    command: Sequence[str] = ("run", "--config", CONFIG),
+    command: Sequence[str] = RUN,
     deadline_s: float = 20.0,
 ) -> tuple[int, str]:
     """Exit status and output of a sidecar that ends by itself, in the network namespace of a container."""
