@@ -8,11 +8,13 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.lab import evidence
+from tests.lab.capture import Segment, parse_segment
 from tests.lab.netns import NAME
 from tests.lab.oracle import Flow, parse_subflows
 from tests.lab.traffic import Traffic
@@ -24,6 +26,16 @@ TRAFFIC_IMAGE = "mptcp-pm-test-traffic"
 SIDECAR = "mptcp-pm"
 TOOL = ("python3", "/traffic_tool.py")
 DEADLINE_S = 120.0
+# Prints the IP packets of all interfaces, from their header on.
+CAPTURE = """
+import socket
+capture = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+print("ready", flush=True)
+while True:
+    packet, address = capture.recvfrom(1 << 17)
+    if address[1] in (0x0800, 0x86DD):
+        print(packet.hex(), flush=True)
+"""
 
 
 def docker(*command: str, deadline_s: float = DEADLINE_S) -> str:
@@ -160,6 +172,23 @@ class Project:
         return self._traffic(
             "run", "--rm", "--interactive", "--network", network, TRAFFIC_IMAGE, *TOOL, *arguments
         )
+
+    @contextlib.contextmanager
+    def capture(self, service: str) -> Iterator[Callable[[], list[Segment]]]:
+        """What gives the TCP segments so far of all interfaces in a service's network namespace."""
+        name = f"{self.name}-capture"
+        options = ["--network", f"container:{self.container(service)}", "--cap-add", "NET_RAW", "--rm"]
+        words = ["docker", "run", "--name", name, *options, TRAFFIC_IMAGE, "python3", "-c", CAPTURE]
+        packets: list[str] = []
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            reader = threading.Thread(target=packets.extend, args=(process.stdout,), daemon=True)
+            reader.start()
+            try:
+                yield lambda: [s for p in list(packets) if (s := parse_segment(bytes.fromhex(p)))]
+            finally:
+                docker("rm", "--force", name)
 
     def _traffic(self, *command: str) -> Traffic:
         process = subprocess.Popen(
