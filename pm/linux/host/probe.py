@@ -7,6 +7,7 @@ Every check works without root, changes nothing, and loads no library. ``mptcp-p
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
@@ -139,6 +140,9 @@ def _mptcp_pm(find_family: FindFamily) -> SystemCheck:
     try:
         family = find_family(FAMILY)
     except OSError as e:
+        if e.errno == errno.EPROTONOSUPPORT:  # every kernel has it; qemu-user passes on little of netlink
+            found = f"no generic netlink: another machine emulates {os.uname().machine}"
+            return check(FAMILY, False, found, "use the image or package for that machine's own architecture")
         return check(FAMILY, False, f"no such netlink family ({e.strerror})", kernel_remedy())
     missing = [f"MPTCP_PM_CMD_{command.name}" for command in Command if command not in family.commands]
     missing += [] if EVENT_GROUP in family.groups else [f"group {EVENT_GROUP}"]

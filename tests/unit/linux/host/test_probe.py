@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pm.linux.host.patched_kernel import bpf_datapath
 from pm.linux.host.privileges import Capability, effective_capabilities, holds, in_user_namespace
 from pm.linux.host.probe import probe, require
 from pm.linux.host.system_check import SystemCheck
+from pm.linux.netlink.generic_netlink import Family
 
 GOOD = SystemCheck("kernel", True, True, "6.1.0", "")
 OPTIONAL = SystemCheck("bpffs", False, False, "not mounted", "run `mount -t bpf bpf /sys/fs/bpf`")
@@ -130,3 +132,14 @@ def test_a_child_user_namespace_is_told_by_its_map(tmp_path: Path) -> None:
     assert in_user_namespace(uid_map)
     uid_map.unlink()
     assert not in_user_namespace(uid_map), "a kernel without user namespaces has no such file"
+
+
+def test_emulation_is_no_old_kernel() -> None:
+    """qemu-user answers so to every socket of generic netlink, which all kernels have."""
+
+    def refused(family: str) -> Family:
+        raise OSError(errno.EPROTONOSUPPORT, os.strerror(errno.EPROTONOSUPPORT))
+
+    (family,) = [check for check in probe(refused) if check.name == "mptcp_pm"]
+    assert "emulates" in family.found
+    assert "own architecture" in family.remedy
