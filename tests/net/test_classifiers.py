@@ -23,7 +23,7 @@ import pytest
 from pm.errors import KernelRefused, PmError, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.classifier_maps import Classifier
-from pm.linux.bpf.layouts import SessionKey
+from pm.linux.bpf.layouts import SessionKey, SessionValue
 from pm.linux.bpf.objects import SOURCES, compile_object
 from pm.linux.host.cgroups import CgroupIds, directory_of, find_cgroup_root
 from pm.linux.host.mounts import find_mount
@@ -417,22 +417,23 @@ def test_keep_leaves_classifiers_for_the_next_start(bare: Lab, bpffs: Path) -> N
     in_client(bare, scenario)
 
 
-def test_pinned_map_of_another_version_is_replaced(bare: Lab, bpffs: Path) -> None:
-    """A map that another version left with other sizes is not used, and its pin makes room for ours."""
+@pytest.mark.parametrize("key_size", [4, ctypes.sizeof(SessionKey)], ids=["other sizes", "other layout"])
+def test_pinned_map_of_another_version_is_replaced(bare: Lab, bpffs: Path, key_size: int) -> None:
+    """A map that another version left with another content is not used, and its pin makes room for ours."""
     x = bare.cgroup("x")
 
     async def scenario() -> None:
         pins = bpffs / "mptcp-pm" / str(netns_cookie())
         pins.mkdir(parents=True)
-        old = libbpf.create_map(
-            "sessions", libbpf.MapSpec(type=1, key_size=4, value_size=4, max_entries=1, flags=0)
-        )
+        ours = libbpf.MapSpec(9, ctypes.sizeof(SessionKey), ctypes.sizeof(SessionValue), 65536, 0)
+        old = libbpf.create_map("sessions_0123ab", ours._replace(key_size=key_size))
         libbpf.pin(old, pins / "sessions")
         os.close(old)
         async with selection(bare, policies(bare, x="x"), bpffs=bpffs) as chosen:
             assert chosen.attached() == {x: "x"}
             pinned = libbpf.open_pin(pins / "sessions")
-            assert libbpf.map_spec(pinned).key_size == ctypes.sizeof(SessionKey)
+            name, spec = libbpf.describe_map(pinned)
+            assert (name != "sessions_0123ab", spec) == (True, ours)
             os.close(pinned)
 
     in_client(bare, scenario)

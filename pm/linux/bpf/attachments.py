@@ -12,6 +12,7 @@ the programs of all links that it takes over.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.cgroup_links import link_to
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER
-from pm.linux.bpf.objects import PRIVILEGES, BpfObject
+from pm.linux.bpf.objects import PRIVILEGES, SOURCES, BpfObject
 from pm.linux.bpf.pins import Pins, pin_directory
 from pm.linux.bpf.sweep import sweep
 from pm.linux.host.netns import netns_cookie
@@ -41,6 +42,8 @@ class Attachments(Generic[Key]):
     """What the names of pinned links begin with; it differs between the kinds of programs."""
     entry: ClassVar[str]
     """The function in the BPF C file, or what the names of several begin with (``entry_of``)."""
+    layout: ClassVar[Sequence[str]]
+    """The files of bpf_pm that say what the maps hold."""
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Pins | None, log_file: Path) -> None:
         """Without ``pins`` everything ends with the process."""
@@ -198,19 +201,23 @@ class Attachments(Generic[Key]):
 
     def _open_maps(self) -> None:
         """The pinned maps, where they are as this program wants them; else new ones."""
+        layout = _digest(self.layout)
         for name, (_, spec) in self._program.maps.items():
-            self._maps[name] = self._adopt_map(name, spec) or self._create_map(name, spec)
+            in_kernel = f"{name[:8]}_{layout}"  # BPF_OBJ_NAME_LEN is 16, the final NUL included
+            adopted = self._adopt_map(name, in_kernel, spec)
+            self._maps[name] = adopted or self._create_map(name, in_kernel, spec)
 
-    def _adopt_map(self, name: str, spec: libbpf.MapSpec) -> int | None:
+    def _adopt_map(self, name: str, in_kernel: str, spec: libbpf.MapSpec) -> int | None:
+        """What is pinned, if it has the same sizes and, as its name tells, the same layout."""
         fd = self._pins.adopt(name) if self._pins else None
-        if self._pins is None or fd is None or libbpf.map_spec(fd) == spec:
+        if self._pins is None or fd is None or libbpf.describe_map(fd) == (in_kernel, spec):
             return fd
         os.close(fd)
         self._pins.unpin(name)
         return None
 
-    def _create_map(self, name: str, spec: libbpf.MapSpec) -> int:
-        fd = libbpf.create_map(name, spec)
+    def _create_map(self, name: str, in_kernel: str, spec: libbpf.MapSpec) -> int:
+        fd = libbpf.create_map(in_kernel, spec)
         if self._pins:
             self._pins.pin(fd, name)
         return fd
@@ -258,3 +265,9 @@ class Attachments(Generic[Key]):
 
     def _link_name(self, cgroup_id: int) -> str:
         return f"{self.link_prefix}{cgroup_id}"
+
+
+def _digest(files: Iterable[str]) -> str:
+    """Six hexadecimal digits that change with the content of files in bpf_pm."""
+    content = b"".join((SOURCES / file).read_bytes() for file in files)
+    return hashlib.sha256(content).hexdigest()[:6]

@@ -31,6 +31,7 @@ class Classifier(Attachments[str]):
 
     link_prefix = "link-"
     entry = "classify"
+    layout = ("include/session.h", "include/keepalive.h")
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Pins | None, log_file: Path) -> None:
         super().__init__(program, netns_cookie=netns_cookie, pins=pins, log_file=log_file)

@@ -13,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Iterator
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int, c_size_t, c_uint32, c_uint64, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -108,6 +108,7 @@ class _MapInfo(Structure):
         ("value_size", c_uint32),
         ("max_entries", c_uint32),
         ("map_flags", c_uint32),
+        ("name", c_char * 16),
     ]
 
 
@@ -154,12 +155,9 @@ def create_map(name: str, spec: MapSpec) -> int:
     if btf:
         options.btf_fd, options.btf_key_type_id, options.btf_value_type_id = btf, _BTF_KEY, _BTF_VALUE
     try:
-        return _checked(
-            lib.bpf_map_create(
-                spec.type, _name(name), spec.key_size, spec.value_size, spec.max_entries, byref(options)
-            ),
-            f"create BPF map {name}",
-        )
+        sizes = spec.key_size, spec.value_size, spec.max_entries
+        made = lib.bpf_map_create(spec.type, _name(name), *sizes, byref(options))
+        return _checked(made, f"create BPF map {name}")
     finally:
         if btf:
             os.close(btf)
@@ -245,10 +243,11 @@ def possible_cpus() -> int:
     return _checked(library().libbpf_num_possible_cpus(), "count CPUs")
 
 
-def map_spec(fd: int) -> MapSpec:
-    """The spec of an open map. Raises KernelRefused."""
+def describe_map(fd: int) -> tuple[str, MapSpec]:
+    """The kernel's name of an open map, and its spec. Raises KernelRefused."""
     info = _info(fd, _MapInfo())
-    return MapSpec(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+    spec = MapSpec(info.type, info.key_size, info.value_size, info.max_entries, info.map_flags)
+    return info.name.decode(errors="replace"), spec
 
 
 def link_cgroup(program: int, cgroup: int) -> int:

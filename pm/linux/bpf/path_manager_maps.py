@@ -89,6 +89,7 @@ class PathManagerAttachments(Attachments[ProgramKey]):
 
     link_prefix = "path-manager-link-"
     entry = "path_manager"
+    layout = ("include/bpf_mptcp.h", "include/claim.h", "path_manager_parts/maps.h")
 
     def entry_of(self, key: ProgramKey) -> str:
         return f"{self.entry}_{key.path_manager}"

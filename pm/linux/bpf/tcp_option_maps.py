@@ -49,6 +49,7 @@ class TcpOptionAttachments(Attachments[ProgramKey]):
 
     link_prefix = "option-link-"
     entry = "options"
+    layout = ("include/option.h", "option_parts/maps.h")
 
     def constants(self, key: ProgramKey) -> Mapping[int, int]:
         return {POLICY_ID_PLACEHOLDER: policy_id(key.policy), PLUGINS_PLACEHOLDER: key.plugins}
