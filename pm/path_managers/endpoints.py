@@ -105,16 +105,18 @@ def _candidates(
     usable = {a.ip for a in addresses}
     there = [e for e in parameters.table.endpoints if e.ip in usable and not e.port]
     accepted = _accepted(session, parameters.table)
+    announced = [p for r, port in accepted for p in _to_announced(session, there, r, port, parameters)]
+    # A laminar endpoint is used once.
+    used = {e.ip for e in there if e.laminar} & {pair.local for pair in announced}
     # On the initial address the kernel opens nothing at first: that endpoint is used already.
     for e in there:
         if e.subflow and e.ip != session.local:
-            if not session.deny_join_id0:
+            if not session.deny_join_id0 and e.ip not in used:
                 yield from _with_family(e, session.remote, session.remote_port)
             if e.fullmesh:
                 for remote, port in accepted:
                     yield from _with_family(e, remote, port)
-    for remote, port in accepted:
-        yield from _to_announced(session, there, remote, port, parameters)
+    yield from announced
 
 
 def _to_announced(
@@ -122,18 +124,19 @@ def _to_announced(
 ) -> Iterator[Pair]:
     """From every fullmesh endpoint; without one from a laminar one, else from the route's source."""
     mesh = [pair for e in there if e.fullmesh for pair in _with_family(e, remote, port)]
+    known = [s.pair for s in session.subflows if _ours_to(s.pair, s.origin, remote, port)]
     if mesh:
         yield from mesh
+    elif laminar := [e for e in there if e.laminar]:
+        used = {s.local for s in session.subflows}
+        free = [pair for e in laminar if e.ip not in used for pair in _with_family(e, remote, port)]
+        yield from known or free[:1]
     elif session.deny_join_id0 and not parameters.table.add_addr_accepted:
         for e in there:
             if e.subflow and e.ip != session.local:
                 yield from _with_family(e, remote, port)
-    elif known := [s.pair for s in session.subflows if _ours_to(s.pair, s.origin, remote, port)]:
+    elif known:
         yield from known  # another source, because a route or an endpoint changed, is for others
-    elif laminar := [e for e in there if e.laminar]:
-        used = {s.local for s in session.subflows}
-        free = (pair for e in laminar if e.ip not in used for pair in _with_family(e, remote, port))
-        yield from list(free)[:1]
     elif source := parameters.source_of(remote):
         yield Pair(source, remote, port)
 

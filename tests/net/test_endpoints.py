@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
+from pyroute2 import MPTCP
 
+from pm.linux.netlink.mptcp_pm_messages import AddressFlag
 from tests.lab.lab import Lab, Side
+from tests.lab.netns import inside
 from tests.lab.scenarios import config, policy
 from tests.lab.service import Service
 from tests.lab.waiting import wait_equal, wait_for
@@ -66,6 +70,26 @@ SCENARIOS = {
     ),
 }
 
+# Linux 6.18.
+LAMINAR = {
+    "laminar": Scenario([f"{C3} laminar", f"{C2} laminar"], [f"{S2} signal"]),
+    "laminar, IPv6": Scenario(["fd00:77:3::1 laminar"], ["fd00:77:2::2 signal"], host="fd00:77:1::2"),
+    "laminar backup": Scenario([f"{C3} backup laminar"], [f"{S2} signal"]),
+    "laminar, nothing announced": Scenario([f"{C2} laminar"], subflows=1),
+    "laminar of the initial address": Scenario([f"{C1} laminar"], [f"{S2} signal"], subflows=1),
+    "laminar, two announced": Scenario([f"{C3} laminar"], [f"{S2} signal", f"{S3} signal"]),
+    "two laminar, two announced": Scenario(
+        [f"{C2} laminar", f"{C3} laminar"], [f"{S2} signal", f"{S3} signal"], subflows=3
+    ),
+    "laminar, and subflow": Scenario([f"{C2} subflow", f"{C3} laminar"], [f"{S2} signal"], subflows=3),
+    "laminar, and fullmesh": Scenario(
+        [f"{C2} subflow fullmesh", f"{C3} laminar"], [f"{S2} signal"], subflows=3
+    ),
+    "laminar, refused initial address": Scenario(
+        [f"{C3} laminar"], [f"{S2} signal"], limits=(2, 0), refuses=True
+    ),
+}
+
 
 class Twins:
     """Two labs of one form. The kernel's path manager has the sessions of one, ours those of the other."""
@@ -118,7 +142,7 @@ class Twins:
     def _fill(self, lab: Lab, side: Side, endpoints: Sequence[str], limits: tuple[int, int]) -> None:
         mptcp(lab, side, "endpoint", "flush")
         for endpoint in endpoints:
-            mptcp(lab, side, "endpoint", "add", *endpoint.split())
+            add_endpoint(lab, side, endpoint)
         mptcp(lab, side, "limits", "set", "subflows", str(limits[0]), "add_addr_accepted", str(limits[1]))
 
 
@@ -129,6 +153,26 @@ def twins(make_lab: Callable[..., Lab]) -> Twins:
 
 def mptcp(lab: Lab, side: Side, *arguments: str) -> None:
     lab.run(side, "ip", "mptcp", *arguments)
+
+
+def has_laminar() -> bool:
+    major, minor = os.uname().release.split(".")[:2]
+    return (int(major), int(minor)) >= (6, 18)
+
+
+def add_endpoint(lab: Lab, side: Side, endpoint: str) -> None:
+    address, *words = endpoint.split()
+    if "laminar" not in words:
+        mptcp(lab, side, "endpoint", "add", address, *words)
+        return
+    flags = sum(AddressFlag[word.upper()] for word in words)  # Debian's ip does not know the word
+    key = "addr6" if ":" in address else "addr"
+
+    def add() -> None:
+        with MPTCP() as kernel:
+            kernel.endpoint("add", **{key: address}, flags=flags)
+
+    inside(lab.netns(side), add)
 
 
 def picture(lab: Lab, side: Side, endpoints: str) -> list[tuple[object, ...]]:
@@ -150,7 +194,17 @@ def picture(lab: Lab, side: Side, endpoints: str) -> list[tuple[object, ...]]:
 
 def test_the_same_table_gives_the_same_subflows(twins: Twins) -> None:
     """Each flag and limit of ``ip mptcp``, at both ends."""
-    for name, scenario in SCENARIOS.items():
+    compare_all(twins, SCENARIOS)
+
+
+@pytest.mark.skipif(not has_laminar(), reason="laminar endpoints are of Linux 6.18")
+def test_laminar_endpoints(twins: Twins) -> None:
+    """Each takes one announced address, where no other endpoint takes it."""
+    compare_all(twins, LAMINAR)
+
+
+def compare_all(twins: Twins, scenarios: Mapping[str, Scenario]) -> None:
+    for name, scenario in scenarios.items():
         twins.set_up(scenario)
         clients = [lab.client(scenario.host) for lab in twins.labs]
         for client in clients:

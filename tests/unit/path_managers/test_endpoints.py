@@ -51,6 +51,18 @@ def test_a_laminar_endpoint_answers_one_address() -> None:
     assert set(Endpoints.wanted(s, ADDRESSES, table)) >= {s.initial_pair, Pair(B, OTHER, REMOTE_PORT)}
 
 
+def test_a_laminar_endpoint_is_used_once() -> None:
+    """With the flag `subflow` too: for whichever address the session knew first, and for both never."""
+    table = here(endpoint(B, laminar=True))
+    s = session(remotes=(RemoteAddress(OTHER, 0, 2),))
+    announced = Pair(B, OTHER, REMOTE_PORT)
+    assert set(Endpoints.wanted(s, ADDRESSES, table)) == {s.initial_pair, announced}
+    s.subflows.append(subflow(B, OTHER))
+    assert set(Endpoints.wanted(s, ADDRESSES, table)) == {s.initial_pair, announced}
+    s.subflows[-1] = subflow(B)
+    assert set(Endpoints.wanted(s, ADDRESSES, table)) == {s.initial_pair, s.subflows[-1].pair}
+
+
 def test_what_is_announced() -> None:
     """Not the session's own address, not IPv6 on an IPv4 socket, each address once."""
     signal = [
