@@ -8,12 +8,9 @@ import json
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pm.errors import ConfigError, SystemUnfit
-
-if TYPE_CHECKING:
-    from pm.linux.host.system_check import SystemCheck
 
 
 def run(options: argparse.Namespace) -> int:
@@ -122,16 +119,10 @@ def _count(number: int, one: str, many: str) -> str:
 
 def doctor(options: argparse.Namespace) -> int:
     """Print every check of this system. Exit status 3 if a required one fails."""
-    from pm.config.model import SelectionMode
-    from pm.linux.bpf.precompiled import check_objects
-    from pm.linux.host.probe import probe
-    from pm.linux.netlink.pyroute2_family import find_family
-    from pm.selection import checks_for, choose_selection
+    from pm.cli.doctor import examine
 
     root = Path(options.cgroup_root) if options.cgroup_root else None
-    found = probe(find_family, cgroup_root=root, precompiled=check_objects)
-    kernel = checks_for(choose_selection(SelectionMode.AUTO, found), found)
-    checks = [asdict(check) for check in (*kernel, *_plug_ins())]
+    checks = [asdict(check) for check in examine(root, options.to)]
     if options.json:
         print_json({"checks": checks})
     else:
@@ -140,21 +131,6 @@ def doctor(options: argparse.Namespace) -> int:
         console().print(checks_table(checks))
     unfit = any(c["required"] and not c["ok"] for c in checks)
     return SystemUnfit.exit_status if unfit else 0
-
-
-def _plug_ins() -> list[SystemCheck]:
-    """A check for each path manager of a third party."""
-    from pm.linux.host.system_check import SystemCheck
-    from pm.path_managers.choice import unusable
-    from pm.path_managers.registry import installed
-
-    problems = unusable()
-    return [
-        SystemCheck(f"path_manager_{i.name}", not problem, False, i.source, problem)
-        for i in installed()
-        if not i.built_in
-        for problem in [i.problem or problems.get(i.name, "")]
-    ]
 
 
 def schema(options: argparse.Namespace) -> int:

@@ -155,6 +155,9 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
         "show what this system offers, what is missing, and how to fix what is missing",
         asks_service=False,
     )
+    doctor.add_argument(
+        "--to", metavar="IP", help="look up the routes to this peer (default: to any host of the Internet)"
+    )
     _add_cgroup_root(doctor, environ)
     _add(commands, "schema", "print the JSON Schema of the configuration", asks_service=False)
     completion = _add(

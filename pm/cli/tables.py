@@ -254,7 +254,11 @@ def checks_table(checks: Sequence[Json]) -> Table:
     table = new_table("CHECK", "", "FOUND", "REMEDY")
     for check in checks:
         mark = (
-            Text("ok", "green") if check["ok"] else Text("missing", "red" if check["required"] else "yellow")
+            Text("ok", "green")
+            if check["ok"]
+            else Text("missing", "red")
+            if check["required"]
+            else Text("optional", "yellow")
         )
         table.add_row(escape(check["name"]), mark, escape(check["found"]), escape(check["remedy"]))
     return table

@@ -253,7 +253,8 @@ def _join_initial_address() -> SystemCheck:
         "join_initial_address",
         value == "1",
         "peers may join the address they connected to" if value == "1" else "peers are told not to join it",
-        sysctl_remedy("net.mptcp.allow_join_initial_addr_port=1"),
+        "right behind a layer-4 load balancer, which would send a join to another server (with `announce`); "
+        f"elsewhere {sysctl_remedy('net.mptcp.allow_join_initial_addr_port=1')}",
         required=False,
     )
 

@@ -346,7 +346,7 @@ def test_doctor_fails_where_the_service_would(
 ) -> None:
     """Exit status 3 only if a required capability is missing; the remedy is printed."""
     monkeypatch.setattr(
-        "pm.linux.host.probe.probe",
+        "pm.cli.doctor.probe",
         lambda find_family, **options: [SystemCheck("mptcp", ok, required, "off", "sysctl -w x=1")],
     )
     assert main(["doctor"]) == status
