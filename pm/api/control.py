@@ -25,6 +25,7 @@ from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.preview import Explanation, Prospect
 from pm.sessions.session import Session
+from pm.sessions.why import Why
 
 
 class SubflowFigures(Protocol):
@@ -155,6 +156,9 @@ class ControlPlane(Protocol):
 
     def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
         """What a connection of a cgroup to there would get. Raises KernelRefused where there is no route."""
+
+    async def why(self, token: int) -> Why:
+        """Which subflows a session has not, and why. Raises NotFound, KernelRefused."""
 
     async def dry_run(self, content: str | None) -> DryRun:
         """What a reload would do, if the file had this content. Raises ConfigError as ``reload`` does."""

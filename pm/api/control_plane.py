@@ -13,12 +13,13 @@ from pm import __version__
 from pm.api.control import DryRun, ServiceState, Status
 from pm.api.events import Broadcast, EventReader
 from pm.config.load import Loaded
+from pm.errors import NotFound
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow
+from pm.model import LocalAddress, Pair, Subflow, token_text
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
@@ -28,6 +29,7 @@ from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
 from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
+from pm.sessions.why import Why, session_findings
 from pm.upkeep import Upkeep
 
 CHANGED_MAX = 1000  # sessions that a dry run lists
@@ -140,6 +142,12 @@ class ServiceControlPlane:
         local = source_for(remote, remote_port)
         policy = self._selection.policy_at(cgroup)
         return self._sessions.preview.explain(policy, local, remote, remote_port)
+
+    async def why(self, token: int) -> Why:
+        session = self.sessions().get(token)
+        if session is None:
+            raise NotFound(f"no session {token_text(token)}")
+        return Why(token, session, session_findings(session))
 
     async def dry_run(self, content: str | None) -> DryRun:
         loaded = await self._try_out(content)

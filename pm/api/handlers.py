@@ -34,6 +34,7 @@ from pm.api.views import (
     status_view,
     subflow_view,
 )
+from pm.api.why_views import why_view
 from pm.clock import moment
 from pm.errors import NotFound, SubflowFailed
 from pm.model import Subflow, token_text
@@ -87,6 +88,13 @@ async def get_session(request: web.Request) -> web.Response:
     ]
     cgroup, program = control.cgroup_path(session), control.program_of(session)
     return _json(session_detail_view(session, cgroup, program, figures, options, moment(time)))
+
+
+async def get_why(request: web.Request) -> web.Response:
+    text = request.match_info["token"]
+    if (token := parse_token(text)) is None:
+        raise _no_session(text)
+    return _json(why_view(await request.app[CONTROL].why(token)))
 
 
 async def open_subflow(request: web.Request) -> web.Response:
@@ -198,8 +206,12 @@ def _session(request: web.Request) -> Session:
     token = parse_token(text)
     session = None if token is None else request.app[CONTROL].sessions().get(token)
     if session is None:
-        raise NotFound(f"no session {text}")
+        raise _no_session(text)
     return session
+
+
+def _no_session(text: str) -> NotFound:
+    return NotFound(f"no session {text}")
 
 
 def _subflow_document(control: ControlPlane, session: Session, subflow: Subflow) -> Any:

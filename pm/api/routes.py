@@ -23,6 +23,7 @@ from pm.api.shapes import (
     SubflowShape,
 )
 from pm.api.sse import stream_events
+from pm.api.why_shapes import WhyShape
 
 JSON = "application/json"
 
@@ -83,6 +84,14 @@ ROUTES = (
         handler=handlers.get_session,
         summary="One session as it is now, with its history",
         shape=SessionDetailShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions/{token}/why",
+        handler=handlers.get_why,
+        summary="Which subflows a session has not, why, and what helps",
+        shape=WhyShape,
         errors=(404,),
     ),
     Route(

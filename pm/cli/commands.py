@@ -29,6 +29,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "events": remote.events,
     "reload": remote.reload,
     "explain": remote.explain,
+    "why": remote.why,
     "subflow add": remote.add_subflow,
     "subflow remove": remote.remove_subflow,
     "subflow backup": remote.set_backup,

@@ -39,6 +39,7 @@ EXAMPLES = {
     "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
+    "See why a session has no second path": "mptcp-pm why 0x8b3e25f1",
     "See what a connection would get": "mptcp-pm explain --cgroup /system.slice/a.service --to 192.0.2.1:443",
     "See what a changed configuration would do": "mptcp-pm reload --dry-run new.yaml",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
@@ -212,6 +213,8 @@ def _add_views(commands: Commands) -> None:
         required=True,
         help="where it leads: 192.0.2.1:80, [::1]:80 (default port: 443)",
     )
+    why = _add(commands, "why", "show which subflows are missing, why, and what helps")
+    why.add_argument("subject", metavar="SUBJECT", help="token of a session")
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
     events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
 

@@ -159,6 +159,16 @@ def explain(options: argparse.Namespace) -> int:
     return 0
 
 
+def why(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        document = client.get(f"/v1/sessions/{segment(options.subject)}/why")
+    if options.json:
+        return _print_json(document)
+    from pm.cli.why_report import why_report
+
+    return _say(why_report(document))
+
+
 def _destination(text: str) -> tuple[str, int]:
     """Address and port, 0 for none."""
     try:

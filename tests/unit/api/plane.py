@@ -16,6 +16,7 @@ from pm.api.events import Broadcast, EventReader
 from pm.config.load import Loaded
 from pm.config.model import Config
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
+from pm.findings import Finding
 from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
@@ -26,6 +27,7 @@ from pm.sessions.actions import Close, Open, SetBackup
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.preview import Changed, Decision, Explanation, Prospect
 from pm.sessions.session import Retry, Session, SessionState
+from pm.sessions.why import MissingPair, PairState, Why
 from tests.unit.builders import at
 
 SYNC = Policy(
@@ -177,6 +179,17 @@ class Plane:
         session = make_session(9)
         session.unroutable = {Pair("10.0.3.1", remote, remote_port): "no route (ENETUNREACH)"}
         return Explanation(session, [Open(Pair("10.0.2.1", remote, remote_port), 1, True, "fullmesh", 3)])
+
+    async def why(self, token: int) -> Why:
+        session = self.table.get(token)
+        if session is None:
+            raise NotFound(f"no session {token:#010x}")
+        pair = Pair("10.0.3.1", "10.0.1.2", 443)
+        missing = MissingPair(pair=pair, state=PairState.OPENING, age_s=3.25, retransmits=2)
+        finding = Finding(
+            "syn_unanswered", "No answer came.", ("2 retransmits",), ("ping 10.0.1.2",), likely=True
+        )
+        return Why(token, session, (Finding("half_closed", "One end has closed."),), ((missing, (finding,)),))
 
     async def dry_run(self, content: str | None) -> DryRun:
         await self.reload()
