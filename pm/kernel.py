@@ -127,7 +127,8 @@ class SubflowRecord(NamedTuple):
     ``state`` is a TcpState and ``flags`` UlpFlag bits, as plain integers; ``ifindex`` is the interface
     the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
     ``mark`` is SO_MARK. ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission
-    timeout. ``rtt_us`` is the smoothed round-trip time, 0 for not measured.
+    timeout, and ``retransmits`` how often what waits for an answer was sent again. ``rtt_us`` is the
+    smoothed round-trip time, 0 for not measured.
     """
 
     token: int
@@ -150,6 +151,7 @@ class SubflowRecord(NamedTuple):
     bytes_received: int = 0
     mark: int = 0
     rtt_us: int = 0
+    retransmits: int = 0
 
     @property
     def pair(self) -> Pair:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from pm.sessions.session import Retry
+from pm.sessions.session import FailureKind, Retry
 
 RETRY_FIRST_S = 1.0
 RETRY_CAP_S = 300.0
@@ -15,14 +15,19 @@ ASK_AGAIN_S = 1.0  # after the kernel could not answer a question
 
 
 def next_retry(
-    before: Retry | None, reason: str, now: float, *, refused: bool = False, left_half: bool = False
+    before: Retry | None,
+    reason: str,
+    now: float,
+    *,
+    kind: FailureKind = FailureKind.ENDED,
+    left_half: bool = False,
 ) -> Retry:
     """After a failure: 1, 2, 4 … 300 s later, or 1, 4, 16 … 300 s where the peer refused."""
     failures = before.failures + 1 if before else 1
-    growth = REFUSED_GROWTH if refused else GROWTH
+    growth = REFUSED_GROWTH if kind is FailureKind.REFUSED else GROWTH
     delay = min(RETRY_CAP_S, RETRY_FIRST_S * growth ** min(failures - 1, 16))
     left_half = left_half or (before is not None and before.left_half)
-    return Retry(failures, now, now + delay, reason, refused, left_half)
+    return Retry(failures, now, now + delay, reason, kind, left_half)
 
 
 def retry_early(retry: Retry, now: float) -> None:

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
-from errno import ECONNRESET, EHOSTUNREACH, ENETUNREACH, ETIMEDOUT, errorcode
+from errno import ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT, ETIMEDOUT, errorcode
 
 from pm.kernel import MptcpEvent
 from pm.model import Origin, Subflow, SubflowState
 from pm.sessions.backoff import REFUSED_WITHIN_S
+from pm.sessions.session import FailureKind
 
 SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
+UNREACHABLE = (EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT)  # what the codes of ICMP are mapped to
+MPTCP_ERROR = 1  # the kernel's own reason where a SYN/ACK has no MP_JOIN
 # MP_TCPRST reasons (RFC 8684, section 3.6)
 RESET_REASONS = {
     1: "MPTCP-specific error",
@@ -33,6 +36,19 @@ def closing_reason(event: MptcpEvent, *, refused: bool) -> str:
     if refused:
         reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
     return reason
+
+
+def failure_kind(subflow: Subflow, event: MptcpEvent, refused: bool) -> FailureKind:
+    """The same, for programs."""
+    if refused:
+        return FailureKind.REFUSED
+    if subflow.state is SubflowState.ESTABLISHED:
+        return FailureKind.ENDED
+    if event.reset_reason == MPTCP_ERROR:
+        return FailureKind.NO_MPTCP
+    if event.error in (ECONNREFUSED, ECONNRESET):
+        return FailureKind.RESET
+    return FailureKind.UNREACHABLE if event.error in UNREACHABLE else FailureKind.UNANSWERED
 
 
 def was_refused(subflow: Subflow, event: MptcpEvent, now_monotonic: float) -> bool:

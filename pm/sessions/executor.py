@@ -18,7 +18,7 @@ from pm.model import Origin, token_text
 from pm.sessions.actions import KINDS, Action, ActionKind, Announce, Close, Open, SetBackup, Withdraw
 from pm.sessions.failures import forget_refusal, note_failure, note_refusal
 from pm.sessions.history import HistoryEvent
-from pm.sessions.session import Session
+from pm.sessions.session import FailureKind, Session
 from pm.sessions.session_table import SessionTable
 
 NOT_OURS = "userspace PM not selected"  # the kernel's word for a session of its own path manager
@@ -192,7 +192,7 @@ class Executor:
         if isinstance(action, Open) and error.errno == errno.ENOTCONN:
             self._look_at_half_closed(session)
         if isinstance(action, Open):
-            retry = note_failure(session, action.pair, str(error), now.monotonic)
+            retry = note_failure(session, action.pair, str(error), now.monotonic, kind=FailureKind.COMMAND)
             log.info(
                 "subflow_refused",
                 about=session.token,

@@ -7,7 +7,7 @@ from pm.clock import Moment
 from pm.model import Origin, Pair, Subflow, SubflowState
 from pm.path_managers.remotes import reachable
 from pm.sessions.backoff import PROVEN_S, next_retry, retry_early
-from pm.sessions.session import Retry, Session
+from pm.sessions.session import FailureKind, Retry, Session
 
 FAILURES_MAX = 256  # pairs of a session that are remembered
 
@@ -18,7 +18,7 @@ def note_loss(
     reason: str,
     now: Moment,
     *,
-    refused: bool = False,
+    kind: FailureKind = FailureKind.ENDED,
     silent: bool = False,
 ) -> None:
     """A subflow ended that nobody closed here: its pair failed, if this end may open it again.
@@ -33,7 +33,7 @@ def note_loss(
     if subflow.state is SubflowState.ESTABLISHED and _has_proven(subflow, now.monotonic):
         forget_failures(session, pair)
     left_half = silent and subflow.state is SubflowState.ESTABLISHED
-    note_failure(session, pair, reason, now.monotonic, refused=refused, left_half=left_half)
+    note_failure(session, pair, reason, now.monotonic, kind=kind, left_half=left_half)
 
 
 def note_failure(
@@ -42,7 +42,7 @@ def note_failure(
     reason: str,
     now_monotonic: float,
     *,
-    refused: bool = False,
+    kind: FailureKind = FailureKind.ENDED,
     left_half: bool = False,
 ) -> Retry:
     """Note a failure of a pair: capped exponential backoff until the next try."""
@@ -51,9 +51,7 @@ def note_failure(
     before = session.retries.pop(pair, None)
     if len(session.retries) >= FAILURES_MAX:  # the oldest: a peer can name address after address
         del session.retries[next(iter(session.retries))]
-    retry = session.retries[pair] = next_retry(
-        before, reason, now_monotonic, refused=refused, left_half=left_half
-    )
+    retry = session.retries[pair] = next_retry(before, reason, now_monotonic, kind=kind, left_half=left_half)
     return retry
 
 

@@ -8,7 +8,7 @@ or link that came or went, a failed or stuck subflow, a reload and a restart.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pm.model import (
     SUBFLOWS_MAX,
@@ -41,6 +41,43 @@ class Chooser(Protocol):
         """What is asked for ``session``."""
 
 
+class Outlook(NamedTuple):
+    """What a session could have and should have.
+
+    ``usable`` are the local addresses that its sockets can have, ``there`` the ends at which the peer can be
+    reached, ``ways`` the ways between them, and ``misplaced`` what ``find_misplaced`` says.
+    """
+
+    usable: list[LocalAddress]
+    there: Collection[tuple[str, int]]
+    ways: Mapping[Pair, Way]
+    misplaced: Collection[int]
+    wanted: Wanted
+
+
+def usable_for(session: Session, local_addresses: LocalAddresses) -> list[LocalAddress]:
+    """The addresses that its sockets can have. Notes in the session what became of its own address."""
+    session.local_ifindex = local_addresses.interfaces.get(session.local) or session.local_ifindex
+    session.local_lost = session.local in local_addresses.lost
+    return [a for a in local_addresses.usable if fits(session, a)]
+
+
+def look_ahead(
+    session: Session,
+    policy: Policy,
+    path_manager: Chooser,
+    usable: list[LocalAddress],
+    local_addresses: LocalAddresses,
+) -> Outlook:
+    """Asks the path manager. Notes in the session what has no route."""
+    there = reachable(session)
+    ways = find_ways(session, there, usable, local_addresses)
+    session.unroutable = {pair: way.why for pair, way in ways.items() if not way.exists}
+    misplaced = find_misplaced(session, ways, local_addresses)
+    wanted = _wanted(session, policy, path_manager, usable, local_addresses)
+    return Outlook(usable, there, ways, misplaced, wanted)
+
+
 def plan(
     session: Session,
     path_manager: Chooser,
@@ -56,27 +93,17 @@ def plan(
     policy = in_force or session.policy
     if policy is None or not session.managed:
         return made
-    session.local_ifindex = local_addresses.interfaces.get(session.local) or session.local_ifindex
-    session.local_lost = session.local in local_addresses.lost
-    usable = [a for a in local_addresses.usable if fits(session, a)]
-    ways: dict[Pair, Way] = {}
-    misplaced: Collection[int] = ()
-    wanted: Wanted = {}
-    there: Collection[tuple[str, int]] = ()
-    planned = session.started or session.local_lost
-    if planned:
-        there = reachable(session)
-        ways = find_ways(session, there, usable, local_addresses)
-        misplaced = find_misplaced(session, ways, local_addresses)
-        session.unroutable = {pair: way.why for pair, way in ways.items() if not way.exists}
-        wanted = _wanted(session, policy, path_manager, usable, local_addresses)
-        _open(made, session, policy, wanted, there, ways, misplaced, local_addresses, now)
+    usable = usable_for(session, local_addresses)
+    outlook: Outlook | None = None
+    if session.started or session.local_lost:
+        outlook = look_ahead(session, policy, path_manager, usable, local_addresses)
+        _open(made, session, policy, outlook, local_addresses, now)
     told = announcements(session, policy, usable, local_addresses)
     announce(made, session, told, local_addresses, now)
     withdraw(made, session, policy, told, usable, local_addresses, now)
-    if planned:
+    if outlook:
         _replace_stuck(made, session, now)
-        _close(made, session, wanted, there, misplaced, local_addresses)
+        _close(made, session, outlook, local_addresses)
     return made
 
 
@@ -96,14 +123,11 @@ def _open(
     made: Plan,
     session: Session,
     policy: Policy,
-    wanted: Wanted,
-    there: Collection[tuple[str, int]],
-    ways: Mapping[Pair, Way],
-    misplaced: Collection[int],
+    outlook: Outlook,
     local_addresses: LocalAddresses,
     now: float,
 ) -> None:
-    """``there`` are the ends at which the peer can be reached."""
+    _, there, ways, misplaced, wanted = outlook
     have: dict[Pair, list[Subflow]] = {}
     take_back: dict[str, int] = {}
     for subflow in session.subflows:
@@ -209,11 +233,10 @@ def _replace_stuck(made: Plan, session: Session, now: float) -> None:
 def _close(
     made: Plan,
     session: Session,
-    wanted: Wanted,
-    there: Collection[tuple[str, int]],
-    misplaced: Collection[int],
+    outlook: Outlook,
     local_addresses: LocalAddresses,
 ) -> None:
+    _, there, _, misplaced, wanted = outlook
     working = {s.pair for s in session.subflows if s.working and id(s) not in misplaced}
     counts: dict[Pair, int] = {}
     closes: list[Close] = []

@@ -24,20 +24,37 @@ class SessionState(StrEnum):
     ESTABLISHED = "established"
 
 
+class FailureKind(StrEnum):
+    """How a subflow failed, as far as the kernel tells."""
+
+    COMMAND = "command"  # the kernel did not open it
+    UNANSWERED = "unanswered"  # its SYN
+    UNREACHABLE = "unreachable"  # somebody on the way said so (ICMP)
+    RESET = "reset"  # in answer to its SYN
+    NO_MPTCP = "no_mptcp"  # a SYN/ACK without MP_JOIN
+    REFUSED = "refused"  # by the peer, after its SYN/ACK
+    ENDED = "ended"  # it was established, and was lost
+
+
 @dataclass(slots=True)
 class Retry:
     """What failed: how often in a row, when last, why, and when it is tried again (monotonic clock).
 
-    ``refused``: the peer answered, and then refused. ``left_half``: a subflow of the pair died in silence
-    here, so that the peer may still have its half, and count it.
+    ``left_half``: a subflow of the pair died in silence here, so that the peer may still have its half, and
+    count it.
     """
 
     failures: int
     failed_at: float
     not_before: float
     reason: str
-    refused: bool = False
+    kind: FailureKind = FailureKind.ENDED
     left_half: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """The peer answered, and then refused."""
+        return self.kind is FailureKind.REFUSED
 
 
 @dataclass(slots=True, eq=False)

@@ -14,7 +14,7 @@ from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of, is_link_local
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
-from pm.sessions.closing_reasons import SILENT, closing_reason, was_refused
+from pm.sessions.closing_reasons import SILENT, closing_reason, failure_kind, was_refused
 from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
@@ -264,7 +264,7 @@ class SessionTable:
         reason = closing_reason(event, refused=refused)
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
         silent = subflow.stuck or event.error in SILENT
-        note_loss(session, subflow, reason, now, refused=refused, silent=silent)
+        note_loss(session, subflow, reason, now, kind=failure_kind(subflow, event, refused), silent=silent)
         return subflow
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:

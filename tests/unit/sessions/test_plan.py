@@ -12,7 +12,7 @@ from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, S
 from pm.path_managers.registry import registry
 from pm.sessions.actions import Announce, Close, Open, Plan, SetBackup, Withdraw
 from pm.sessions.plan import SETTLED_S, plan
-from pm.sessions.session import Retry, Session
+from pm.sessions.session import FailureKind, Retry, Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, address, locals_of, policy, session, subflow
 
 A, B = "10.0.1.1", "10.0.2.1"
@@ -252,7 +252,7 @@ def test_a_stuck_subflow_is_replaced_then_closed() -> None:
 
 def test_a_stuck_subflow_that_the_peer_counts_is_taken_back() -> None:
     """Only after a refusal, with another working subflow, and none working from its own address."""
-    refused = Retry(1, 0.0, 100.0, "refused", refused=True)
+    refused = Retry(1, 0.0, 100.0, "refused", kind=FailureKind.REFUSED)
     pair = Pair(B, REMOTE, REMOTE_PORT)
     dead = stuck(B, local_id=2)
     s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL), dead], retries={pair: refused})
@@ -271,13 +271,13 @@ def test_a_half_that_the_peer_counts_is_taken_back() -> None:
     s = session(policy=policy(), subflows=[subflow(A, origin=Origin.INITIAL)])
     addresses = address(A), address(B, 2)
     reason = "the peer counts a subflow from it that is dead"
-    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True, left_half=True)}
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", kind=FailureKind.REFUSED, left_half=True)}
     assert actions(s, *addresses) == [Withdraw(B, 2, reason, announce_first=True)]
     s.retries = {pair: Retry(1, 0.0, 0.0, "ETIMEDOUT", left_half=True)}
     assert [type(a) for a in actions(s, *addresses)] == [Open]  # the peer may have room
-    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True)}
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", kind=FailureKind.REFUSED)}
     assert [type(a) for a in actions(s, *addresses)] == [Open]  # it had no half to take back
-    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", refused=True, left_half=True)}
+    s.retries = {pair: Retry(2, 0.0, 0.0, "refused", kind=FailureKind.REFUSED, left_half=True)}
     s.subflows[0].stuck = True
     assert [type(a) for a in actions(s, *addresses)] == [Open, Open]  # nothing works: only more is tried
 
