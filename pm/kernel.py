@@ -7,7 +7,7 @@ they are the socket's, thus 6 also for v4-mapped addresses, whose text is IPv4.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
@@ -216,6 +216,42 @@ class SessionInfo(NamedTuple):
     bytes_sent: int
     bytes_received: int
     bytes_acked: int
+
+
+class Rises(NamedTuple):
+    """By how much counters of the network namespace rose (those that did), and within which time."""
+
+    by: Mapping[str, int]
+    seconds: float
+
+
+class RouteOver(NamedTuple):
+    """A route over an interface that leads to some address; ``gateway`` is "" on the link itself."""
+
+    table: int
+    gateway: str
+
+
+class PathFacts(NamedTuple):
+    """What the kernel says of the packets between two addresses.
+
+    ``interface`` has the local one. ``leaves_by`` is where packets of an unbound socket leave, "" where
+    ``error`` says why nowhere; ``answers`` is the same for a packet without a mark, by which rp_filter judges
+    what arrives. ``rp_filter`` has the sysctl of all interfaces and of this one; IPv6 has none. ``routes``
+    lead to the remote address over ``interface``.
+    """
+
+    interface: str
+    leaves_by: str = ""
+    error: str = ""
+    answers: str = ""
+    rp_filter: tuple[int, int] = (0, 0)
+    routes: tuple[RouteOver, ...] = ()
+
+    @property
+    def drops_answers(self) -> bool:
+        """Whether strict rp_filter drops what arrives from the remote address on ``interface``."""
+        return max(self.rp_filter) == 1 and self.answers != self.interface
 
 
 class CreateCommand(NamedTuple):

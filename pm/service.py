@@ -18,6 +18,7 @@ from pm.config.model import Datapath, OnExit, SelectionMode
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.sweep import Sentinel
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
+from pm.linux.host.counters import CounterHistory
 from pm.linux.host.instance import Instance, check_state_directory, namespace_file
 from pm.linux.host.left_alone import LeftAlone
 from pm.linux.host.live_checks import LiveChecks
@@ -69,6 +70,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     state, loaded, state_directory = start.state, start.state.loaded, settings.state_directory
     config, checks, mode = loaded.config, state.checks, state.selection
     broadcast, timings = Broadcast(), Timings()
+    mptcp_counters = CounterHistory(time.monotonic)
     path_managers = await asyncio.to_thread(registry)
 
     def keep() -> bool:
@@ -243,6 +245,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             broadcast=broadcast,
             reload=reloader.reload,
             try_out=reloader.try_out,
+            counters=mptcp_counters,
             judge_under=lambda rules: PathJudge(lookup, addresses, lambda: rules.bind_interface).way,
         )
         await stack.enter_async_context(serve(control, config.api, timings))
@@ -257,6 +260,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 selection.run,
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,
+                mptcp_counters.run,
                 reloader.on_change,
                 reloader.on_source_change,
                 upkeep.run,

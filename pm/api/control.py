@@ -23,6 +23,7 @@ from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
+from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation, Prospect
 from pm.sessions.session import Session
 from pm.sessions.why import Why
@@ -156,6 +157,9 @@ class ControlPlane(Protocol):
 
     def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
         """What a connection of a cgroup to there would get. Raises KernelRefused where there is no route."""
+
+    async def missing(self, session: Session) -> Sequence[MissingPair]:
+        """The pairs with fewer working subflows than wanted, as of now. Raises KernelRefused."""
 
     async def why(self, token: int) -> Why:
         """Which subflows a session has not, and why. Raises NotFound, KernelRefused."""

@@ -12,14 +12,15 @@ from contextlib import AbstractAsyncContextManager
 from pm import __version__
 from pm.api.control import DryRun, ServiceState, Status
 from pm.api.events import Broadcast, EventReader
+from pm.api.investigator import Investigator
 from pm.config.load import Loaded
-from pm.errors import NotFound
+from pm.linux.host.counters import CounterHistory
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow, token_text
+from pm.model import LocalAddress, Pair, Subflow
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
@@ -27,9 +28,10 @@ from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
 from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
+from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
-from pm.sessions.why import Why, session_findings
+from pm.sessions.why import Why
 from pm.upkeep import Upkeep
 
 CHANGED_MAX = 1000  # sessions that a dry run lists
@@ -53,6 +55,7 @@ class ServiceControlPlane:
         reload: Callable[[], Awaitable[None]],
         try_out: Callable[[str | None], Awaitable[Loaded]],
         judge_under: Callable[[Addresses], Judge],
+        counters: CounterHistory,
     ) -> None:
         """``try_out`` loads the file and changes nothing; ``judge_under`` asks for ways under other rules."""
         self._state = state
@@ -67,6 +70,14 @@ class ServiceControlPlane:
         self._reload = reload
         self._try_out = try_out
         self._judge_under = judge_under
+        self._investigator = Investigator(
+            sessions=sessions,
+            addresses=addresses,
+            diagnosis=diagnosis,
+            counters=counters,
+            cgroup_of=self.cgroup_path,
+            program_of=self.program_of,
+        )
 
     def status(self) -> Status:
         state = self._state
@@ -144,10 +155,11 @@ class ServiceControlPlane:
         return self._sessions.preview.explain(policy, local, remote, remote_port)
 
     async def why(self, token: int) -> Why:
-        session = self.sessions().get(token)
-        if session is None:
-            raise NotFound(f"no session {token_text(token)}")
-        return Why(token, session, session_findings(session))
+        self._sessions.first_subflows.admit_all()
+        return await self._investigator.why(token)
+
+    async def missing(self, session: Session) -> Sequence[MissingPair]:
+        return await self._investigator.missing(session)
 
     async def dry_run(self, content: str | None) -> DryRun:
         loaded = await self._try_out(content)

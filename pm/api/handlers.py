@@ -34,7 +34,7 @@ from pm.api.views import (
     status_view,
     subflow_view,
 )
-from pm.api.why_views import why_view
+from pm.api.why_views import missing_view, why_view
 from pm.clock import moment
 from pm.errors import NotFound, SubflowFailed
 from pm.model import Subflow, token_text
@@ -87,7 +87,9 @@ async def get_session(request: web.Request) -> web.Response:
         for report in reports.get(of_subflow.cookie, ())
     ]
     cgroup, program = control.cgroup_path(session), control.program_of(session)
-    return _json(session_detail_view(session, cgroup, program, figures, options, moment(time)))
+    missing = [missing_view(pair) for pair in await control.missing(session)]
+    now = moment(time)
+    return _json(session_detail_view(session, cgroup, program, figures, options, missing, now))
 
 
 async def get_why(request: web.Request) -> web.Response:

@@ -15,6 +15,7 @@ from pm.api.schemas import ADDRESS, CURSOR, DIGEST, TIME, TOKEN
 from pm.model import EventKind, Origin, Role, SubflowState
 from pm.policies.built_in_options import BUILT_IN_OPTIONS
 from pm.sessions import history
+from pm.sessions.missing import PairState
 from pm.sessions.session import SessionState
 
 Time = Annotated[str, TIME, Doc("RFC 3339, UTC.")]
@@ -79,6 +80,20 @@ class UnroutableShape(TypedDict):
     reason: str
 
 
+class MissingPairShape(TypedDict):
+    """A pair of addresses that has fewer subflows than it could have."""
+
+    local: Ip
+    remote: Ip
+    remote_port: Port
+    state: PairState
+    age_s: Annotated[float | None, Doc("How long its SYN has been without an answer.")]
+    retransmits: Annotated[int | None, Doc("How often that SYN was sent again.")]
+    failures: Annotated[Count, Doc("In a row.")]
+    retry_in_s: Annotated[float | None, Doc("When it is tried again.")]
+    reason: Annotated[str, Doc("Why, as far as the service knows by itself; may be empty.")]
+
+
 class SessionShape(TypedDict):
     """One MPTCP connection. Its keys are never shown."""
 
@@ -130,8 +145,9 @@ class SubflowOptionShape(TypedDict):
 
 
 class SessionDetailShape(SessionShape):
-    """One session with its history and its TCP options."""
+    """One session with its history, its TCP options and the subflows that it should have and has not."""
 
+    missing: list[MissingPairShape]
     options: list[SubflowOptionShape]
     events: Annotated[list[HistoryShape], Doc(f"The last {history.LENGTH} events, newest last.")]
 

@@ -15,6 +15,7 @@ from pm.api.shapes import (
     AddressShape,
     ConfigProblemShape,
     EventShape,
+    MissingPairShape,
     PolicyShape,
     ReadinessShape,
     RemoteAddressShape,
@@ -166,11 +167,13 @@ def session_detail_view(
     program: str | None,
     figures: Sequence[SubflowFigures | None],
     options: Sequence[tuple[str, PluginReport]],
+    missing: list[MissingPairShape],
     now: Moment,
 ) -> SessionDetailShape:
     """A session with its history, newest last; ``options`` are (subflow id, report) pairs."""
     return {
         **session_view(session, cgroup, program, figures, now),
+        "missing": missing,
         "options": [_option_view(subflow, report) for subflow, report in options],
         "events": [
             {"time": rfc3339(entry.time), "event": entry.event, "detail": str(entry.detail)}

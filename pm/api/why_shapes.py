@@ -7,8 +7,7 @@ from typing import Annotated, TypedDict
 
 from typing_extensions import Doc
 
-from pm.api.shapes import Count, Ip, Port, Token
-from pm.sessions.why import PairState
+from pm.api.shapes import MissingPairShape, Token
 
 
 class FindingShape(TypedDict):
@@ -19,19 +18,6 @@ class FindingShape(TypedDict):
     evidence: Annotated[list[str], Doc("What the kernel said, one fact each.")]
     commands: Annotated[list[str], Doc("They help, or look closer; `text` says which.")]
     likely: Annotated[bool, Doc("Nothing proves it.")]
-
-
-class MissingPairShape(TypedDict):
-    """A pair of addresses that has fewer subflows than it could have."""
-
-    local: Ip
-    remote: Ip
-    remote_port: Port
-    state: PairState
-    age_s: Annotated[float | None, Doc("How long its SYN has been without an answer.")]
-    retransmits: Annotated[int | None, Doc("How often that SYN was sent again.")]
-    failures: Annotated[Count, Doc("In a row.")]
-    retry_in_s: Annotated[float | None, Doc("When it is tried again.")]
 
 
 class WhyPairShape(MissingPairShape):

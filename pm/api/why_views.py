@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pm.api.why_shapes import FindingShape, MissingPairShape, WhyShape
+from pm.api.shapes import MissingPairShape
+from pm.api.why_shapes import FindingShape, WhyShape
 from pm.findings import Finding
 from pm.model import token_text
-from pm.sessions.why import MissingPair, Why
+from pm.sessions.missing import MissingPair
+from pm.sessions.why import Why
 
 
 def why_view(why: Why) -> WhyShape:
@@ -46,6 +48,7 @@ def missing_view(missing: MissingPair) -> MissingPairShape:
         "retransmits": missing.retransmits,
         "failures": missing.failures,
         "retry_in_s": _rounded(missing.retry_in_s),
+        "reason": missing.reason,
     }
 
 

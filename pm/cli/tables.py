@@ -128,13 +128,11 @@ def session_report(session: Json) -> RenderableType:
         ),
     )
     parts: list[RenderableType] = [facts, "", subflows_list(session["subflows"])]
-    if session["failed"]:
-        failed = new_table("FAILED", "ATTEMPTS", "REASON")
-        for pair in session["failed"]:
-            add_row(failed, pair_text(pair), str(pair["failures"]), pair["reason"])
-        parts += ["", failed]
-    if session["unroutable"]:
-        parts += ["", unroutable_table(session["unroutable"])]
+    if session["missing"]:
+        missing = new_table("MISSING", "STATE", "REASON")
+        for pair in session["missing"]:
+            add_row(missing, pair_text(pair), pair_state_text(pair), pair["reason"])
+        parts += ["", missing]
     if session["options"]:
         options = new_table("SUBFLOW", "OPTION", "SENT", "RECEIVED", "APPLIED", "REFUSED")
         for option in session["options"]:
@@ -185,6 +183,20 @@ def _figures(subflow: Json) -> list[str]:
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(map(str.rjust, cells, widths))
+
+
+def pair_state_text(pair: Json) -> str:
+    """``opening for 3.2 s, retransmits: 2``: what is known of a missing pair."""
+    words = pair["state"].replace("_", " ")
+    if pair["age_s"] is not None:
+        words += f" for {pair['age_s']:.1f} s"
+    if pair["retransmits"]:
+        words += f", retransmits: {pair['retransmits']}"
+    if pair["failures"]:
+        words += f", failures: {pair['failures']}"
+    if pair["retry_in_s"] is not None:
+        words += f", next try in {pair['retry_in_s']:.0f} s"
+    return str(words)
 
 
 def unroutable_table(pairs: Sequence[Json]) -> Table:

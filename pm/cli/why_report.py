@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from pm.cli.tables import pair_state_text
 from pm.names import printable
 
 Json = dict[str, Any]
@@ -20,7 +21,10 @@ def why_report(why: Json) -> str:
     for finding in why["findings"]:
         lines += ["", *finding_lines(finding)]
     for pair in why["pairs"]:
-        lines += ["", f"{pair['local']} × {pair['remote']} port {pair['remote_port']}: {_state(pair)}"]
+        lines += [
+            "",
+            f"{pair['local']} × {pair['remote']} port {pair['remote_port']}: {pair_state_text(pair)}",
+        ]
         for finding in pair["findings"]:
             lines += finding_lines(finding, "  ")
     if not why["findings"] and not why["pairs"]:
@@ -35,20 +39,7 @@ def finding_lines(finding: Json, indent: str = "") -> Iterator[str]:
     for fact in finding["evidence"]:
         yield from _wrapped(fact, f"{indent}  - ", f"{indent}    ")
     for command in finding["commands"]:
-        yield f"{indent}  $ {command}"
-
-
-def _state(pair: Json) -> str:
-    words = [pair["state"].replace("_", " ")]
-    if pair["age_s"] is not None:
-        words.append(f"for {pair['age_s']:.1f} s")
-    if pair["retransmits"] is not None:
-        words.append(f"{pair['retransmits']} SYN retransmitted")
-    if pair["failures"]:
-        words.append(f"{pair['failures']} failures")
-    if pair["retry_in_s"] is not None:
-        words.append(f"next try in {pair['retry_in_s']:.0f} s")
-    return ", ".join(words)
+        yield f"{indent}  {command}" if command.startswith("#") else f"{indent}  $ {command}"
 
 
 def _wrapped(text: str, first: str, others: str) -> list[str]:

@@ -263,5 +263,7 @@ def assemble(
         open_limits=open_limits,
         remote_rules=remote_rules,
         operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
-        preview=Preview(table=table, addresses=addresses, path_managers=choosers, clock=clock),
+        preview=Preview(
+            table=table, addresses=addresses, endpoints=book, path_managers=choosers, clock=clock
+        ),
     )

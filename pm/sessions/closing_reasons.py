@@ -13,7 +13,6 @@ from pm.sessions.session import FailureKind
 
 SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
 UNREACHABLE = (EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT)  # what the codes of ICMP are mapped to
-MPTCP_ERROR = 1  # the kernel's own reason where a SYN/ACK has no MP_JOIN
 # MP_TCPRST reasons (RFC 8684, section 3.6)
 RESET_REASONS = {
     1: "MPTCP-specific error",
@@ -25,26 +24,29 @@ RESET_REASONS = {
 }
 
 
-def closing_reason(event: MptcpEvent, *, refused: bool) -> str:
+def closing_reason(subflow: Subflow, event: MptcpEvent, *, refused: bool) -> str:
     """The reason in words."""
     if event.reset_reason >= 0:
         reason = RESET_REASONS.get(event.reset_reason, "reset by the peer")
     elif event.error and not refused:
         reason = f"{errorcode.get(event.error, event.error)}: {os.strerror(event.error)}"
+    elif refused:
+        reason = ""
     else:
-        reason = "" if refused else "closed by the peer"
+        opening = subflow.state is SubflowState.OPENING
+        reason = "the SYN/ACK had no MP_JOIN" if opening else "closed by the peer"
     if refused:
         reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
     return reason
 
 
 def failure_kind(subflow: Subflow, event: MptcpEvent, refused: bool) -> FailureKind:
-    """The same, for programs."""
+    """The same, for programs. The kernel ends a subflow without an error where a SYN/ACK has no MP_JOIN."""
     if refused:
         return FailureKind.REFUSED
     if subflow.state is SubflowState.ESTABLISHED:
         return FailureKind.ENDED
-    if event.reset_reason == MPTCP_ERROR:
+    if not event.error:
         return FailureKind.NO_MPTCP
     if event.error in (ECONNREFUSED, ECONNRESET):
         return FailureKind.RESET

@@ -74,7 +74,7 @@ def look_ahead(
     ways = find_ways(session, there, usable, local_addresses)
     session.unroutable = {pair: way.why for pair, way in ways.items() if not way.exists}
     misplaced = find_misplaced(session, ways, local_addresses)
-    wanted = _wanted(session, policy, path_manager, usable, local_addresses)
+    wanted = wanted_by(session, policy, path_manager, usable, local_addresses)
     return Outlook(usable, there, ways, misplaced, wanted)
 
 
@@ -107,13 +107,14 @@ def plan(
     return made
 
 
-def _wanted(
+def wanted_by(
     session: Session,
     policy: Policy,
     path_manager: Chooser,
     usable: list[LocalAddress],
     local_addresses: LocalAddresses,
 ) -> Wanted:
+    """What the path manager asks for, if there is more than one path at all."""
     if is_loopback(session.remote) or session.remote in local_addresses.interfaces:
         return {session.initial_pair: Want()}  # this host with itself: all paths are one
     return path_manager.wanted(session, usable, policy.path_manager.parameters)

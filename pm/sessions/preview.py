@@ -12,9 +12,11 @@ from pm.clock import Clock, moment
 from pm.model import LocalAddress, Origin, Role, Subflow, SubflowState, family_of, interfaces_of
 from pm.policies.model import Policy
 from pm.sessions.actions import Action, Close, Open, SetBackup
+from pm.sessions.endpoint_book import EndpointBook
 from pm.sessions.history import History
 from pm.sessions.known_ways import Judge, Routes
 from pm.sessions.local_addresses import AddressBook, LocalAddresses
+from pm.sessions.missing import Picture, picture_of
 from pm.sessions.plan import Chooser, plan
 from pm.sessions.session import Session, SessionState
 from pm.sessions.session_table import SessionTable
@@ -61,13 +63,23 @@ class Preview:
         *,
         table: SessionTable,
         addresses: AddressBook,
+        endpoints: EndpointBook,
         path_managers: Mapping[str, Chooser],
         clock: Clock,
     ) -> None:
         self._table = table
         self._addresses = addresses
+        self._endpoints = endpoints
         self._path_managers = path_managers
         self._clock = clock
+
+    def picture(self, session: Session) -> Picture | None:
+        """What a session should have now; None where the service leaves it alone."""
+        policy = self._endpoints.in_force(session)
+        if policy is None:
+            return None
+        path_manager = self._path_managers[policy.path_manager.name]
+        return picture_of(session, policy, path_manager, self._endpoints.addresses(policy))
 
     def explain(self, policy: Policy | None, local: str, remote: str, remote_port: int) -> Explanation:
         """For a client's connection from ``local``, as if its ``start`` conditions had been reached."""

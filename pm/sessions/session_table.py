@@ -47,6 +47,10 @@ class SessionTable:
     def get(self, token: int) -> Session | None:
         return self.by_token.get(token)
 
+    def why_refused(self, session: Session, remote: RemoteAddress) -> str:
+        """Why no subflow goes to an announced address, by the rules of now; "" where one may."""
+        return self._judge(session, remote)
+
     def create(self, event: MptcpEvent, now: Moment) -> Session:
         """MPTCP_EVENT_CREATED, or ESTABLISHED of a session whose creation was not seen."""
         known = self.by_token.get(event.token)
@@ -261,7 +265,7 @@ class SessionTable:
             return None
         self.remove_subflow(session, subflow)
         refused = was_refused(subflow, event, now.monotonic)
-        reason = closing_reason(event, refused=refused)
+        reason = closing_reason(subflow, event, refused=refused)
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
         silent = subflow.stuck or event.error in SILENT
         note_loss(session, subflow, reason, now, kind=failure_kind(subflow, event, refused), silent=silent)

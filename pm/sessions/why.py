@@ -1,48 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Why a session has no other path, or not all that it could have."""
+"""Why a session has no other path, or not all that it could have. Pure, over what was asked before.
+
+docs/why.md lists the findings.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 from pm.findings import Finding
-from pm.model import Pair
+from pm.model import SubflowState
+from pm.sessions.evidence import Evidence
+from pm.sessions.missing import MissingPair, missing_pairs
 from pm.sessions.session import Session
-
-
-class PairState(StrEnum):
-    """Why a pair has fewer subflows than it could have."""
-
-    OPENING = "opening"  # a SYN is on its way
-    FAILED = "failed"  # tried again later
-    WAITING = "waiting"  # not tried yet
-    NO_ROUTE = "no_route"
-    CLOSED = "closed"  # by the operator
-    NOT_WANTED = "not_wanted"  # by the path manager
-    NOT_USABLE = "not_usable"  # one of its addresses
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MissingPair:
-    """A pair without an established subflow, or with fewer than wanted.
-
-    ``age_s`` and ``retransmits`` are those of the SYN of a subflow that opens; ``failures`` in a row, and
-    ``retry_in_s`` until the next try; None where it is not so.
-    """
-
-    pair: Pair
-    state: PairState
-    age_s: float | None = None
-    retransmits: int | None = None
-    failures: int = 0
-    retry_in_s: float | None = None
+from pm.sessions.why_pairs import pair_findings
+from pm.sessions.why_session import ON_THE_PEER, about_session, blackhole, decides_alone, fallback
 
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """``findings`` are about the session as a whole, ``pairs`` have those of each missing pair."""
+    """``findings`` are about the session as a whole, ``pairs`` have those of each missing pair.
+
+    ``session`` is None where only the kernel knows the token: of a connection that never was MPTCP.
+    """
 
     token: int
     session: Session | None
@@ -50,18 +31,36 @@ class Why:
     pairs: Sequence[tuple[MissingPair, Sequence[Finding]]] = ()
 
 
-def session_findings(session: Session) -> list[Finding]:
-    """What holds for all pairs of a session."""
-    found: list[Finding] = []
-    if not session.managed:
-        found.append(
-            Finding(
-                "not_managed",
-                "The kernel's own path manager has this session: it began before the service did.",
-                commands=("ip mptcp endpoint show", "ip mptcp limits show"),
-            )
-        )
-    if session.half_closed:
-        found.append(Finding("half_closed", "One end has closed: no subflow can be opened any more."))
+def explain(session: Session, evidence: Evidence) -> Why:
+    """``evidence`` is of this session and of now."""
+    if alone := decides_alone(session, evidence):
+        return Why(session.token, session, [alone, *blackhole(evidence)])
+    assert evidence.picture
+    findings = about_session(session, evidence.picture, evidence)
+    missing = missing_pairs(evidence.picture, evidence.syns, evidence.now)
+    pairs = [(each, pair_findings(each, evidence.picture, evidence)) for each in missing]
+    working = sum(s.state is SubflowState.ESTABLISHED for s in session.subflows)
+    if not findings and not pairs and working <= 1:
+        findings = [_only_one_path()]
+    return Why(session.token, session, findings, pairs)
 
-    return found
+
+def _only_one_path() -> Finding:
+    return Finding(
+        "one_path_only",
+        "There is one path: one usable local address, and one address of the peer.",
+        (),
+        ("mptcp-pm addresses", f"{ON_THE_PEER}ip mptcp endpoint show"),
+    )
+
+
+def explain_stranger(token: int, evidence: Evidence) -> Why:
+    """A token that the kernel has and the service does not."""
+    if evidence.info.fallback:
+        return Why(token, None, [fallback(evidence), *blackhole(evidence)])
+    found = Finding(
+        "not_known_yet",
+        "The kernel has this session, and the service does not know it yet: it is not established, or began "
+        "a moment ago. Ask again.",
+    )
+    return Why(token, None, [found])

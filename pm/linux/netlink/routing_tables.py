@@ -25,6 +25,7 @@ RTA_GATEWAY, RTA_PRIORITY, RTA_METRICS, RTA_MULTIPATH, RTA_TABLE, RTA_VIA = 5, 6
 RTAX_MTU = 2
 FRA_SRC, FRA_PRIORITY, FRA_SUPPRESS_PREFIXLEN, FRA_TABLE, FRA_PROTOCOL = 2, 6, 14, 15, 21
 RT_SCOPE_LINK, RTPROT_KERNEL, RTNH_F_ONLINK, RTM_F_CLONED = 253, 2, 4, 0x200
+ROUTES_MAX = 10_000
 NETLINK_GET_STRICT_CHK = 12  # the kernel filters a dump, Linux 4.20
 
 _NEXTHOP = struct.Struct("=HBBi")  # struct rtnexthop: length, flags, hops, interface
@@ -56,14 +57,28 @@ def read_ours() -> Routing:
     return Routing(frozenset(rules), frozenset(routes))
 
 
+def read_over(family: int, ifindex: int) -> list[Route]:
+    """The unicast routes over an interface, in every table, at most ROUTES_MAX. Raises OSError."""
+    found: list[Route] = []
+    oif = framing.pack_attribute(RTA_OIF, U32.pack(ifindex))
+    for data, message in _dump(RTM_GETROUTE, family, attributes=oif):
+        _, _, _, _, _, _, _, kind, flags = RTMSG.unpack_from(data, message.start)
+        if kind == RTN_UNICAST and not flags & RTM_F_CLONED:
+            found += (route for route in _routes(data, message, family) if route.ifindex == ifindex)
+        if len(found) >= ROUTES_MAX:
+            break
+    return found
+
+
 def _dump(
-    request: int, family: int, *, table: int = 0, protocol: int = 0
+    request: int, family: int, *, table: int = 0, protocol: int = 0, attributes: bytes = b""
 ) -> Iterator[tuple[bytes, framing.NetlinkMessage]]:
     # struct fib_rule_hdr has the form of struct rtmsg
     header = RTMSG.pack(_FAMILIES[family], 0, 0, 0, table, protocol, 0, 0, 0)
     with framing.open_socket(socket.NETLINK_ROUTE) as sock:
         sock.setsockopt(framing.SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
-        sock.send(framing.pack(request, framing.NLM_F_REQUEST | framing.NLM_F_DUMP, 1, header))
+        flags = framing.NLM_F_REQUEST | framing.NLM_F_DUMP
+        sock.send(framing.pack(request, flags, 1, header + attributes))
         while True:
             data = sock.recv(64 << 10)
             for message in framing.messages(data):

@@ -25,9 +25,10 @@ from pm.policies.model import Accept, Policy, Start
 from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.actions import Close, Open, SetBackup
 from pm.sessions.history import History, HistoryEvent
+from pm.sessions.missing import MissingPair, PairState
 from pm.sessions.preview import Changed, Decision, Explanation, Prospect
 from pm.sessions.session import Retry, Session, SessionState
-from pm.sessions.why import MissingPair, PairState, Why
+from pm.sessions.why import Why
 from tests.unit.builders import at
 
 SYNC = Policy(
@@ -180,12 +181,17 @@ class Plane:
         session.unroutable = {Pair("10.0.3.1", remote, remote_port): "no route (ENETUNREACH)"}
         return Explanation(session, [Open(Pair("10.0.2.1", remote, remote_port), 1, True, "fullmesh", 3)])
 
+    async def missing(self, session: Session) -> Sequence[MissingPair]:
+        pair = Pair("10.0.3.1", "10.0.1.2", 443)
+        reason = "ENETUNREACH: Network is unreachable"
+        state = PairState.OPENING
+        return (MissingPair(pair=pair, state=state, age_s=3.25, retransmits=2, reason=reason),)
+
     async def why(self, token: int) -> Why:
         session = self.table.get(token)
         if session is None:
             raise NotFound(f"no session {token:#010x}")
-        pair = Pair("10.0.3.1", "10.0.1.2", 443)
-        missing = MissingPair(pair=pair, state=PairState.OPENING, age_s=3.25, retransmits=2)
+        (missing,) = await self.missing(session)
         finding = Finding(
             "syn_unanswered", "No answer came.", ("2 retransmits",), ("ping 10.0.1.2",), likely=True
         )

@@ -67,7 +67,7 @@ def test_detail_adds_the_history() -> None:
     """One session by itself has its events, newest last, with details as text."""
     session = make_session(1)
     session.history.add(at(1.7e9), HistoryEvent.SUBFLOW_OPENING, session.initial_pair)
-    events = session_detail_view(session, CGROUP, None, [], [], at(1.7e9))["events"]
+    events = session_detail_view(session, CGROUP, None, [], [], [], at(1.7e9))["events"]
     assert [e["event"] for e in events] == ["created", "established", "subflow_opening"]
     assert events[-1]["detail"] == "10.0.1.1 × 10.0.1.2"
 

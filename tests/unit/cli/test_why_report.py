@@ -24,7 +24,7 @@ def test_every_finding_with_evidence_and_commands(server: Server, capsys: pytest
         "",
         "One end has closed. [half_closed]",
         "",
-        "10.0.3.1 × 10.0.1.2 port 443: opening, for 3.2 s, 2 SYN retransmitted",
+        "10.0.3.1 × 10.0.1.2 port 443: opening for 3.2 s, retransmits: 2",
         "  Likely: No answer came. [syn_unanswered]",
         "    - 2 retransmits",
         "    $ ping 10.0.1.2",

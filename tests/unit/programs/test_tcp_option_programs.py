@@ -208,7 +208,7 @@ def test_rest_shows_options() -> None:
     """A session's options name their subflow; a policy's are as configured; status counts."""
     session = make_session(1)
     report = PluginReport("user_timeout", True, False, 30_000, None)
-    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], at(1.7e9))
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], [], at(1.7e9))
     assert view["options"] == [
         {
             "subflow": session.subflows[0].id,
@@ -231,7 +231,7 @@ def test_cli_shows_options() -> None:
     """`mptcp-pm session` has a line per subflow and option."""
     session = make_session(1)
     report = PluginReport("user_timeout", True, False, 30_000, None)
-    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], at(1.7e9))
+    view = session_detail_view(session, CGROUP, None, [], [(session.subflows[0].id, report)], [], at(1.7e9))
     console = Console(width=240, record=True, file=io.StringIO())
     console.print(session_report(view))
     assert re.search(r"user_timeout +yes +– +30000 +–", console.export_text())
