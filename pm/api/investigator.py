@@ -79,7 +79,7 @@ class Investigator:
             moved=self._diagnosis.bytes_moved(session.token, session.subflows),
             syns=syns,
             paths=await self._paths(session, [m.pair for m in missing]),
-            refused={r.ip: self._sessions.table.why_refused(session, r) for r in remotes},
+            refused={r.ip: self._sessions.table.refusal_of(session, r) for r in remotes},
             program=self._program_of(session),
             bind_interface=self._addresses.rules.bind_interface,
         )

@@ -22,11 +22,13 @@ from pm.api.input_shapes import SessionQuery
 from pm.api.problems import BadRequest
 from pm.api.views import encode, session_view
 from pm.clock import moment
+from pm.model import SubflowState
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
 RENDERED_AT_ONCE = 4
 LOOKED_AT_AT_ONCE = 500
+FAILED = "failed"
 CACHE_LENGTH = 1000  # about 2 MiB with four subflows a session
 
 _number = attrgetter("number")
@@ -57,7 +59,7 @@ class Listing:
         self._fragments: dict[int, _Fragment] = {}
         self._rendering = asyncio.Lock()
         self._census: Counter[tuple[str | None, str]] = Counter()
-        self._subflows = 0
+        self._subflows: Counter[str] = Counter()
         self._census_expires = 0.0
 
     def __len__(self) -> int:
@@ -75,16 +77,20 @@ class Listing:
         body = b",".join([fragment.json for fragment in known.values() if fragment])
         return b'{"sessions":[%b],"next":%b}' % (body, encode(cursor))
 
-    async def census(self) -> tuple[Counter[tuple[str | None, str]], int]:
-        """Sessions by (policy name, state) and the number of subflows, at most ``FRESH_S`` old."""
+    async def census(self) -> tuple[Counter[tuple[str | None, str]], Counter[str]]:
+        """Sessions by (policy name, state) and subflows by state, at most ``FRESH_S`` old.
+
+        ``failed`` are pairs that failed since they last worked.
+        """
         if time.monotonic() >= self._census_expires:
             counts: Counter[tuple[str | None, str]] = Counter()
-            subflows = 0
+            subflows = Counter(dict.fromkeys((*SubflowState, FAILED), 0))
             for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
                 for session in some:
                     policy = session.policy
                     counts[policy.name if policy else None, session.state.value] += 1
-                    subflows += len(session.subflows)
+                    subflows.update(subflow.state for subflow in session.subflows)
+                    subflows[FAILED] += len(session.failing)
                 await asyncio.sleep(0)
             self._census, self._subflows = counts, subflows
             self._census_expires = time.monotonic() + FRESH_S

@@ -92,12 +92,13 @@ class Timings:
 class Snapshot:
     """What one scrape shows.
 
-    ``sessions`` counts by (policy name or None, state), ``options`` by plugin and event.
+    ``sessions`` counts by (policy name or None, state), ``subflows`` by state, ``options`` by plugin and
+    event.
     """
 
     status: Status
     sessions: Mapping[tuple[str | None, str], int]
-    subflows: int
+    subflows: Mapping[str, int]
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
 
@@ -120,7 +121,7 @@ class SnapshotCollector(Collector):
         )
         yield GaugeMetricFamily("mptcp_pm_ready", "1 while /readyz is 200.", value=status.ready)
         yield self._sessions()
-        yield GaugeMetricFamily("mptcp_pm_subflows", "Live subflows.", value=self._snapshot.subflows)
+        yield self._subflows()
         yield GaugeMetricFamily(
             "mptcp_pm_config_last_reload_successful",
             "1 if the last load of the configuration succeeded.",
@@ -141,6 +142,16 @@ class SnapshotCollector(Collector):
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
+
+    def _subflows(self) -> Metric:
+        subflows = GaugeMetricFamily(
+            "mptcp_pm_subflows",
+            "Live subflows by state; failed: pairs of addresses that failed since they last worked.",
+            labels=["state"],
+        )
+        for state, count in sorted(self._snapshot.subflows.items()):
+            subflows.add_metric([state], count)
+        return subflows
 
     def _answers(self) -> Metric:
         answers = HistogramMetricFamily(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from errno import ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT, ETIMEDOUT, errorcode
+from typing import NamedTuple
 
 from pm.kernel import MptcpEvent
 from pm.model import Origin, Subflow, SubflowState
@@ -13,6 +14,7 @@ from pm.sessions.session import FailureKind
 
 SILENT = (ETIMEDOUT, EHOSTUNREACH, ENETUNREACH)  # the path is dead: the peer was not told of the end
 UNREACHABLE = (EHOSTUNREACH, ENETUNREACH, ENOPROTOOPT)  # what the codes of ICMP are mapped to
+CLOSED_BY_PEER = "closed by the peer"
 # MP_TCPRST reasons (RFC 8684, section 3.6)
 RESET_REASONS = {
     1: "MPTCP-specific error",
@@ -22,6 +24,19 @@ RESET_REASONS = {
     5: "unacceptable performance",
     6: "middlebox interference",
 }
+
+
+class Ending(NamedTuple):
+    """A subflow that ended and that nobody closed here."""
+
+    subflow: Subflow
+    reason: str
+    kind: FailureKind
+
+    @property
+    def is_failure(self) -> bool:
+        """Not a subflow that worked until the peer closed it, as it does at the end of a session."""
+        return self.reason != CLOSED_BY_PEER
 
 
 def closing_reason(subflow: Subflow, event: MptcpEvent, *, refused: bool) -> str:
@@ -34,7 +49,7 @@ def closing_reason(subflow: Subflow, event: MptcpEvent, *, refused: bool) -> str
         reason = ""
     else:
         opening = subflow.state is SubflowState.OPENING
-        reason = "the SYN/ACK had no MP_JOIN" if opening else "closed by the peer"
+        reason = "the SYN/ACK had no MP_JOIN" if opening else CLOSED_BY_PEER
     if refused:
         reason = ": ".join(filter(None, ("refused by the peer (its subflow limit?)", reason)))
     return reason

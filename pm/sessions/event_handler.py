@@ -16,7 +16,7 @@ from pm.errors import KernelRefused
 from pm.kernel import EventType, MptcpEvent, RawEvent
 from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
-from pm.model import Origin, RemoteAddress, Subflow, SubflowState
+from pm.model import Origin, RemoteAddress, Subflow, SubflowState, token_text
 from pm.sessions.actions import ActionKind, Close
 from pm.sessions.admission import refusal
 from pm.sessions.backoff import PROVEN_S
@@ -28,7 +28,7 @@ from pm.sessions.policy_assignment import Classified, PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
-from pm.sessions.session import Session, SessionState
+from pm.sessions.session import FailureKind, Session, SessionState
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import TimerQueue
 from pm.sessions.watch import Watch
@@ -193,12 +193,17 @@ class EventHandler:
         return True
 
     def _subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
-        subflow = self._table.subflow_closed(session, event, now)
-        if subflow is None:
+        ending = self._table.subflow_closed(session, event, now)
+        if ending is None:
             return False
         self._counters["subflows_lost"] += 1
         self._watch.after_loss(session.token)
-        detail = {"subflow": subflow.id, "reason": str(session.history[-1].detail)}
+        subflow = ending.subflow.id
+        if ending.is_failure:
+            word = "subflow_lost" if ending.kind is FailureKind.ENDED else "subflow_failed"
+            token = token_text(session.token)
+            log.info(word, about=session.token, token=token, subflow=subflow, reason=ending.reason)
+        detail = {"subflow": subflow, "reason": str(session.history[-1].detail)}
         self._publish(now.time, "subflow", "closed", session, detail)
         return True
 

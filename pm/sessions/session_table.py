@@ -14,7 +14,7 @@ from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
 from pm.model import Origin, RemoteAddress, Role, Subflow, SubflowState, family_of, is_link_local
 from pm.path_managers.remotes import reachable
 from pm.sessions.actions import Open
-from pm.sessions.closing_reasons import SILENT, closing_reason, failure_kind, was_refused
+from pm.sessions.closing_reasons import SILENT, Ending, closing_reason, failure_kind, was_refused
 from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
@@ -46,10 +46,6 @@ class SessionTable:
 
     def get(self, token: int) -> Session | None:
         return self.by_token.get(token)
-
-    def why_refused(self, session: Session, remote: RemoteAddress) -> str:
-        """Why no subflow goes to an announced address, by the rules of now; "" where one may."""
-        return self._judge(session, remote)
 
     def create(self, event: MptcpEvent, now: Moment) -> Session:
         """MPTCP_EVENT_CREATED, or ESTABLISHED of a session whose creation was not seen."""
@@ -128,7 +124,7 @@ class SessionTable:
         if remote in session.remotes or remote in session.refused_remotes:
             return False
         replaced = self._forget_remote(session, remote.address_id)
-        reason = self._refusal(session, remote)
+        reason = self.refusal_of(session, remote)
         if reason:
             session.refused_remotes = (*session.refused_remotes, remote)
             session.history.add(now, HistoryEvent.REMOTE_ADDRESS_REFUSED, f"{remote.ip}: {reason}")
@@ -143,12 +139,13 @@ class SessionTable:
         known = *session.remotes, *session.refused_remotes
         session.remotes = session.refused_remotes = ()
         for remote in known:
-            if self._refusal(session, remote):
+            if self.refusal_of(session, remote):
                 session.refused_remotes = (*session.refused_remotes, remote)
             else:
                 session.remotes = (*session.remotes, remote)
 
-    def _refusal(self, session: Session, remote: RemoteAddress) -> str:
+    def refusal_of(self, session: Session, remote: RemoteAddress) -> str:
+        """Why no subflow goes to an announced address; "" where one may."""
         if len(session.remotes) >= REMOTES_MAX:
             return f"more than {REMOTES_MAX} addresses"
         return self._judge(session, remote)
@@ -258,7 +255,7 @@ class SessionTable:
         port = 0 if usual else record.remote_port
         self.remote_announced(session, RemoteAddress(record.remote, port, record.remote_id), now)
 
-    def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Subflow | None:
+    def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Ending | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
         subflow = find_subflow_or_opening(session, event)
         if subflow is None:
@@ -268,8 +265,9 @@ class SessionTable:
         reason = closing_reason(subflow, event, refused=refused)
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
         silent = subflow.stuck or event.error in SILENT
-        note_loss(session, subflow, reason, now, kind=failure_kind(subflow, event, refused), silent=silent)
-        return subflow
+        kind = failure_kind(subflow, event, refused)
+        note_loss(session, subflow, reason, now, kind=kind, silent=silent)
+        return Ending(subflow, reason, kind)
 
     def remove_subflow(self, session: Session, subflow: Subflow) -> None:
         """Take a subflow out of the table."""

@@ -146,8 +146,8 @@ async def test_what_is_kept_is_bounded() -> None:
 
 
 async def test_census_counts_by_policy_and_state(plane: Plane) -> None:
-    """The census has sessions by policy and state, those of no policy too, and all subflows."""
+    """The census has sessions by policy and state, those of no policy too, and subflows by state."""
     plane.add(11, None)
     counts, subflows = await Listing(plane).census()
     assert counts == {("sync", "established"): 5, ("rest", "established"): 5, (None, "established"): 1}
-    assert subflows == 22
+    assert subflows == {"established": 22, "opening": 0, "failed": 11}

@@ -15,7 +15,7 @@ def samples(plane: Plane, timings: Timings) -> dict[tuple[str, tuple[tuple[str, 
     snapshot = Snapshot(
         status=plane.status(),
         sessions={("sync", "established"): 2, (None, "created"): 1},
-        subflows=5,
+        subflows={"established": 5, "opening": 0, "failed": 2},
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
     )
@@ -32,7 +32,8 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     found = samples(Plane(), Timings())
     assert found["mptcp_pm_sessions", (("policy", "sync"), ("state", "established"))] == 2
     assert found["mptcp_pm_sessions", (("policy", ""), ("state", "created"))] == 1
-    assert found["mptcp_pm_subflows", ()] == 5
+    for state, count in (("established", 5), ("opening", 0), ("failed", 2)):
+        assert found["mptcp_pm_subflows", (("state", state),)] == count
     assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "ok"))] == 3
     assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "refused"))] == 1
     assert found["mptcp_pm_config_reloads_total", (("outcome", "ok"),)] == 2
