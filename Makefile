@@ -10,10 +10,10 @@ PYTHON := $(VENV)/bin/python
 PIP = $(PYTHON) -m pip --quiet --disable-pip-version-check
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOAK_MINUTES,SOAK_SEED)
 
-# bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool: tests and demo;
+# bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool, iptables, curl: tests and demo;
 # python3-wheel: a test builds a third party's package; clang-format, shellcheck, yamllint: lint.
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mptcpize tcpdump bpftool \
-	mount procps util-linux python3-wheel clang-format shellcheck yamllint tshark
+	mount procps util-linux python3-wheel clang-format shellcheck yamllint tshark iptables curl
 # mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 

@@ -11,7 +11,7 @@ from pm.model import Pair, token_text
 from pm.sessions.evidence import Evidence
 from pm.sessions.missing import MissingPair, PairState, Picture
 from pm.sessions.session import FailureKind, Retry, Session
-from pm.sessions.why_paths import just_sent, no_route, route_get, try_tcp, unanswered
+from pm.sessions.why_paths import just_sent, no_route, route_get, try_tcp, unanswered, watch
 from pm.sessions.why_session import ON_THE_PEER
 
 
@@ -51,7 +51,7 @@ def _failure(
                 f"A router or a firewall answered with ICMP that {pair.remote} cannot be reached from "
                 f"{pair.local}.",
                 (said,),
-                (try_tcp(pair), f"tracepath -n {pair.remote}"),
+                (try_tcp(pair), watch(pair)),
             )
         case FailureKind.RESET:
             return Finding(
@@ -68,14 +68,14 @@ def _failure(
                 f"{pair.remote} answered without MP_JOIN. Something on this path removes MPTCP's options, or "
                 "what answers there is not this peer (a proxy, a NAT, another host).",
                 (said, *evidence.rise_of("MPTcpExtMPJoinSynTx", "MPTcpExtMPJoinSynAckRx")),
-                (f"tcpdump -ni any -v host {pair.remote} and tcp port {pair.remote_port}",),
+                (watch(pair),),
                 likely=True,
             )
         case FailureKind.REFUSED:
             return Finding(
                 "refused_by_peer",
                 "The peer answered the SYN and then refused the subflow. Most often its limit of subflows is "
-                "reached, or its path manager accepts none.",
+                "reached, or its path manager accepts none. A larger limit holds for new connections.",
                 (said, *evidence.rise_of("MPTcpExtMPRstRx", "MPTcpExtMPJoinSynAckHMacFailure")),
                 (
                     f"{ON_THE_PEER}ip mptcp limits set subflow 8",

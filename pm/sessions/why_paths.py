@@ -103,17 +103,17 @@ def unanswered(
             f"Packets from {pair.local} leave by {facts.leaves_by}, whose routers may not expect that source "
             "and drop them (rp_filter, BCP 38), or do not know the way back to it.",
             (*shown, f"{route_get(pair, 0)}: dev {facts.leaves_by}"),
-            (try_tcp(pair), f"tracepath -n {pair.remote}"),
+            (try_tcp(pair), watch(pair)),
             likely=True,
         )
     return Finding(
         "syn_unanswered",
         f"No answer came from {pair.remote} port {pair.remote_port}. A firewall drops SYNs with MP_JOIN; "
         "or a router on the way drops packets from this source, as strict rp_filter does in silence; or "
-        "it does not know the way back. If plain TCP connects from this address, MPTCP's options are the "
+        "it does not know the way back. If curl says that it is connected, MPTCP's options are the "
         "reason.",
         tuple(shown),
-        (try_tcp(pair), f"tracepath -n {pair.remote}"),
+        (try_tcp(pair), watch(pair)),
         likely=True,
     )
 
@@ -151,4 +151,10 @@ def route_get(pair: Pair, mark: int) -> str:
 
 def try_tcp(pair: Pair) -> str:
     """Whether plain TCP gets through from this address."""
-    return f"nc -v -z -w 3 -s {pair.local} {pair.remote} {pair.remote_port}"
+    remote = f"[{pair.remote}]" if ":" in pair.remote else pair.remote
+    return f"curl -sv -m 3 --interface {pair.local} telnet://{remote}:{pair.remote_port}"
+
+
+def watch(pair: Pair) -> str:
+    """Shows what leaves and what comes back."""
+    return f"tcpdump -ni any host {pair.local} and host {pair.remote} and tcp port {pair.remote_port}"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from pm.findings import Finding
 from pm.kernel import TcpState
-from pm.model import LocalAddress, Pair, Role, family_of, is_link_local, token_text
+from pm.model import LocalAddress, Pair, Role, family_of, is_link_local, is_loopback, token_text
 from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.fullmesh import FullMesh
 from pm.path_managers.ndiffports import NDiffPorts
@@ -195,7 +195,7 @@ def _refused_remotes(session: Session, evidence: Evidence) -> Iterator[Finding]:
         yield Finding(
             "remote_address_refused",
             f"The peer announced {remote.ip}, and no subflow goes there. `remote_addresses` in the "
-            "configuration says which addresses are allowed; it holds for what is announced from then on.",
+            "configuration says which addresses are allowed.",
             (why,),
             ("mptcp-pm reload",),
         )
@@ -240,7 +240,9 @@ def _left_out(session: Session, picture: Picture) -> Iterator[Finding]:
     policy, choice = picture.policy, picture.policy.path_manager
     there = {s.pair for s in session.subflows}
     possible = candidates(picture.session, picture.outlook.usable)
-    left = [pair for pair in possible if pair not in picture.outlook.wanted and pair not in there]
+    # Endpoints may be on any interface, on `lo` too.
+    used = there.union(picture.outlook.wanted)
+    left = [pair for pair in possible if pair not in used and not is_loopback(pair.local)]
     if not left:
         return
     facts = [str(pair) for pair in left[:SHOWN_MAX]]
