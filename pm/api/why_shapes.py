@@ -13,7 +13,7 @@ from pm.api.shapes import MissingPairShape, Token
 class FindingShape(TypedDict):
     """A reason, with what shows it and what helps."""
 
-    code: Annotated[str, Doc("A stable name in snake_case.")]
+    code: Annotated[str, Doc("A stable name; docs/why.md lists them.")]
     text: str
     evidence: Annotated[list[str], Doc("What the kernel said, one fact each.")]
     commands: Annotated[list[str], Doc("They help, or look closer; `text` says which.")]

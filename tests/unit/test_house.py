@@ -49,11 +49,17 @@ PURE = (
     "sessions/backoff",
     "sessions/closing_reasons",
     "sessions/dump_merge",
+    "sessions/evidence",
     "sessions/history",
     "sessions/local_addresses",
+    "sessions/missing",
     "sessions/plan",
     "sessions/session",
     "sessions/session_table",
+    "sessions/why",
+    "sessions/why_pairs",
+    "sessions/why_paths",
+    "sessions/why_session",
 )
 
 

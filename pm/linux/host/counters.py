@@ -36,7 +36,11 @@ class CounterHistory:
         """Take a sample each minute, until cancelled."""
         while True:
             await asyncio.sleep(INTERVAL_S)
-            self._samples.append(await asyncio.to_thread(self._sample))
+            await asyncio.to_thread(self.take_sample)
+
+    def take_sample(self) -> None:
+        """Reads a file of /proc."""
+        self._samples.append(self._sample())
 
     def rises_since(self, moment: float) -> Rises:
         """What rose since the last sample before ``moment`` (monotonic clock), or since the oldest one."""
