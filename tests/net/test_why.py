@@ -160,7 +160,10 @@ def test_strict_rp_filter_at_a_router(lab: Lab) -> None:
 def test_an_address_that_no_router_expects(lab: Lab) -> None:
     """An address on a dummy leaves by link 1, whose router has no way back to it."""
     ip = "192.0.2.7"
-    lab.ip("client", "link", "add", "dum0", "type", "dummy")
+    try:
+        lab.ip("client", "link", "add", "dum0", "type", "dummy")
+    except AssertionError:
+        pytest.skip("this kernel has no dummy interfaces (CONFIG_DUMMY)")
     lab.ip("client", "link", "set", "dum0", "up")
     lab.ip("client", "addr", "add", f"{ip}/32", "dev", "dum0")
     lab.sysctl("client", net__ipv4__conf__dum0__rp_filter=1)  # says nothing: the answer comes on eth0

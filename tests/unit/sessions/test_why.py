@@ -140,6 +140,18 @@ def test_rp_filter_is_judged_as_the_kernel_does(
     assert found[0].likely == (code == "syn_unanswered")
 
 
+def test_an_address_on_a_dummy() -> None:
+    """Its packets leave by another interface, where the answers come: its own rp_filter says nothing."""
+    s = opening()
+    seen = picture(s)
+    held = tuple(replace(a, holder=a.ip == B) for a in seen.addresses.there)
+    seen = replace(seen, addresses=replace(seen.addresses, there=held))
+    facts = PathFacts("dum0", leaves_by="eth0", answers="eth0", rp_filter=(1, 1))
+    why = explain(s, evidence(s, picture=seen, paths={PAIR_B: facts}))
+    assert codes(why) == ["source_filtered"]
+    assert why.pairs[0][1][0].likely
+
+
 @pytest.mark.parametrize(
     ("name", "setting"),
     [("eth0", "net.ipv4.conf.eth0.rp_filter"), ("eth0.10", "net/ipv4/conf/eth0.10/rp_filter")],
