@@ -194,6 +194,37 @@ class SubflowRecord(NamedTuple):
 SubflowAddress = MptcpEvent | SubflowRecord
 
 
+class SocketRecord(NamedTuple):
+    """Any TCP socket of a sock_diag dump, listeners too (their remote port is 0).
+
+    ``inode`` is that of its descriptors (``socket:[inode]``), 0 where it has none; ``cgroup_id`` is 0 where
+    the kernel does not tell. ``mptcp``: it was made as an MPTCP socket, or belongs to a session. ``token``
+    and ``flags`` (UlpFlag bits) are 0 without that, ``token`` also where MP_CAPABLE was never sent.
+    ``retransmits`` counts segments over its whole life.
+    """
+
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    state: int
+    inode: int
+    cgroup_id: int
+    ifindex: int
+    mptcp: bool
+    token: int
+    flags: int
+    retransmits: int
+
+    @property
+    def is_listener(self) -> bool:
+        return self.state == TcpState.LISTEN
+
+    @property
+    def is_join(self) -> bool:
+        return bool(self.flags & _JOINED)
+
+
 class SessionInfo(NamedTuple):
     """struct mptcp_info of a session, and whose it is.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pm.clock import Moment
-from pm.kernel import MptcpEvent, SubflowRecord, TcpState, UlpFlag
+from pm.kernel import MptcpEvent, SocketRecord, SubflowRecord, TcpState, UlpFlag
 from pm.model import LocalAddress, Origin, Role, Subflow, SubflowState
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.registry import registry
@@ -149,3 +149,28 @@ def event(kind: int, **fields: Any) -> MptcpEvent:
         "deny_join_id0": False,
     }
     return MptcpEvent(**(values | fields))
+
+
+def socket_record(**fields: Any) -> SocketRecord:
+    """A plain TCP connection."""
+    values: dict[str, Any] = {
+        "local": "10.0.1.1",
+        "local_port": 40000,
+        "remote": REMOTE,
+        "remote_port": REMOTE_PORT,
+        "state": TcpState.ESTABLISHED,
+        "inode": 11,
+        "cgroup_id": 7,
+        "ifindex": 0,
+        "mptcp": False,
+        "token": 0,
+        "flags": 0,
+        "retransmits": 0,
+    }
+    return SocketRecord(**{**values, **fields})
+
+
+def listener(**fields: Any) -> SocketRecord:
+    """A plain TCP listener on any IPv4 address."""
+    values: dict[str, Any] = {"local": "0.0.0.0", "local_port": 80, "remote": "0.0.0.0", "remote_port": 0}
+    return socket_record(**{**values, "state": TcpState.LISTEN, "inode": 12, **fields})

@@ -41,6 +41,7 @@ PURE = (
     "kernel",
     "kernel_protocols",
     "model",
+    "no_session",
     "notation",
     "path_managers",
     "policies",

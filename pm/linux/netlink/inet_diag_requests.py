@@ -53,6 +53,12 @@ def sockets_request(family: int, known_cgroups: Collection[int]) -> bytes:
     return _dump(family, socket.IPPROTO_TCP, _STATES | 1 << TcpState.LISTEN, 0, *filters)
 
 
+def every_request(family: int, ports: Collection[tuple[int, int]] = ()) -> bytes:
+    """All TCP sockets with INFO, listeners too, or those with one of these (local, remote) ports."""
+    filters = [framing.pack_attribute(REQ_BYTECODE, any_of(ports))] if ports else []
+    return _dump(family, socket.IPPROTO_TCP, _STATES | 1 << TcpState.LISTEN, 1 << INFO - 1, *filters)
+
+
 def storages_request(family: int, map_fd: int, ports: Collection[tuple[int, int]]) -> bytes:
     """The values of an sk_storage map, for the TCP sockets with one of these (local, remote) ports."""
     storage = framing.pack_attribute(REQ_MAP_FD, _U32.pack(map_fd))
