@@ -220,6 +220,20 @@ def parse_listen(text: str, *, lowest_port: int = 1) -> tuple[IPAddress, int]:
     return address, port
 
 
+def parse_end(text: str) -> tuple[IPAddress, int]:
+    """Parse an IP address with or without a port into both, port 0 for none. Raises ValueError."""
+    try:
+        return ipaddress.ip_address(text.removeprefix("[").removesuffix("]")), 0
+    except ValueError:
+        pass
+    try:
+        return parse_listen(text)
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not an IP address with or without a port: write 192.0.2.1:443, or [2001:db8::1]:443"
+        ) from None
+
+
 def check_identifier(text: str) -> None:
     """Raises ValueError unless the text can be the prefix of C functions."""
     if not re.fullmatch(_IDENTIFIER, text):

@@ -8,7 +8,7 @@ names what the views read of the kernel's figures of a subflow.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from pm.clock import Moment
 from pm.config.load import Loaded
 from pm.config.model import SelectionMode
 from pm.errors import Problem
+from pm.findings import Finding
+from pm.kernel import SocketRecord
 from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Subflow
 from pm.policies.model import Policy
@@ -113,6 +115,27 @@ class DryRun(NamedTuple):
     prospect: Prospect
 
 
+class Connection(NamedTuple):
+    """A TCP connection, or a listener (``socket`` tells), and why MPTCP is not used.
+
+    ``why`` is there where MPTCP is used and the service knows the session.
+    """
+
+    socket: SocketRecord
+    cgroup: str | None
+    findings: Sequence[Finding]
+    why: Why | None
+
+
+class SocketReport(NamedTuple):
+    """``namespace`` is the inode of the network namespace; ``left_out`` counts sockets beyond the limit."""
+
+    namespace: int
+    looked_at: int
+    left_out: int
+    connections: Sequence[Connection]
+
+
 class ControlPlane(Protocol):
     def status(self) -> Status: ...
 
@@ -163,6 +186,12 @@ class ControlPlane(Protocol):
 
     async def why(self, token: int) -> Why:
         """Which subflows a session has not, and why. Raises NotFound, KernelRefused."""
+
+    async def look_at_sockets(self, wanted: Callable[[SocketRecord], bool]) -> SocketReport:
+        """What the kernel tells of these TCP sockets, and why they have no MPTCP. Raises KernelRefused."""
+
+    def cgroup_of_socket(self, socket: SocketRecord) -> str | None:
+        """Path below the cgroup2 root; None where it is unknown. No I/O but the first time."""
 
     async def dry_run(self, content: str | None) -> DryRun:
         """What a reload would do, if the file had this content. Raises ConfigError as ``reload`` does."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 from collections import Counter
@@ -10,10 +11,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from pm import __version__
-from pm.api.control import DryRun, ServiceState, Status
+from pm.api.control import DryRun, ServiceState, SocketReport, Status
 from pm.api.events import Broadcast, EventReader
 from pm.api.investigator import Investigator
+from pm.api.socket_report import look_at_sockets
 from pm.config.load import Loaded
+from pm.kernel import SocketRecord
 from pm.linux.host.counters import CounterHistory
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
@@ -78,6 +81,7 @@ class ServiceControlPlane:
             cgroup_of=self.cgroup_path,
             program_of=self.program_of,
         )
+        self._one_look = asyncio.Lock()  # a look walks over all sockets: one at a time
 
     def status(self) -> Status:
         state = self._state
@@ -160,6 +164,13 @@ class ServiceControlPlane:
 
     async def missing(self, session: Session) -> Sequence[MissingPair]:
         return await self._investigator.missing(session)
+
+    async def look_at_sockets(self, wanted: Callable[[SocketRecord], bool]) -> SocketReport:
+        async with self._one_look:
+            return await look_at_sockets(wanted, self._diagnosis, self.cgroup_of_socket, self.why)
+
+    def cgroup_of_socket(self, socket: SocketRecord) -> str | None:
+        return self._selection.cgroup_path(socket.cgroup_id) if socket.cgroup_id else None
 
     async def dry_run(self, content: str | None) -> DryRun:
         loaded = await self._try_out(content)

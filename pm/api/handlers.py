@@ -17,12 +17,13 @@ from aiohttp import web
 
 from pm.api import metrics
 from pm.api.control import ControlPlane
-from pm.api.input_shapes import ChangeSubflow, OpenSubflow, SessionQuery
+from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, OpenSubflow, SessionQuery
 from pm.api.inputs import parse_body, parse_query
 from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, TIMINGS
 from pm.api.preview_shapes import Explain, Trial
 from pm.api.preview_views import dry_run_view, explanation_view
 from pm.api.problems import BadRequest
+from pm.api.socket_query import wanted_sockets
 from pm.api.views import (
     address_view,
     encode,
@@ -34,7 +35,7 @@ from pm.api.views import (
     status_view,
     subflow_view,
 )
-from pm.api.why_views import missing_view, why_view
+from pm.api.why_views import missing_view, sockets_view, why_view
 from pm.clock import moment
 from pm.errors import NotFound, SubflowFailed
 from pm.model import Subflow, token_text
@@ -97,6 +98,13 @@ async def get_why(request: web.Request) -> web.Response:
     if (token := parse_token(text)) is None:
         raise _no_session(text)
     return _json(why_view(await request.app[CONTROL].why(token)))
+
+
+async def get_socket_report(request: web.Request) -> web.Response:
+    control = request.app[CONTROL]
+    query = parse_query(ConnectionQuery, request.query)
+    wanted = wanted_sockets(query, control.cgroup_of_socket)
+    return _json(sockets_view(await control.look_at_sockets(wanted)))
 
 
 async def open_subflow(request: web.Request) -> web.Response:

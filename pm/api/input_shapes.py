@@ -16,6 +16,8 @@ from pm.api.schemas import ADDRESS, CURSOR
 from pm.model import EventKind
 from pm.sessions.session import SessionState
 
+INODES_MAX = 500  # in one question: they fit the request line
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenSubflow:
@@ -52,3 +54,17 @@ class EventQuery:
     """Which events to send."""
 
     type: Annotated[EventKind | None, Doc("Only events of this type.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionQuery:
+    """Which TCP sockets of the service's network namespace are asked about: exactly one of these."""
+
+    address: Annotated[
+        str | None, Doc("Either end of connections, or a listener: `IP`, `IP:PORT` or `[IP]:PORT`.")
+    ] = None
+    cgroup: Annotated[str | None, Doc("Sockets of this cgroup and of those below it.")] = None
+    inodes: Annotated[
+        str | None,
+        Doc(f"Numbers, {INODES_MAX} at most, with commas: the `N` of `socket:[N]` in `/proc/PID/fd`."),
+    ] = None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pm.api import handlers
-from pm.api.input_shapes import ChangeSubflow, EventQuery, OpenSubflow, SessionQuery
+from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, EventQuery, OpenSubflow, SessionQuery
 from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
 from pm.api.shapes import (
@@ -23,7 +23,7 @@ from pm.api.shapes import (
     SubflowShape,
 )
 from pm.api.sse import stream_events
-from pm.api.why_shapes import WhyShape
+from pm.api.why_shapes import SocketsShape, WhyShape
 
 JSON = "application/json"
 
@@ -121,6 +121,15 @@ ROUTES = (
         media_type=None,
         answers=(204,),
         errors=(404, 409),
+    ),
+    Route(
+        method="GET",
+        path="/v1/why",
+        handler=handlers.get_socket_report,
+        summary="Why TCP connections are no MPTCP sessions, by address, cgroup or the sockets of a process",
+        shape=SocketsShape,
+        query=ConnectionQuery,
+        errors=(400,),
     ),
     Route(
         method="GET",

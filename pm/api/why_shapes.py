@@ -7,7 +7,8 @@ from typing import Annotated, TypedDict
 
 from typing_extensions import Doc
 
-from pm.api.shapes import MissingPairShape, Token
+from pm.api.shapes import Count, EndpointShape, MissingPairShape, Token
+from pm.no_session import SOCKETS_MAX
 
 
 class FindingShape(TypedDict):
@@ -33,3 +34,25 @@ class WhyShape(TypedDict):
     policy: str | None
     findings: Annotated[list[FindingShape], Doc("About the session as a whole.")]
     pairs: list[WhyPairShape]
+
+
+class SocketShape(TypedDict):
+    """A TCP connection or a listener: its MPTCP session, or why it has none."""
+
+    local: EndpointShape
+    remote: Annotated[EndpointShape | None, Doc("Null for a listener.")]
+    state: Annotated[str, Doc("The kernel's TCP state, such as `established` or `listen`.")]
+    inode: Annotated[int, Doc("Of `socket:[N]` in `/proc/PID/fd`; 0 if no process has it open.")]
+    cgroup: Annotated[str | None, Doc("Path below the cgroup2 root.")]
+    mptcp: Annotated[bool, Doc("Whether the program made an MPTCP socket.")]
+    findings: Annotated[list[FindingShape], Doc("Why MPTCP is not used.")]
+    session: Annotated[WhyShape | None, Doc("Where MPTCP is used.")]
+
+
+class SocketsShape(TypedDict):
+    """The TCP sockets that were asked about."""
+
+    namespace: Annotated[int, Doc("Inode of the service's network namespace, as in `net:[N]`.")]
+    looked_at: Annotated[Count, Doc("TCP sockets of the namespace.")]
+    left_out: Annotated[Count, Doc(f"Sockets that match too: at most {SOCKETS_MAX} are in the answer.")]
+    sockets: list[SocketShape]

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pm.api.shapes import MissingPairShape
-from pm.api.why_shapes import FindingShape, WhyShape
+from pm.api.control import Connection, SocketReport
+from pm.api.shapes import EndpointShape, MissingPairShape
+from pm.api.why_shapes import FindingShape, SocketShape, SocketsShape, WhyShape
 from pm.findings import Finding
+from pm.kernel import TcpState
 from pm.model import token_text
 from pm.sessions.missing import MissingPair
 from pm.sessions.why import Why
@@ -22,6 +24,30 @@ def why_view(why: Why) -> WhyShape:
         "pairs": [
             {**missing_view(missing), "findings": finding_views(found)} for missing, found in why.pairs
         ],
+    }
+
+
+def sockets_view(report: SocketReport) -> SocketsShape:
+    return {
+        "namespace": report.namespace,
+        "looked_at": report.looked_at,
+        "left_out": report.left_out,
+        "sockets": [_socket_view(connection) for connection in report.connections],
+    }
+
+
+def _socket_view(connection: Connection) -> SocketShape:
+    socket = connection.socket
+    remote: EndpointShape = {"ip": socket.remote, "port": socket.remote_port}
+    return {
+        "local": {"ip": socket.local, "port": socket.local_port},
+        "remote": None if socket.is_listener else remote,
+        "state": TcpState(socket.state).name.lower(),
+        "inode": socket.inode,
+        "cgroup": connection.cgroup,
+        "mptcp": socket.mptcp,
+        "findings": finding_views(connection.findings),
+        "session": why_view(connection.why) if connection.why else None,
     }
 
 

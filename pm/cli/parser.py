@@ -40,6 +40,7 @@ EXAMPLES = {
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
     "See why a session has no second path": "mptcp-pm why 0x8b3e25f1",
+    "See why a program does not use MPTCP": "mptcp-pm why $(pidof -s nginx)",
     "See what a connection would get": "mptcp-pm explain --cgroup /system.slice/a.service --to 192.0.2.1:443",
     "See what a changed configuration would do": "mptcp-pm reload --dry-run new.yaml",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
@@ -213,8 +214,13 @@ def _add_views(commands: Commands) -> None:
         required=True,
         help="where it leads: 192.0.2.1:80, [::1]:80 (default port: 443)",
     )
-    why = _add(commands, "why", "show which subflows are missing, why, and what helps")
-    why.add_argument("subject", metavar="SUBJECT", help="token of a session")
+    why = _add(commands, "why", "show which subflows are missing or why there is no MPTCP, and what helps")
+    why.add_argument(
+        "subject",
+        metavar="SUBJECT",
+        help="token of a session (0x8b3e25f1), PID of a process, cgroup (/system.slice/a.service), or the "
+        "address of either end of a connection (192.0.2.1:443, [2001:db8::1]:443)",
+    )
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
     events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
 

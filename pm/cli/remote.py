@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
-from ipaddress import ip_address
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from pm.cli.client import Client, Target, segment
 from pm.errors import PmError
 from pm.names import printable, valid_text
-from pm.notation import parse_listen
+from pm.notation import parse_end
 from pm.policies.globs import MOUNT
 
 TABLE_LIMIT = 100
@@ -160,28 +159,24 @@ def explain(options: argparse.Namespace) -> int:
 
 
 def why(options: argparse.Namespace) -> int:
+    from pm.cli.why_question import ask
+
     with _client(options) as client:
-        document = client.get(f"/v1/sessions/{segment(options.subject)}/why")
+        document = ask(client, options.subject, local=options.url is None)
     if options.json:
         return _print_json(document)
+    from pm.cli.connection_report import connection_report
     from pm.cli.why_report import why_report
 
-    return _say(why_report(document))
+    return _say(connection_report(document) if "sockets" in document else why_report(document))
 
 
 def _destination(text: str) -> tuple[str, int]:
     """Address and port, 0 for none."""
     try:
-        return str(ip_address(text.removeprefix("[").removesuffix("]"))), 0
-    except ValueError:
-        pass
-    try:
-        address, port = parse_listen(text)
-    except ValueError:
-        raise PmError(
-            f"{text!r} is not an IP address with or without a port",
-            "write 192.0.2.1:443, or [2001:db8::1]:443",
-        ) from None
+        address, port = parse_end(text)
+    except ValueError as e:
+        raise PmError(str(e)) from None
     return str(address), port
 
 

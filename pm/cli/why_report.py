@@ -16,8 +16,18 @@ WIDTH = 80
 
 def why_report(why: Json) -> str:
     """A paragraph per finding; commands stand on lines of their own, never broken."""
+    lines = [session_text(why), *why_lines(why)]
+    return "\n".join(map(printable, lines))
+
+
+def session_text(why: Json) -> str:
     policy = f"policy {why['policy']}" if why["policy"] else "no policy"
-    lines = [f"session {why['token']}, {policy}"]
+    return f"session {why['token']}, {policy}"
+
+
+def why_lines(why: Json) -> list[str]:
+    """The findings of a session, each behind an empty line."""
+    lines: list[str] = []
     for finding in why["findings"]:
         lines += ["", *finding_lines(finding)]
     for pair in why["pairs"]:
@@ -29,20 +39,21 @@ def why_report(why: Json) -> str:
             lines += finding_lines(finding, "  ")
     if not why["findings"] and not why["pairs"]:
         lines += ["", "Nothing is missing: every pair that is wanted has its subflow."]
-    return "\n".join(map(printable, lines))
+    return lines
 
 
 def finding_lines(finding: Json, indent: str = "") -> Iterator[str]:
     """A finding: its sentence, the evidence, and the commands."""
     likely = "Likely: " if finding["likely"] else ""
-    yield from _wrapped(f"{likely}{finding['text']} [{finding['code']}]", indent, indent)
+    yield from wrapped(f"{likely}{finding['text']} [{finding['code']}]", indent, indent)
     for fact in finding["evidence"]:
-        yield from _wrapped(fact, f"{indent}  - ", f"{indent}    ")
+        yield from wrapped(fact, f"{indent}  - ", f"{indent}    ")
     for command in finding["commands"]:
         yield f"{indent}  {command}" if command.startswith("#") else f"{indent}  $ {command}"
 
 
-def _wrapped(text: str, first: str, others: str) -> list[str]:
+def wrapped(text: str, first: str = "", others: str = "  ") -> list[str]:
+    """Lines that fit; ``first`` and ``others`` are what they begin with."""
     return textwrap.wrap(
         text,
         WIDTH,

@@ -10,6 +10,7 @@ from pathlib import Path
 from pm.errors import SystemUnfit
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
+NAMESPACE = Path("/proc/self/ns/net")
 _INITIAL_ONLY = Path("/proc/sys/net/core/dev_weight")  # of the sysctls that no other namespace has
 
 
@@ -25,6 +26,11 @@ def netns_cookie() -> int:
             raise SystemUnfit(
                 "this kernel has no network namespace cookies", "boot Linux 5.19 or newer"
             ) from e
+
+
+def netns_inode() -> int:
+    """The number in ``net:[NUMBER]``, by which people and lsns(8) know the namespace."""
+    return NAMESPACE.stat().st_ino
 
 
 def in_initial_namespace() -> bool:

@@ -5,20 +5,22 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from ipaddress import ip_network
 from typing import NamedTuple
 
-from pm.api.control import DryRun, LastReload, Status
+from pm.api.control import Connection, DryRun, LastReload, SocketReport, Status
 from pm.api.events import Broadcast, EventReader
 from pm.config.load import Loaded
 from pm.config.model import Config
 from pm.errors import ConfigError, KernelRefused, NotFound, Problem
 from pm.findings import Finding
+from pm.kernel import SocketRecord
 from pm.linux.host.system_check import SystemCheck
 from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
+from pm.no_session import Chosen, MptcpState, explain
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
 from pm.policies.model import Accept, Policy, Start
@@ -90,6 +92,7 @@ class Plane:
 
     table: dict[int, Session] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
+    sockets: list[SocketRecord] = field(default_factory=list)
     checks: list[SystemCheck] = field(
         default_factory=lambda: [SystemCheck("mptcp", True, True, "enabled", "")]
     )
@@ -196,6 +199,24 @@ class Plane:
             "syn_unanswered", "No answer came.", ("2 retransmits",), ("ping 10.0.1.2",), likely=True
         )
         return Why(token, session, (Finding("half_closed", "One end has closed."),), ((missing, (finding,)),))
+
+    async def look_at_sockets(self, wanted: Callable[[SocketRecord], bool]) -> SocketReport:
+        chosen = Chosen(wanted)
+        chosen.add(self.sockets)
+        state = MptcpState(True, 3600, (32768, 60999), {})
+        connections = [
+            Connection(
+                socket,
+                self.cgroup_of_socket(socket),
+                explain(socket, None, self.sockets, state) if socket.token not in self.table else [],
+                await self.why(socket.token) if socket.token in self.table else None,
+            )
+            for socket in chosen.sockets
+        ]
+        return SocketReport(4026531840, chosen.looked_at, chosen.left_out, connections)
+
+    def cgroup_of_socket(self, socket: SocketRecord) -> str | None:
+        return self.paths.get(socket.cgroup_id)
 
     async def dry_run(self, content: str | None) -> DryRun:
         await self.reload()

@@ -19,6 +19,7 @@ from pm.api.views import event_view, parse_token
 from pm.config.model import Api
 from pm.errors import Problem
 from tests.unit.api.plane import Plane, not_connected
+from tests.unit.builders import listener, socket_record
 
 DOCUMENT = document(ROUTES)
 
@@ -147,6 +148,9 @@ BODIES: dict[str, Any] = {
 }
 
 
+QUERIES = {"get_socket_report": "?cgroup=/"}
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["figures", "no-figures"])
 @pytest.mark.parametrize("route", ROUTES, ids=lambda r: r.handler.__name__)
 async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Path) -> None:
@@ -154,9 +158,12 @@ async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Pat
     plane = Plane(gone=gone)
     session = plane.add(1)
     plane.add(2, None)
+    plane.paths[7] = "/a"
+    plane.sockets += [listener(), socket_record(mptcp=True, token=session.token), socket_record(local_port=2)]
     if route.media_type == "text/event-stream":
         return  # endless: see test_event_fits_its_schema
     path = route.path.format(name="sync", token="0xa0000001", id=session.subflows[1].id)
+    path += QUERIES.get(route.handler.__name__, "")
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
     unix = str(tmp_path / "s")
     async with (

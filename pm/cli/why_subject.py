@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What ``why SUBJECT`` is about: a session, a process, a cgroup or an address."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from pm.errors import PmError
+from pm.names import valid_text
+from pm.notation import parse_end
+from pm.policies.globs import MOUNT
+
+PID_MAX = 1 << 22  # the kernel has no larger ones (PID_MAX_LIMIT)
+UNITS = (".service", ".scope", ".slice")
+
+
+class Kind(StrEnum):
+    TOKEN = "token"
+    PID = "pid"
+    CGROUP = "cgroup"
+    ADDRESS = "address"
+
+
+class Subject(NamedTuple):
+    kind: Kind
+    text: str
+
+
+def parse_subject(text: str) -> Subject:
+    """A number that can be a PID is one: tokens have ``0x`` or eight digits. Raises PmError."""
+    path = text.removeprefix("ControlGroup=").removeprefix("0::")
+    if path.startswith("/"):
+        mount = MOUNT.match(path)
+        return Subject(Kind.CGROUP, valid_text(path[mount.end() if mount else 0 :].rstrip("/") or "/"))
+    if text.isascii() and text.isdecimal() and len(text) != 8 and int(text) <= PID_MAX:
+        return Subject(Kind.PID, text)
+    if (text.isascii() and text.isalnum() and text[0].isdecimal()) or _is_hexadecimal(text):
+        return Subject(Kind.TOKEN, text)
+    if text.endswith(UNITS):
+        raise PmError(
+            f"{text!r} is the name of a unit", f"give its cgroup, `systemctl show -p ControlGroup {text}`"
+        )
+    try:
+        parse_end(text)
+    except ValueError:
+        raise PmError(
+            f"{text!r} is no session, process, cgroup or address",
+            "write a token 0x8b3e25f1, a PID 1234, a cgroup /system.slice/a.service, or 192.0.2.1:443",
+        ) from None
+    return Subject(Kind.ADDRESS, text)
+
+
+def _is_hexadecimal(text: str) -> bool:
+    """As ``ss`` prints tokens."""
+    return len(text) == 8 and all(digit in "0123456789abcdefABCDEF" for digit in text)
