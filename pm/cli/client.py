@@ -85,6 +85,15 @@ class Client:
         given = {name: value for name, value in query.items() if value is not None}
         return self.request("GET", f"{path}?{urlencode(given)}" if given else path)
 
+    def text(self, path: str) -> str:
+        """Fetch what is no JSON. Raises as ``get`` does."""
+        with self._errors():
+            response = self._send("GET", path, None)
+            content = response.read()
+        if response.status != 200:
+            self._document(response, content)
+        return content.decode(errors="replace")
+
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Send a request; the answer's document, or None if it has none. Raises as ``get`` does."""
         with self._errors():

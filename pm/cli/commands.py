@@ -19,6 +19,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": local.check,
     "restore": local.restore,
     "doctor": local.doctor,
+    "report": local.report,
     "schema": local.schema,
     "completion": completion,
     "status": remote.status,

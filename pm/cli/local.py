@@ -133,6 +133,12 @@ def doctor(options: argparse.Namespace) -> int:
     return SystemUnfit.exit_status if unfit else 0
 
 
+def report(options: argparse.Namespace) -> int:
+    from pm.cli.report import write_report
+
+    return write_report(options)
+
+
 def schema(options: argparse.Namespace) -> int:
     from pm.config.schema import json_schema
 

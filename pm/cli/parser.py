@@ -43,6 +43,7 @@ EXAMPLES = {
     "See why a program does not use MPTCP": "mptcp-pm why $(pidof -s nginx)",
     "See what a connection would get": "mptcp-pm explain --cgroup /system.slice/a.service --to 192.0.2.1:443",
     "See what a changed configuration would do": "mptcp-pm reload --dry-run new.yaml",
+    "Gather what a bug report needs": "mptcp-pm report",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
     "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
 }
@@ -66,6 +67,7 @@ def build_parser(environ: Mapping[str, str] = os.environ) -> argparse.ArgumentPa
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, title="commands")
     _add_local(commands, environ)
     _add_views(commands)
+    _add_report(commands)
     _add_changes(commands)
     return parser
 
@@ -223,6 +225,24 @@ def _add_views(commands: Commands) -> None:
     )
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
     events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
+
+
+def _add_report(commands: Commands) -> None:
+    report = _add(
+        commands,
+        "report",
+        "write an archive for a bug report: configuration, state and network, without secrets",
+    )
+    output = report.add_argument(
+        "--output",
+        metavar="FILE",
+        help="a new file, or `-` for standard output (default: mptcp-pm-report-HOST-TIME.tar.gz)",
+    )
+    config = report.add_argument(
+        "--config", metavar="FILE", help="configuration file (default: that of the running service)"
+    )
+    for argument in (output, config):
+        argument.complete = _FILE  # type: ignore[attr-defined]
 
 
 def _add_changes(commands: Commands) -> None:
