@@ -8,11 +8,13 @@ import json
 import pytest
 
 from tests.lab.lab import Lab
+from tests.lab.router_advertisements import advertise, link_local
 from tests.lab.scenarios import SERVER, config, make_laptop, policy, router, wait_pairs
 from tests.lab.service import Config
 from tests.lab.waiting import wait_equal, wait_for
 
 PROTOCOL = "77"
+PREFIX = "fd00:88:2::/64"
 TABLES = 0x4D500000
 FAMILIES = (4, 6)
 
@@ -86,6 +88,36 @@ def test_subflows_leave_by_their_own_link_without_being_bound(lab: Lab, family: 
     wait_equal(lambda: (gateway(lab, family), rules(lab, family)), (here, wanted_rules(lab, family)))
     service.stop()
     wait_equal(lambda: routing(lab), before)
+
+
+def test_real_router_advertisements(lab: Lab) -> None:
+    """The router's default route, the address that the prefix gives, a router that goes and comes back."""
+    lab.sysctl("client", net__ipv6__conf__eth1__accept_ra=1, net__ipv6__conf__eth1__autoconf=1)
+    lab.ip("client", "-6", "route", "del", "default", "dev", "eth1")
+    lab.service(configured(lab))
+    assert gateway(lab, 6) == ""
+    wait_for(lambda: link_local(lab, "net", "br2"), "the router has a link-local address")
+    there = link_local(lab, "net", "br2")
+    advertise(lab, 2, lifetime_s=1800, prefix=PREFIX)
+    wait_equal(lambda: gateway(lab, 6), there)
+    wait_for(lambda: made_from(lab, PREFIX), "the client has an address of the prefix")
+    ip = made_from(lab, PREFIX)
+    wait_equal(lambda: sorted(rules(lab, 6)), sorted([*wanted_rules(lab, 6), (32765, ip)]))
+    (route,) = json.loads(lab.ip("client", "-j", "-6", "route", "get", SERVER[6], "from", ip))
+    assert (route["dev"], route["gateway"]) == ("eth1", there)
+    advertise(lab, 2, lifetime_s=0)
+    wait_equal(lambda: gateway(lab, 6), "")
+    assert (32765, ip) in rules(lab, 6)
+    advertise(lab, 2, lifetime_s=1800)
+    wait_equal(lambda: gateway(lab, 6), there)
+    lab.ip("client", "addr", "del", f"{ip}/64", "dev", "eth1")
+    wait_equal(lambda: rules(lab, 6), wanted_rules(lab, 6))
+
+
+def made_from(lab: Lab, prefix: str) -> str:
+    """The client's address of a prefix on link 2; "" for none."""
+    shown = json.loads(lab.ip("client", "-j", "-6", "addr", "show", "dev", "eth1", "to", prefix))
+    return next((a["local"] for found in shown for a in found.get("addr_info", ()) if "local" in a), "")
 
 
 def test_what_a_killed_service_left_is_taken_over(lab: Lab) -> None:
