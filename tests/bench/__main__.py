@@ -17,13 +17,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import comparison, join, options, sessions, start
+from tests.bench import comparison, join, options, routes, sessions, start
 from tests.bench.rows import Row
 
 BENCHES = {
     "join": join.bench,
     "start": start.bench,
     "sessions": sessions.bench,
+    "routes": routes.bench,
     "comparison": comparison.bench,
     "options": options.bench,
 }
