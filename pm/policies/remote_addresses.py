@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from socket import AF_INET, AF_INET6, inet_pton
 from typing import Annotated
 
 from typing_extensions import Doc
@@ -38,6 +39,9 @@ class RemoteFlag(IntFlag):
     ALLOWED = 1 << 0
     LINK_LOCAL = 1 << 1  # only for sessions between link-local addresses
     PRIVATE = 1 << 2  # only for sessions whose first remote address is private too
+
+
+_ALLOWED, _LINK_LOCAL_ONLY, _PRIVATE_ONLY = map(int, RemoteFlag)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,39 +87,48 @@ def _within(prefix: AnyNetwork, others: Iterable[AnyNetwork]) -> bool:
 
 
 class RemoteRules:
-    """``RemoteAddresses``, prepared: judging takes microseconds, whatever the number of prefixes."""
+    """``RemoteAddresses``, prepared: judging takes microseconds, whatever the number of prefixes.
+
+    A peer decides how often it is done: hence numbers, and no objects of ``ipaddress``.
+    """
 
     def __init__(self, rules: RemoteAddresses) -> None:
         self.update(rules)
 
     def update(self, rules: RemoteAddresses) -> None:
         """After a reload."""
-        self._flags: Mapping[AnyNetwork, RemoteFlag] = prefix_flags(rules)
-        self._lengths = {
-            version: sorted({p.prefixlen for p in self._flags if p.version == version}, reverse=True)
-            for version in (4, 6)
-        }
+        found = prefix_flags(rules)
+        self._tables = {version: _tables(found, version) for version in (4, 6)}
 
     def refusal(self, ip: str, first_remote: str) -> str:
         """Why subflows may not go to ``ip``, "" if they may.
 
         ``first_remote`` is the remote address of the session's initial subflow.
         """
-        flags = self._flags_of(ip_address(ip))
-        more = flags & ~self._flags_of(ip_address(first_remote))
-        if RemoteFlag.LINK_LOCAL in more:
+        flags = self._flags_of(ip)
+        more = flags & ~self._flags_of(first_remote)
+        if more & _LINK_LOCAL_ONLY:
             return "link-local, and the session is not"
-        if RemoteFlag.ALLOWED not in flags:
+        if not flags & _ALLOWED:
             return "not allowed by `remote_addresses`, or no host's address"
-        if RemoteFlag.PRIVATE in more:
+        if more & _PRIVATE_ONLY:
             return "private, and the peer's own address is public"
         return ""
 
-    def _flags_of(self, address: IPv4Address | IPv6Address) -> RemoteFlag:
-        number, width = int(address), address.max_prefixlen
-        kind = IPv4Network if address.version == 4 else IPv6Network
-        for length in self._lengths[address.version]:
-            start = number >> (width - length) << (width - length)
-            if (flags := self._flags.get(kind((start, length)))) is not None:
+    def _flags_of(self, ip: str) -> int:
+        version, family = (6, AF_INET6) if ":" in ip else (4, AF_INET)
+        number = int.from_bytes(inet_pton(family, ip))
+        for shift, flags_of in self._tables[version]:
+            if (flags := flags_of.get(number >> shift)) is not None:
                 return flags
-        return RemoteFlag(0)
+        return 0
+
+
+def _tables(found: Mapping[AnyNetwork, RemoteFlag], version: int) -> list[tuple[int, dict[int, int]]]:
+    """By length of prefixes, the longest first: how many bits are the host's, and flags by the others."""
+    tables: dict[int, dict[int, int]] = {}
+    for prefix, flags in found.items():
+        if prefix.version == version:
+            shift = prefix.max_prefixlen - prefix.prefixlen
+            tables.setdefault(shift, {})[int(prefix.network_address) >> shift] = int(flags)
+    return sorted(tables.items())

@@ -250,6 +250,7 @@ def assemble(
         on_lost=sweeper.resync,
         counters=counters,
         scheduler=scheduler,
+        clock=clock,
     )
     return Sessions(
         table=table,

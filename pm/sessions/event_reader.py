@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from pm.clock import EventLoop, Timer
+from pm.clock import Clock, EventLoop, Timer
 from pm.kernel import EventsLost, RawEvent
 from pm.kernel_protocols import Commands
 from pm.log_budget import get_limited_logger
-from pm.sessions.timers import BATCH
+from pm.sessions.timers import BATCH, Slice
 
 DRAINED = 4096  # per turn of the loop: some milliseconds
 BACKLOG_MAX = 1 << 17  # more than the socket's buffer holds
@@ -32,6 +32,7 @@ class EventReader:
         on_lost: Callable[[], None],
         counters: Counter[str],
         scheduler: EventLoop,
+        clock: Clock,
     ) -> None:
         """``on_lost`` is called when events were lost and those before them have been applied."""
         self._commands = commands
@@ -39,6 +40,7 @@ class EventReader:
         self._on_lost = on_lost
         self._counters = counters
         self._scheduler = scheduler
+        self._clock = clock
         self._soon: Timer | None = None
 
     def start(self) -> None:
@@ -50,10 +52,13 @@ class EventReader:
             self._soon.cancel()
 
     def read(self) -> None:
-        """What the kernel has sent by now, at most a batch."""
+        """What the kernel has sent by now, as much as one turn takes."""
+        turn = Slice(self._clock)
         try:
             for message in self._commands.read_events(BATCH):
                 self._apply(message)
+                if turn.is_over():
+                    return
         except EventsLost:
             self._counters["events_lost"] += 1
             log.warning("events_lost", remedy="none needed: the sessions are compared with the kernel now")
@@ -68,8 +73,11 @@ class EventReader:
             self._soon = self._scheduler.call_soon(self._drain)
 
     def _apply_backlog(self) -> None:
+        turn = Slice(self._clock)
         for message in self._commands.read_events(min(BATCH, self._commands.backlog())):
             self._apply(message)
+            if turn.is_over():
+                break
         if self._commands.backlog():
             self._soon = self._scheduler.call_soon(self._apply_backlog)
             return

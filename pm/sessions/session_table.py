@@ -159,8 +159,18 @@ class SessionTable:
             refused = (r for r in session.refused_remotes if r.address_id != address_id)
             session.refused_remotes = tuple(refused)
             if len(session.remotes) + len(gone) == REMOTES_MAX:
-                self.judge_remotes(session)
+                self._fill_places(session)
         return gone
+
+    def _fill_places(self, session: Session) -> None:
+        """Those that were refused for there was no place for them; nobody else is judged again."""
+        refused = []
+        for remote in session.refused_remotes:
+            if self._refusal(session, remote):
+                refused.append(remote)
+            else:
+                session.remotes = (*session.remotes, remote)
+        session.refused_remotes = tuple(refused)
 
     def remote_removed(self, session: Session, address_id: int, now: Moment) -> bool:
         """MPTCP_EVENT_REMOVED: RM_ADDR from the peer; the kernel closes its subflows itself.

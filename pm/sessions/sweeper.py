@@ -19,7 +19,7 @@ from pm.sessions.preopened import FirstSubflows
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
 from pm.sessions.session_table import SessionTable
-from pm.sessions.timers import BATCH, TimerQueue
+from pm.sessions.timers import Slice, TimerQueue
 from pm.sessions.watch import Watch
 
 
@@ -154,10 +154,12 @@ class Sweeper:
     async def _ask_for_ways(self) -> bool:
         """Ask again by which ways packets leave; whether any has changed."""
         routes = self._addresses.current.routes
-        for i, destination in enumerate(routes.outdated()):
+        turn = Slice(self._clock)
+        for destination in routes.outdated():
             routes.ways_to(destination)
-            if i % BATCH == BATCH - 1:
+            if turn.is_over():
                 await asyncio.sleep(0)
+                turn = Slice(self._clock)
         if not routes.take_changed():
             return False
         self._first_subflows.forget_remembered()
@@ -171,7 +173,9 @@ class Sweeper:
         self._sweep.set()
 
     async def _reconcile_all(self) -> None:
-        for i, session in enumerate(list(self._table)):
+        turn = Slice(self._clock)
+        for session in list(self._table):
             self._reconciler.reconcile(session)
-            if i % BATCH == BATCH - 1:
+            if turn.is_over():
                 await asyncio.sleep(0)
+                turn = Slice(self._clock)

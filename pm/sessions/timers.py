@@ -11,6 +11,21 @@ from pm.clock import Clock, Scheduler, Timer
 
 RESOLUTION_S = 0.01
 BATCH = 64  # per turn of the loop, so that nobody else waits for all of them
+SLICE_S = 0.005
+
+
+class Slice:
+    """Work in one turn of the event loop: over after so many things, or so much time where they take long."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._done = 0
+        self._ends = clock.monotonic() + SLICE_S
+
+    def is_over(self) -> bool:
+        """Asked after each thing that was done."""
+        self._done += 1
+        return self._done >= BATCH or self._clock.monotonic() >= self._ends
 
 
 class TimerQueue:
@@ -46,12 +61,14 @@ class TimerQueue:
         self._timer = self._scheduler.call_at(self._heap[0][0], self._fire) if self._heap else None
 
     def _fire(self) -> None:
-        now = self._clock.monotonic()
-        tokens: dict[int, None] = {}
-        while self._heap and self._heap[0][0] <= now and len(tokens) < BATCH:
+        now, turn = self._clock.monotonic(), Slice(self._clock)
+        done: set[int] = set()
+        while self._heap and self._heap[0][0] <= now:
             entry = heapq.heappop(self._heap)
             self._queued.discard(entry)
-            tokens[entry[1]] = None
-        for token in tokens:
-            self._due(token)
+            if entry[1] not in done:
+                done.add(entry[1])
+                self._due(entry[1])
+                if turn.is_over():
+                    break
         self._schedule()
