@@ -40,9 +40,9 @@ def all_withdrawn(service: Service, peer: PathManagerSocket, token: int) -> bool
     left = [remote for remote in session["remote_addresses"] if remote["ip"].startswith("10.77.9.")]
     for remote in left:
         with suppress(KernelRefused):  # known already
-            peer.announce(token, remote["ip"], remote["id"])
+            peer.announce(token, remote["ip"], remote["address_id"])
         with suppress(KernelRefused):
-            peer.withdraw(token, remote["id"])
+            peer.withdraw(token, remote["address_id"])
     return not left
 
 
