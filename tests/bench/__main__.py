@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import comparison, join, options, routes, sessions, start
+from tests.bench import comparison, join, options, routes, sessions, stalls, start
 from tests.bench.rows import Row
 
 BENCHES = {
@@ -26,6 +26,7 @@ BENCHES = {
     "sessions": sessions.bench,
     "routes": routes.bench,
     "comparison": comparison.bench,
+    "stalls": stalls.bench,
     "options": options.bench,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -35,7 +35,7 @@ from tests.lab import evidence
 from tests.lab.commands import run
 from tests.lab.netns import NAME, inside, read_sysctl, run_inside, write_sysctls
 from tests.lab.oracle import Flow, read_subflows
-from tests.lab.service import ROOT, Config, Service, command
+from tests.lab.service import LIKE_THE_UNIT, ROOT, Config, Service, command, like_the_unit
 from tests.lab.traffic import Traffic
 from tests.lab.waiting import wait_equal, wait_for
 
@@ -333,8 +333,9 @@ class Lab:
         ``program`` stands for the command ``mptcp-pm``.
         """
         directory = Path(tempfile.mkdtemp(prefix="service-", dir=self.directory))
+        usual = [*(like_the_unit() if LIKE_THE_UNIT else []), *command()]
         service = Service(
-            directory, config, self._enter_mounts(), self.popen, program or command(), ns=ns, **popen_args
+            directory, config, self._enter_mounts(), self.popen, program or usual, ns=ns, **popen_args
         )
         self._stack.callback(service.stop)
         self._logs.append((self.netns(ns), service.log_path))

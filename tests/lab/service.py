@@ -6,6 +6,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any] | str
 # netlink or bpf: what the tests are run on. Empty: what the service finds.
 DATAPATH = os.environ.get("MPTCP_PM_TEST_DATAPATH", "")
+# Services have the capabilities that the systemd unit leaves them, and no others.
+LIKE_THE_UNIT = bool(os.environ.get("MPTCP_PM_TEST_LIKE_THE_UNIT"))
 
 
 class ApiError(AssertionError):
@@ -44,6 +47,24 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
+
+
+def like_the_unit() -> list[str]:
+    """A command that runs others with the capabilities that the unit leaves.
+
+    On the patched kernel with CAP_PERFMON, as the unit says.
+    """
+    more = ["CAP_PERFMON"] if DATAPATH == "bpf" else []
+    unit = (ROOT / "config/mptcp-pm.service").read_text()
+    (listed,) = re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.MULTILINE)
+    kept = "".join(f",+{name.removeprefix('CAP_').lower()}" for name in (*listed.split(), *more))
+    return [
+        "setpriv",
+        f"--bounding-set=-all{kept}",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--no-new-privs",
+    ]
 
 
 def command() -> list[str]:

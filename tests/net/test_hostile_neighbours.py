@@ -8,31 +8,13 @@ import os
 import resource
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import Lab, cgroup2_root
+from tests.lab.nested import nested
 from tests.lab.service import Service, UnixConnection, command
 from tests.lab.waiting import wait_equal
-
-
-@contextmanager
-def nested(top: Path, name: str, levels: int) -> Iterator[None]:
-    """A chain of directories, the last of which have no path that the kernel takes."""
-    at = [os.open(top, os.O_RDONLY | os.O_DIRECTORY)]
-    try:
-        for _ in range(levels):
-            os.mkdir(name, dir_fd=at[-1])
-            at.append(os.open(name, os.O_RDONLY | os.O_DIRECTORY, dir_fd=at[-1]))
-        yield
-    finally:
-        os.close(at.pop())
-        while at:
-            os.rmdir(name, dir_fd=at[-1])
-            os.close(at.pop())
 
 
 def cli(service: Service, *arguments: str | bytes) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from pm.errors import KernelRefused
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.lab import Lab, leftovers
+from tests.lab.nested import nested
 from tests.lab.scenarios import blackhole, config, mesh, pairs_of, peer_path_manager, policy
 from tests.lab.service import Service
 from tests.lab.traffic import Traffic, assert_same_bytes
@@ -28,6 +29,7 @@ from tests.lab.waiting import wait_equal, wait_for
 
 MINUTES = float(os.environ.get("SOAK_MINUTES", "60"))
 KILLS_PER_HOUR = 200
+POLICIES = (("kept",), ("churn*", "none"), ("churn-deep/**", "none"))
 KEPT = 20  # sessions that live from the beginning to the end
 RATE = 100  # connections per second that come and go
 OVERRUN = 18_000  # connections whose events do not fit into the service's socket
@@ -41,7 +43,7 @@ class Soak:
         for name in ("churn0", "churn1", "churn2", "churn-deep"):
             lab.cgroup(name)  # each has programs from the start: descriptors are compared
         self.server = lab.server(cgroup="srv")
-        self.service = lab.service(config(policy(lab, "kept"), policy(lab, "churn*", "none")))
+        self.service = lab.service(config(*(policy(lab, *names) for names in POLICIES)))
         self.kept = lab.client(cgroup="kept")
         self.kept.open(KEPT)
         self.mesh = [Counter(mesh(lab))] * KEPT
@@ -130,10 +132,14 @@ class Soak:
                     self.peer.withdraw(token, number)
 
     def make_cgroups(self) -> None:
-        root = Path(self.lab.cgroup("churn-deep"))
-        made = [root := root / ("x" * self.chance.randrange(1, 60)) for _ in range(20)]
-        made[-1].mkdir(parents=True)
-        for directory in reversed(made):
+        """Their owner makes some at once, one whose name is no text, and some too deep for a path."""
+        top = self.lab.cgroup_root / self.lab.cgroup("churn-deep")[1:]
+        made = [top / name for name in ("bad\udcff", *map(str, range(self.chance.randrange(30))))]
+        for directory in made:
+            directory.mkdir()
+        with nested(top, "x" * 250, 17):
+            pass
+        for directory in made:
             directory.rmdir()
 
     # The whole
