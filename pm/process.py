@@ -15,7 +15,6 @@ from pm.errors import ConfigError, PmError, SystemUnfit
 from pm.linux.host.notify import notify
 from pm.linux.host.scheduling import prefer_latency
 from pm.log_budget import take_library_messages
-from pm.log_output import secure_standard_descriptors
 from pm.service import open_service
 from pm.starting import Settings
 from pm.stopping import block_signals, set_on_signal
@@ -35,7 +34,6 @@ _SHORTAGES = {
 
 def run(settings: Settings, *, log_level: str, log_format: str) -> int:
     """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
-    secure_standard_descriptors()
     log.configure(log_level, log_format)
     take_library_messages()
     prefer_latency()

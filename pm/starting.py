@@ -12,12 +12,13 @@ from pathlib import Path
 
 from pm.api.control import LastReload, ServiceState
 from pm.clock import moment
-from pm.config.load import load_in_child
+from pm.config.load import finish_loading
 from pm.datapath import choose_datapath
 from pm.linux.bpf.precompiled import check_objects
-from pm.linux.host.file_watch import Signature, signature, signatures
+from pm.linux.host.file_watch import Signature, signatures
 from pm.linux.host.netns import in_initial_namespace
 from pm.linux.host.probe import probe, require
+from pm.reading import Reading
 from pm.reloader import check_programs, sources_of
 from pm.selection import check_policies, checks_for, choose_selection
 
@@ -26,7 +27,7 @@ from pm.selection import check_policies, checks_for, choose_selection
 class Settings:
     """What the command line says. ``cgroup_root`` None: the cgroup2 tree is where it is mounted."""
 
-    config: Path
+    reading: Reading
     state_directory: Path
     cgroup_root: Path | None = None
     alone_exit_s: float | None = None
@@ -45,9 +46,8 @@ class Start:
 
 async def find_start(settings: Settings) -> Start:
     """Raises ConfigError, SystemUnfit, PmError."""
-    path = settings.config
-    seen = await asyncio.to_thread(signature, path)
-    loaded = await load_in_child(str(path))
+    path, seen, child = settings.reading
+    loaded = await finish_loading(child, str(path))
     config = loaded.config
     seen_sources = await asyncio.to_thread(signatures, sources_of(config))
     found = await asyncio.to_thread(probe, precompiled=check_objects, cgroup_root=settings.cgroup_root)

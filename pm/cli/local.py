@@ -14,11 +14,17 @@ from pm.errors import ConfigError, SystemUnfit
 
 
 def run(options: argparse.Namespace) -> int:
+    from pm.log_output import secure_standard_descriptors
+    from pm.reading import Reading
+
+    secure_standard_descriptors()
+    # A child reads the file meanwhile: the imports below take as long.
+    reading = Reading.begin(Path(options.config))
     from pm.process import run as run_process
     from pm.starting import Settings
 
     settings = Settings(
-        config=Path(options.config),
+        reading=reading,
         state_directory=Path(options.state_directory),
         cgroup_root=Path(options.cgroup_root) if options.cgroup_root else None,
         alone_exit_s=options.alone_exit,

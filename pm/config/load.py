@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 import pickle
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
@@ -76,24 +77,33 @@ async def load_in_child(path: str) -> Loaded:
     """Run ``load_config`` in a short-lived process: same result, same errors; PmError if the process dies."""
     import asyncio  # here because the child imports this module too and does not need it
 
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "pm.config", path),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+    return await finish_loading(await asyncio.to_thread(begin_loading, path), path)
+
+
+def begin_loading(path: str) -> subprocess.Popen[bytes]:
+    """The process of ``load_in_child``."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "pm.config", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env=_child_environment(),
     )
+
+
+async def finish_loading(child: subprocess.Popen[bytes], path: str) -> Loaded:
+    """What ``load_in_child`` returns and raises, of its process."""
+    import asyncio
+
     try:
-        async with asyncio.timeout(CHILD_TIMEOUT_S):
-            output, complaint = await child.communicate()
-    except TimeoutError:
+        output, complaint = await asyncio.to_thread(child.communicate, timeout=CHILD_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
         raise PmError(
             f"reading {path} took longer than {CHILD_TIMEOUT_S:.0f} s", "check the file system that it is on"
         ) from None
     finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
+        child.kill()  # nothing happens to one that has ended
+        await asyncio.to_thread(child.wait)
     if child.returncode:
         last = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"status {child.returncode}"
