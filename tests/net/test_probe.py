@@ -73,11 +73,10 @@ def test_mptcp_that_is_disabled_names_the_sysctl(netns: str) -> None:
     run(*enter, "sysctl", "-qw", "net.mptcp.enabled=0", "net.mptcp.allow_join_initial_addr_port=0")
     checks, error = probe_under(*enter)
     assert not checks["mptcp"].ok
-    assert error.startswith(
-        f"mptcp: disabled in this network namespace: {sysctl_remedy('net.mptcp.enabled=1')}"
-    )
-    join = "net.mptcp.allow_join_initial_addr_port=1"
-    assert checks["join_initial_address"].remedy.endswith(f"elsewhere {sysctl_remedy(join)}")
+    enable = inside(netns, lambda: sysctl_remedy("net.mptcp.enabled=1"))
+    assert error.startswith(f"mptcp: disabled in this network namespace: {enable}")
+    join = inside(netns, lambda: sysctl_remedy("net.mptcp.allow_join_initial_addr_port=1"))
+    assert checks["join_initial_address"].remedy.endswith(f"elsewhere {join}")
     assert not checks["join_initial_address"].required
     assert not checks["join_initial_address"].required
 

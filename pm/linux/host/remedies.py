@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from pm.linux.host.netns import in_initial_namespace
+
 _MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
 SEE_CGROUPS = (
     "let the container see the host's cgroups (`-v /sys/fs/cgroup:/sys/fs/cgroup:ro`, or `--cgroupns host`)"
@@ -23,11 +25,14 @@ def in_container() -> bool:
 
 def sysctl_remedy(setting: str) -> str:
     """How to get ``NAME=VALUE`` in this network namespace."""
-    return where_it_runs(
-        host=f"run `sysctl -w {setting}`",
-        container=f"give this container, or the one whose network it shares, `--sysctl {setting}` "
-        "(`sysctls:` in Compose, `securityContext.sysctls` in Kubernetes)",
-    )
+    if in_initial_namespace():  # of which an engine sets no sysctl
+        container = f"run `sysctl -w {setting}` on the host, whose network this container has"
+    else:
+        container = (
+            f"give this container, or the one whose network it shares, `--sysctl {setting}` "
+            "(`sysctls:` in Compose, `securityContext.sysctls` in Kubernetes)"
+        )
+    return where_it_runs(host=f"run `sysctl -w {setting}`", container=container)
 
 
 def capability_remedy(name: str, *, host: str) -> str:

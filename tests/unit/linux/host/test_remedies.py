@@ -29,8 +29,16 @@ def test_on_a_host() -> None:
 def test_in_a_container(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is an option of the engine."""
     monkeypatch.setenv(name, "podman")
+    monkeypatch.setattr(remedies, "in_initial_namespace", lambda: False)
     assert "--sysctl a.b=1" in remedies.sysctl_remedy("a.b=1")
     assert "volume" in remedies.bpffs_remedy()
+
+
+def test_with_the_network_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines refuse to set its sysctls."""
+    monkeypatch.setenv("container", "docker")
+    monkeypatch.setattr(remedies, "in_initial_namespace", lambda: True)
+    assert remedies.sysctl_remedy("a.b=1").startswith("run `sysctl -w a.b=1` on the host")
 
 
 def test_a_file_of_the_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
