@@ -41,7 +41,7 @@ setup: packages $(STAMP) ## install Debian packages and the virtual environment 
 test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
 
-lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, clang-format, shellcheck
+lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, reuse, clang-format, shellcheck
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
@@ -52,6 +52,7 @@ lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, clang-f
 	@# The oldest Kubernetes with native sidecars, and the newest that is known.
 	$(VENV)/bin/kubernetes-validate --quiet --strict -k 1.29.0 docker/kubernetes/deployment.yaml
 	$(VENV)/bin/kubernetes-validate --quiet --strict docker/kubernetes/deployment.yaml
+	$(VENV)/bin/reuse lint --quiet || $(VENV)/bin/reuse lint --lines
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
 

@@ -36,7 +36,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "description": "A per-cgroup path manager for Multipath TCP. Times are RFC 3339 in UTC, "
             "durations are in seconds, sizes in bytes; errors are problem documents (RFC 9457). Answers may "
             "get new fields: clients skip those that they do not know.",
-            "license": {"name": "GPL-2.0-only", "identifier": "GPL-2.0-only"},
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "security": [{"token": []}],
         "paths": paths,

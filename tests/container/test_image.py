@@ -107,7 +107,7 @@ def test_labels() -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert labels["title"] == project["name"]
     assert labels["version"] == __version__
-    assert labels["licenses"] == project["license"]["text"]
+    assert labels["licenses"] == project["license"]
     assert labels["revision"] == head.stdout.strip()
     assert datetime.fromisoformat(labels["created"]).year >= 2024
 
