@@ -7,7 +7,7 @@ set while its SYN asks for MPTCP and cleared where it does not any more, MCAP_RE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from pm.findings import Finding
@@ -21,8 +21,7 @@ _LOSSES = (
     (
         ("DssFallback", "MPCapableDataFallback"),
         "options_removed",
-        "Data came without MPTCP's option: a box on the way removes it, or answers in the peer's place (a "
-        "proxy).",
+        "Data came without MPTCP's option: a box on the way removes it, or a proxy answers for the peer.",
     ),
     (
         ("DataCsumErr", "MPFailTx", "MPFailRx"),
@@ -42,8 +41,7 @@ _NEVER_ASKED = (
         "MPCapableSYNTXDisabled",
         "blackhole",
         "The kernel does not ask for MPTCP now: SYNs that asked for it were lost, and for some time it opens "
-        "every connection of this network namespace as TCP. The first command ends that, the second for "
-        "good.",
+        "all connections of this network namespace as TCP. The first command ends that, the second for good.",
     ),
     ("MD5SigFallback", "md5_signature", "The program set a TCP MD5 signature, which MPTCP cannot have."),
     ("MPFallbackTokenInit", "no_token", "The kernel found no free token for the session."),
@@ -239,21 +237,19 @@ def _never_asked(state: MptcpState) -> list[Finding]:
         Finding(
             code,
             text,
-            ("our SYN had no MP_CAPABLE", *_counted(state, counter, *_because(code)), *_timeout(code, state)),
-            _end_blackhole(state) if code == "blackhole" else (),
+            ("our SYN had no MP_CAPABLE", *_counted(state, counter), *(_blackhole(state) if hole else ())),
+            _end_blackhole(state) if hole else (),
             likely=len(found) > 1,
         )
         for counter, code, text in found
+        for hole in [code == "blackhole"]
     ]
 
 
-def _because(code: str) -> tuple[str, ...]:
-    return ("MPCapableSYNTXDrop", "Blackhole") if code == "blackhole" else ()
-
-
-def _timeout(code: str, state: MptcpState) -> tuple[str, ...]:
-    known = code == "blackhole" and state.blackhole_timeout_s is not None
-    return (f"net.mptcp.blackhole_timeout is {state.blackhole_timeout_s} s",) if known else ()
+def _blackhole(state: MptcpState) -> Iterator[str]:
+    yield from _counted(state, "MPCapableSYNTXDrop", "Blackhole")
+    if state.blackhole_timeout_s is not None:
+        yield f"net.mptcp.blackhole_timeout is {state.blackhole_timeout_s} s"
 
 
 def _end_blackhole(state: MptcpState) -> tuple[str, ...]:
@@ -276,16 +272,13 @@ def _lost_later(socket: SocketRecord, state: MptcpState) -> list[Finding]:
 
 
 def _unanswered(socket: SocketRecord, fell_back: bool) -> Finding:
-    asks = "no longer asks" if fell_back else "asks"
-    return Finding(
-        "unanswered",
-        "The peer has not answered yet: whether it has MPTCP is not known.",
-        (f"SYN sent again {socket.retransmits} times", f"the SYN {asks} for MPTCP"),
-    )
+    asks = f"the SYN {'no longer asks' if fell_back else 'asks'} for MPTCP"
+    text = "The peer has not answered yet: whether it has MPTCP is not known."
+    return Finding("unanswered", text, (f"SYN sent again {socket.retransmits} times", asks))
 
 
 def _counted(state: MptcpState, *names: str) -> tuple[str, ...]:
-    """Counters are of the whole namespace: they show that something happens here, not to whom."""
+    """Counters are of the whole namespace: they show that it happens here, not to whom."""
     return tuple(f"MPTcpExt{name} is {state.counters[name]}" for name in names if state.counters.get(name))
 
 

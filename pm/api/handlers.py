@@ -18,7 +18,7 @@ from aiohttp import web
 from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, OpenSubflow, SessionQuery
-from pm.api.inputs import parse_body, parse_query
+from pm.api.inputs import parse_body, parse_query, parse_token
 from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, TIMINGS
 from pm.api.preview_shapes import Explain, Trial
 from pm.api.preview_views import dry_run_view, explanation_view
@@ -27,7 +27,6 @@ from pm.api.socket_query import wanted_sockets
 from pm.api.views import (
     address_view,
     encode,
-    parse_token,
     path_manager_of,
     policy_view,
     readiness_view,

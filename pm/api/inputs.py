@@ -15,9 +15,9 @@ from annotated_types import Ge, Le
 
 from pm.api.input_shapes import OpenSubflow
 from pm.api.preview_shapes import Explain
+from pm.api.problem_shapes import ParameterProblemShape
 from pm.api.problems import BadRequest
 from pm.api.schemas import Hint, hints_of
-from pm.api.shapes import ParameterProblemShape
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -125,3 +125,19 @@ def canonical(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     if address.is_unspecified or address.is_multicast or address == ipaddress.IPv4Address(0xFFFFFFFF):
         raise ValueError(f"{text!r} is not the address of a host")
     return address
+
+
+def parse_token(text: str) -> int | None:
+    """The token written as ``0x…``, as eight hex digits or in decimal; None if the text is not a token.
+
+    Eight characters without prefix are hexadecimal, as ``ss`` and ``ip mptcp`` print tokens; anything
+    else is decimal if it can be.
+    """
+    if not text.isascii() or not text.isalnum():
+        return None
+    base = 10 if text.isdecimal() and len(text) != 8 else 16
+    try:
+        token = int(text, base)
+    except ValueError:
+        return None
+    return token if token < 2**32 else None

@@ -9,9 +9,10 @@ from http import HTTPStatus
 from typing import Any
 
 from pm import __version__
+from pm.api.problem_shapes import ProblemShape
 from pm.api.routes import Route
 from pm.api.schemas import TOKEN_INPUT, Schema, schema_of
-from pm.api.shapes import EventShape, ProblemShape
+from pm.api.shapes import EventShape
 
 _PARAMETERS = {
     "token": "Token of the session: `0x` and hex digits, eight hex digits, or a decimal number.",

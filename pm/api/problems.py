@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import web
 
-from pm.api.shapes import ParameterProblemShape, ProblemShape
+from pm.api.problem_shapes import ParameterProblemShape, ProblemShape
 from pm.api.views import encode, problem_views
 from pm.errors import ConfigError, KernelRefused, LimitReached, NotFound, PmError, SubflowFailed
 from pm.log import get_logger

@@ -282,23 +282,3 @@ class HealthShape(TypedDict):
 class ReadinessShape(TypedDict):
     status: Literal["ok", "starting", "changed"]
     reasons: Annotated[list[str], Doc("What others changed, as in `/v1/status`.")]
-
-
-class ParameterProblemShape(TypedDict):
-    name: str
-    message: str
-
-
-class _ProblemRequired(TypedDict):
-    type: str
-    title: str
-    status: int
-
-
-class ProblemShape(_ProblemRequired, total=False):
-    """RFC 9457. `errno` and `kernel_message` are there if the kernel refused, `problems` if input is bad."""
-
-    detail: str
-    errno: Annotated[str, Doc("Name of the error, such as `ENOTCONN`.")]
-    kernel_message: str
-    problems: list[ConfigProblemShape] | list[ParameterProblemShape]

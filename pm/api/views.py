@@ -55,22 +55,6 @@ def rfc3339(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
-def parse_token(text: str) -> int | None:
-    """The token written as ``0x…``, as eight hex digits or in decimal; None if the text is not a token.
-
-    Eight characters without prefix are hexadecimal, as ``ss`` and ``ip mptcp`` print tokens; anything
-    else is decimal if it can be.
-    """
-    if not text.isascii() or not text.isalnum():
-        return None
-    base = 10 if text.isdecimal() and len(text) != 8 else 16
-    try:
-        token = int(text, base)
-    except ValueError:
-        return None
-    return token if token < 2**32 else None
-
-
 def reason(subflow: Subflow, path_manager: str | None) -> str:
     """Say in words why a subflow was opened."""
     if subflow.origin is Origin.POLICY:

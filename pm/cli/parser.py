@@ -6,14 +6,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pm import __version__
+from pm.cli.arguments import delay, positive, subflow_id, token_argument, values
 from pm.config.model import Api
 from pm.log import Format, Level
 from pm.model import EventKind
-from pm.notation import parse_duration
 from pm.sessions.session import SessionState
 
 if TYPE_CHECKING:
@@ -118,17 +117,17 @@ def _add_local(commands: Commands, environ: Mapping[str, str]) -> None:
     run.add_argument(
         "--alone-exit",
         metavar="DURATION",
-        type=_delay,
+        type=delay,
         default=environ.get(ENV_ALONE_EXIT) or "5s",
         help="in a container whose network namespace has lost all interfaces but `lo`: exit with status 4 "
         f"after this time, or `off` (default: ${ENV_ALONE_EXIT}, or 5s)",
     )
     run.add_argument(
-        "--log-level", choices=_values(Level), default="info", help="minimum level to log (default: info)"
+        "--log-level", choices=values(Level), default="info", help="minimum level to log (default: info)"
     )
     run.add_argument(
         "--log-format",
-        choices=_values(Format),
+        choices=values(Format),
         default="auto",
         help="auto writes text on a terminal and JSON elsewhere (default: auto)",
     )
@@ -198,9 +197,9 @@ def _add_views(commands: Commands) -> None:
     sessions.add_argument("--watch", action="store_true", help="keep showing them until Ctrl-C")
     sessions.add_argument("--policy", metavar="NAME", help="only sessions of this policy")
     sessions.add_argument("--cgroup", metavar="PATH", help="only sessions of this cgroup and those below it")
-    sessions.add_argument("--state", choices=_values(SessionState), help="only sessions in this state")
+    sessions.add_argument("--state", choices=values(SessionState), help="only sessions in this state")
     sessions.add_argument(
-        "--limit", metavar="N", type=_positive, help="at most N sessions (default: 100, with --json all)"
+        "--limit", metavar="N", type=positive, help="at most N sessions (default: 100, with --json all)"
     )
     session = _add(commands, "session", "show one session with its history")
     session.add_argument("token", metavar="TOKEN", help="token of the session, hexadecimal or decimal")
@@ -224,7 +223,7 @@ def _add_views(commands: Commands) -> None:
         "address of either end of a connection (192.0.2.1:443, [2001:db8::1]:443)",
     )
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
-    events.add_argument("--type", choices=_values(EventKind), help="only events of this type")
+    events.add_argument("--type", choices=values(EventKind), help="only events of this type")
 
 
 def _add_report(commands: Commands) -> None:
@@ -262,7 +261,7 @@ def _add_changes(commands: Commands) -> None:
     )
     actions = subflow.add_subparsers(dest="action", metavar="ACTION", required=True, title="actions")
     add = _add(actions, "add", "open a subflow; options that are left out are taken from the initial subflow")
-    _token(add)
+    token_argument(add)
     add.add_argument("--local", metavar="IP", help="local address")
     add.add_argument("--remote", metavar="IP", help="remote address")
     add.add_argument("--port", metavar="N", type=int, help="remote port")
@@ -272,38 +271,9 @@ def _add_changes(commands: Commands) -> None:
         help="set the backup flag, or do not (default: as `addresses.backup` says of the interface)",
     )
     remove = _add(actions, "remove", "close a subflow; the service does not open it again")
-    _token(remove)
-    _subflow_id(remove)
+    token_argument(remove)
+    subflow_id(remove)
     backup = _add(actions, "backup", "set or clear the backup flag of a subflow")
-    _token(backup)
-    _subflow_id(backup)
+    token_argument(backup)
+    subflow_id(backup)
     backup.add_argument("value", choices=("on", "off"), help="on sets the flag, off clears it")
-
-
-def _values(choices: type[StrEnum]) -> list[str]:
-    return [choice.value for choice in choices]
-
-
-def _token(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("token", metavar="TOKEN", help="token of the session")
-
-
-def _subflow_id(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", metavar="ID", help="id of the subflow, as `session TOKEN` shows it")
-
-
-def _delay(text: str) -> float | None:
-    return None if text == "off" else parse_duration(text)
-
-
-_delay.__name__ = "duration, such as 5s, or off,"
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
-
-
-_positive.__name__ = "positive number"  # argparse calls the type so in its messages

@@ -99,7 +99,8 @@ def session(options: argparse.Namespace) -> int:
         document = client.get(f"/v1/sessions/{segment(options.token)}")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import console, session_report
+    from pm.cli.session_report import session_report
+    from pm.cli.tables import console
 
     console().print(session_report(document))
     return 0

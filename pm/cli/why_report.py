@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from pm.cli.tables import pair_state_text
+from pm.cli.session_report import pair_state_text
 from pm.names import printable
 
 Json = dict[str, Any]

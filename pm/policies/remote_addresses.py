@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntFlag
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from socket import AF_INET, AF_INET6, inet_pton
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Annotated
 
 from typing_extensions import Doc
@@ -89,7 +88,7 @@ def _within(prefix: AnyNetwork, others: Iterable[AnyNetwork]) -> bool:
 class RemoteRules:
     """``RemoteAddresses``, prepared: judging takes microseconds, whatever the number of prefixes.
 
-    A peer decides how often it is done: hence numbers, and no objects of ``ipaddress``.
+    A peer decides how often it is done: hence tables of numbers.
     """
 
     def __init__(self, rules: RemoteAddresses) -> None:
@@ -116,9 +115,9 @@ class RemoteRules:
         return ""
 
     def _flags_of(self, ip: str) -> int:
-        version, family = (6, AF_INET6) if ":" in ip else (4, AF_INET)
-        number = int.from_bytes(inet_pton(family, ip))
-        for shift, flags_of in self._tables[version]:
+        address = ip_address(ip)
+        number = int(address)
+        for shift, flags_of in self._tables[address.version]:
             if (flags := flags_of.get(number >> shift)) is not None:
                 return flags
         return 0

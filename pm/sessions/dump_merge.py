@@ -11,14 +11,14 @@ from pm.model import Origin, Role, Subflow, SubflowState
 from pm.sessions.failures import note_loss
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session, SessionState
-from pm.sessions.session_table import SessionTable, find_subflow, find_subflow_or_opening, origin_of
+from pm.sessions.session_table import SessionTable, origin_of
 
 GONE = "gone without an event"
 
 
 def find_known(session: Session, record: SubflowRecord, number: int) -> Subflow | None:
     """The subflow of a record where the table has it just so: it is marked as seen by this comparison."""
-    subflow = find_subflow(session, record)
+    subflow = session.subflows.find_end(record)
     if subflow is None:
         return None
     subflow.seen = number
@@ -55,7 +55,7 @@ def merge_session(
         table.mark_established(session, now)
         changed = True
     for record in records:
-        subflow = find_subflow_or_opening(session, record)
+        subflow = session.subflows.find_end_or_opening(record)
         if subflow is None:
             subflow = _add_subflow(session, record, now)
             new.append(subflow)

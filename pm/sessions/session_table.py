@@ -7,7 +7,7 @@ No I/O and no decisions; times are handed in. Every change is recorded in the se
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from pm.clock import Moment
 from pm.kernel import MptcpEvent, SubflowAddress, SubflowRecord
@@ -137,12 +137,17 @@ class SessionTable:
     def judge_remotes(self, session: Session) -> None:
         """Judge all that the peer announced again: the rules, or our own addresses, have changed."""
         known = *session.remotes, *session.refused_remotes
-        session.remotes = session.refused_remotes = ()
-        for remote in known:
+        session.remotes = ()
+        self._take_or_refuse(session, known)
+
+    def _take_or_refuse(self, session: Session, remotes: Iterable[RemoteAddress]) -> None:
+        refused = []
+        for remote in remotes:
             if self.refusal_of(session, remote):
-                session.refused_remotes = (*session.refused_remotes, remote)
+                refused.append(remote)
             else:
                 session.remotes = (*session.remotes, remote)
+        session.refused_remotes = tuple(refused)
 
     def refusal_of(self, session: Session, remote: RemoteAddress) -> str:
         """Why no subflow goes to an announced address; "" where one may."""
@@ -159,18 +164,8 @@ class SessionTable:
             refused = (r for r in session.refused_remotes if r.address_id != address_id)
             session.refused_remotes = tuple(refused)
             if len(session.remotes) + len(gone) == REMOTES_MAX:
-                self._fill_places(session)
+                self._take_or_refuse(session, session.refused_remotes)
         return gone
-
-    def _fill_places(self, session: Session) -> None:
-        """Those that were refused for there was no place for them; nobody else is judged again."""
-        refused = []
-        for remote in session.refused_remotes:
-            if self._refusal(session, remote):
-                refused.append(remote)
-            else:
-                session.remotes = (*session.remotes, remote)
-        session.refused_remotes = tuple(refused)
 
     def remote_removed(self, session: Session, address_id: int, now: Moment) -> bool:
         """MPTCP_EVENT_REMOVED: RM_ADDR from the peer; the kernel closes its subflows itself.
@@ -208,7 +203,7 @@ class SessionTable:
         """MPTCP_EVENT_SUB_ESTABLISHED: one we were opening, or the peer's."""
         if session.state is SessionState.CREATED:  # ESTABLISHED was lost: nobody joins before
             self.mark_established(session, now)
-        subflow = find_subflow_or_opening(session, event)
+        subflow = session.subflows.find_end_or_opening(event)
         if subflow is None:
             subflow = Subflow(
                 event.local,
@@ -267,7 +262,7 @@ class SessionTable:
 
     def subflow_closed(self, session: Session, event: MptcpEvent, now: Moment) -> Ending | None:
         """MPTCP_EVENT_SUB_CLOSED. None for one that we closed ourselves and forgot already."""
-        subflow = find_subflow_or_opening(session, event)
+        subflow = session.subflows.find_end_or_opening(event)
         if subflow is None:
             return None
         self.remove_subflow(session, subflow)
@@ -285,21 +280,11 @@ class SessionTable:
 
     def priority_changed(self, session: Session, event: MptcpEvent, now: Moment) -> None:
         """MPTCP_EVENT_SUB_PRIORITY: the peer's MP_PRIO."""
-        subflow = find_subflow(session, event)
+        subflow = session.subflows.find_end(event)
         if subflow:
             subflow.peer_backup = event.backup
             what = HistoryEvent.PEER_SET_BACKUP if event.backup else HistoryEvent.PEER_CLEARED_BACKUP
             session.history.add(now, what, subflow.pair)
-
-
-def find_subflow(session: Session, end: SubflowAddress) -> Subflow | None:
-    """The subflow with this 4-tuple."""
-    return session.subflows.find(end.local, end.local_port, end.remote, end.remote_port)
-
-
-def find_subflow_or_opening(session: Session, end: SubflowAddress) -> Subflow | None:
-    """The same, or one that this end opens on that pair and whose source port is not known yet."""
-    return find_subflow(session, end) or session.subflows.find(end.local, 0, end.remote, end.remote_port)
 
 
 def origin_of(record: SubflowRecord) -> Origin:

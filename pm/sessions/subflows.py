@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pm.kernel import SubflowAddress
 from pm.model import Subflow
 
 SCANNED_MAX = 16  # up to so many are looked through: nearly every session has fewer, and needs no index
@@ -41,6 +42,14 @@ class Subflows(list[Subflow]):
             ):
                 return subflow
         return None
+
+    def find_end(self, end: SubflowAddress) -> Subflow | None:
+        """The subflow with the 4-tuple of an event or a socket."""
+        return self.find(end.local, end.local_port, end.remote, end.remote_port)
+
+    def find_end_or_opening(self, end: SubflowAddress) -> Subflow | None:
+        """The same, or one that this end opens on that pair and whose source port is not known yet."""
+        return self.find_end(end) or self.find(end.local, 0, end.remote, end.remote_port)
 
     def append(self, subflow: Subflow) -> None:
         super().append(subflow)

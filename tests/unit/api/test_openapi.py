@@ -11,11 +11,12 @@ from aiohttp import ClientSession, UnixConnector
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import validate
 
+from pm.api.inputs import parse_token
 from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.routes import ROUTES, Route
 from pm.api.server import create_app, serve
-from pm.api.views import event_view, parse_token
+from pm.api.views import event_view
 from pm.config.model import Api
 from pm.errors import Problem
 from tests.unit.api.plane import Plane, not_connected

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from pm.api.views import policy_view, session_detail_view, status_view
-from pm.cli.tables import session_report
+from pm.cli.session_report import session_report
 from pm.errors import PmError
 from pm.linux.bpf import tcp_option_layouts as option_layouts
 from pm.linux.bpf.tcp_option_layouts import (
