@@ -26,6 +26,24 @@ class PmError(Exception):
         return f"{self.message}: {self.remedy}" if self.remedy else self.message
 
 
+SHORTAGES = {
+    _errno.ENOSPC: "free some space there",
+    _errno.EDQUOT: "free some space there",
+    _errno.EROFS: "make it writable",
+    _errno.EMFILE: "allow the service more open files (`LimitNOFILE=` in the unit, `ulimit -n`)",
+    _errno.ENFILE: "allow more open files: sysctl -w fs.file-max=...",
+    _errno.ENOMEM: "free some memory",
+    _errno.EAGAIN: "allow more tasks (`TasksMax=` in the unit, the container's limit of pids, `ulimit -u`)",
+}
+"""What the system has not enough of, by errno, and what to do."""
+
+
+def of_system(error: OSError) -> PmError:
+    """A failure of the system that no part of the service explains better."""
+    where = f"{error.filename}: " if error.filename else ""
+    return PmError(f"{where}{error.strerror}", SHORTAGES.get(error.errno or 0, ""))
+
+
 class SystemUnfit(PmError):
     """This kernel or the given privileges cannot run the service (exit status 3)."""
 

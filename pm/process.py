@@ -7,11 +7,14 @@ import asyncio
 import errno
 import os
 import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import uvloop
 
 from pm import log
-from pm.errors import ConfigError, PmError, SystemUnfit
+from pm.errors import SHORTAGES, ConfigError, PmError, SystemUnfit, of_system
 from pm.linux.host.notify import notify
 from pm.linux.host.scheduling import prefer_latency
 from pm.log_budget import take_library_messages
@@ -21,15 +24,9 @@ from pm.stopping import block_signals, set_on_signal
 
 FILES = 65536
 FILES_MIN = 128
+THREADS = 4
 
-_SHORTAGES = {
-    errno.ENOSPC: "free some space there",
-    errno.EDQUOT: "free some space there",
-    errno.EROFS: "make it writable",
-    errno.EMFILE: "allow the service more open files (`LimitNOFILE=` in the unit, `ulimit -n`)",
-    errno.ENFILE: "allow more open files: sysctl -w fs.file-max=...",
-    errno.ENOMEM: "free some memory",
-}
+_NoThread = RuntimeError  # what Python makes of EAGAIN
 
 
 def run(settings: Settings, *, log_level: str, log_format: str) -> int:
@@ -40,8 +37,12 @@ def run(settings: Settings, *, log_level: str, log_format: str) -> int:
     block_signals()
     try:
         _raise_limit_of_files()
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        try:
             runner.run(_main(settings))
+        finally:
+            with suppress(_NoThread):  # it would start one to wait for the others
+                runner.close()
     except (PmError, OSError, ExceptionGroup) as e:
         errors = _errors_of(e)
         if errors is None:
@@ -60,10 +61,24 @@ def _raise_limit_of_files() -> None:
     if allowed < FILES_MIN:
         raise SystemUnfit(
             f"only {allowed} open files are allowed, and the service needs {FILES_MIN}",
-            _SHORTAGES[errno.EMFILE],
+            SHORTAGES[errno.EMFILE],
         )
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def _start_threads() -> ThreadPoolExecutor:
+    """Those that work on files, all of them now: later a neighbour may have taken the last task."""
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="files")
+    all_there = threading.Barrier(THREADS + 1)
+    try:
+        for _ in range(THREADS):
+            threads.submit(all_there.wait)
+    except _NoThread:
+        all_there.abort()
+        raise
+    all_there.wait()
+    return threads
 
 
 def _report(errors: list[PmError]) -> int:
@@ -78,9 +93,8 @@ def _errors_of(error: BaseException) -> list[PmError] | None:
     match error:
         case PmError():
             return [error]
-        case OSError() if error.errno in _SHORTAGES:
-            where = f"{error.filename}: " if error.filename else ""
-            return [PmError(f"{where}{error.strerror}", _SHORTAGES[error.errno])]
+        case OSError() if error.errno in SHORTAGES:
+            return [of_system(error)]
         case ExceptionGroup():
             leaves = [_errors_of(e) for e in error.exceptions]
             if None not in leaves:
@@ -90,7 +104,11 @@ def _errors_of(error: BaseException) -> list[PmError] | None:
 
 async def _main(settings: Settings) -> None:
     stopping = asyncio.Event()
-    set_on_signal(stopping)
+    try:
+        set_on_signal(stopping)
+        asyncio.get_running_loop().set_default_executor(_start_threads())
+    except _NoThread as e:
+        raise SystemUnfit("no thread can be started", SHORTAGES[errno.EAGAIN]) from e
     async with open_service(settings) as service:
         notify("READY=1")
         await service.run(stopping)

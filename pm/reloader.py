@@ -19,7 +19,7 @@ from pm.api.control import LastReload, ServiceState
 from pm.api.events import Broadcast
 from pm.config.load import Loaded, load_in_child
 from pm.config.model import Config, Datapath
-from pm.errors import ConfigError, PmError, Problem
+from pm.errors import ConfigError, PmError, Problem, of_system
 from pm.linux.host.file_watch import Signature, file_changes, first_change, signatures
 from pm.linux.host.notify import notify
 from pm.linux.host.sysctl import PathManagerSysctl
@@ -61,12 +61,25 @@ def log_warnings(loaded: Loaded) -> None:
         _log.warning("config_warnings_left_out", count=left, remedy="run `mptcp-pm check FILE`")
 
 
+def _refused(error: PmError | OSError, path: str) -> ConfigError:
+    """Why a configuration is not taken; OSError: no descriptor, memory or task left, say."""
+    if isinstance(error, ConfigError):
+        return ConfigError(error.problems)
+    reason = of_system(error) if isinstance(error, OSError) else error
+    return ConfigError((Problem(path, 0, "", str(reason)),))
+
+
 async def _load_text(text: str) -> Loaded:
     """``load_in_child`` of a text. Raises what it raises, with another file's name in it."""
 
     def write() -> str:
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", delete=False) as file:
-            file.write(text)
+            try:
+                file.write(text)
+                file.flush()
+            except OSError:  # the disk is full
+                os.unlink(file.name)
+                raise
         return file.name
 
     name = await asyncio.to_thread(write)
@@ -144,9 +157,9 @@ class Reloader:
                 if self._sysctl and loaded.config.policies:
                     await asyncio.to_thread(self._sysctl.hold)
                 await self._activate(loaded, programs, options)
-            except (PmError, OSError) as e:  # OSError: no descriptor or memory left, say
-                problems = e.problems if isinstance(e, ConfigError) else (Problem(path, 0, "", str(e)),)
-                self._failure = ConfigError(problems)
+            except (PmError, OSError) as e:
+                self._failure = _refused(e, path)
+                problems = self._failure.problems
                 state.last_reload = LastReload(time=time.time(), ok=False, problems=problems)
                 state.counters["reloads_failed"] += 1
                 self._broadcast.tell("config", "refused", problems=[str(p) for p in problems])
@@ -164,8 +177,8 @@ class Reloader:
         except ConfigError as e:
             # As if it stood in the file already.
             raise ConfigError([replace(problem, file=path) for problem in e.problems]) from e
-        except PmError as e:
-            raise ConfigError((Problem(path, 0, "", str(e)),)) from e
+        except (PmError, OSError) as e:
+            raise _refused(e, path) from e
         return loaded
 
     async def _prepare_programs(self, config: Config) -> tuple[CompiledPathManagers | None, CompiledOptions]:

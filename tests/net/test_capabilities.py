@@ -12,9 +12,9 @@ from tests.lab.scenarios import mesh, wait_pairs
 from tests.lab.service import DATAPATH, ROOT, command, like_the_unit
 from tests.lab.tcp_options import SEND, with_options
 
-# One of each kind: selection, path managers, the kernel's endpoints, peers, routes, rules that the service
+# One of each kind: selection, path managers, peers, routes, rules that the service
 # makes, the sysctl, what is left behind.
-FILES = ("cgroups", "standby", "endpoints", "hostile_peers", "routes", "source_routing", "sysctl", "restore")
+FILES = ("cgroups", "standby", "hostile_peers", "routes", "source_routing", "sysctl", "restore")
 
 
 def test_the_units_capabilities_suffice(lab: Lab) -> None:

@@ -8,13 +8,16 @@ import os
 import resource
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from tests.lab.lab import Lab, cgroup2_root
 from tests.lab.nested import nested
-from tests.lab.service import Service, UnixConnection, command
-from tests.lab.waiting import wait_equal
+from tests.lab.service import ApiError, Service, UnixConnection, command
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def cli(service: Service, *arguments: str | bytes) -> str:
@@ -115,6 +118,60 @@ def test_few_descriptors_at_the_start(lab: Lab, files: int) -> None:
         service.start()
     assert "Traceback" not in service.log()
     assert len(service.log().splitlines()) < 4
+
+
+@contextmanager
+def limited_tasks() -> Iterator[Path]:
+    """A cgroup of its own in the hierarchy that limits the number of tasks."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    found = [Path(m[1]) for m in mounts if m[2] == "cgroup" and "pids" in m[3].split(",")]
+    found += [cgroup2_root()] if "pids" in (cgroup2_root() / "cgroup.subtree_control").read_text() else []
+    if not found:
+        pytest.skip("no controller of pids here")
+    directory = found[0] / f"mptcp-pm-test-{os.getpid()}-tasks"
+    directory.mkdir()
+    try:
+        yield directory
+    finally:
+        for pid in (directory / "cgroup.procs").read_text().split():
+            os.kill(int(pid), signal.SIGKILL)
+        wait_for(lambda: not (directory / "cgroup.procs").read_text(), "the end of what runs there")
+        directory.rmdir()
+
+
+def limited(to: Path) -> list[str]:
+    return ["sh", "-c", f'echo $$ >{to}/cgroup.procs && exec "$@"', "sh", *command()]
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 4, 6])
+def test_few_tasks_at_the_start(lab: Lab, tasks: int) -> None:
+    """With too few threads or processes to start there is a line that says so, and no traceback."""
+    with limited_tasks() as cgroup:
+        (cgroup / "pids.max").write_text(str(tasks))
+        service = lab.service({"policies": []}, start=False, program=limited(cgroup))
+        with pytest.raises(AssertionError, match="ended with"):
+            service.start()
+        assert "TasksMax" in service.log()
+        assert "Traceback" not in service.log()
+
+
+def test_no_task_left(lab: Lab) -> None:
+    """A neighbour took the last one: the service works on, a reload fails, and the end is a good one."""
+    with limited_tasks() as cgroup:
+        policies = [{"name": "all", "cgroup": lab.cgroup("a"), "path_manager": "fullmesh"}]
+        service = lab.service({"policies": policies}, program=limited(cgroup))
+        there = (cgroup / "pids.current").read_text()
+        (cgroup / "pids.max").write_text(there)
+        for path in ("/v1/reload", "/v1/reload/dry-run"):
+            with pytest.raises(ApiError, match=r"422.*TasksMax"):
+                service.post(path)
+        lab.server()
+        lab.client(cgroup="a").open()
+        lab.wait_subflows(2)
+        (cgroup / "pids.max").write_text("max")
+        service.reload()
+        (cgroup / "pids.max").write_text(there)
+        service.terminate()
 
 
 def test_bodies_that_are_wrong(lab: Lab) -> None:
