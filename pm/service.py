@@ -130,7 +130,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         # Subscribed before anything can happen that must not be missed.
         commands = stack.enter_context(PathManagerSocket.open())
         programs = None
-        left_alone = LeftAlone(exit_after_s=settings.alone_exit_s)
+        left_alone = LeftAlone(exit_after_s=settings.alone_exit_s, had_others=settings.had_interfaces)
         endpoints = None
         sysctl = PathManagerSysctl(state_directory)
         kept: list[Kept] = [LiveChecks(checks), instance, left_alone, *([sentinel] if sentinel else [])]

@@ -25,9 +25,13 @@ from pm.selection import check_policies, checks_for, choose_selection
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the command line says. ``cgroup_root`` None: the cgroup2 tree is where it is mounted."""
+    """What the command line says, and what was there when the process began.
+
+    ``cgroup_root`` None: the cgroup2 tree is where it is mounted. ``had_interfaces``: besides ``lo``.
+    """
 
     reading: Reading
+    had_interfaces: bool
     state_directory: Path
     cgroup_root: Path | None = None
     alone_exit_s: float | None = None

@@ -14,10 +14,13 @@ from pm.errors import ConfigError, SystemUnfit
 
 
 def run(options: argparse.Namespace) -> int:
+    from pm.linux.host.netns import has_interfaces
     from pm.log_output import secure_standard_descriptors
     from pm.reading import Reading
 
     secure_standard_descriptors()
+    # Asked early: an application that ends meanwhile takes its interfaces with it.
+    had_interfaces = has_interfaces()
     # A child reads the file meanwhile: the imports below take as long.
     reading = Reading.begin(Path(options.config))
     from pm.process import run as run_process
@@ -25,6 +28,7 @@ def run(options: argparse.Namespace) -> int:
 
     settings = Settings(
         reading=reading,
+        had_interfaces=had_interfaces,
         state_directory=Path(options.state_directory),
         cgroup_root=Path(options.cgroup_root) if options.cgroup_root else None,
         alone_exit_s=options.alone_exit,

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -125,3 +128,22 @@ def test_a_sidecar_that_is_left_alone(lab: Lab) -> None:
     assert service.process.wait(20) == 4
     assert "start" in service.log().splitlines()[-1]
     assert lab.pins() == []
+
+
+def test_left_while_the_service_starts(lab: Lab, tmp_path: Path) -> None:
+    """An engine starts the sidecar just when the application ends: it does not stay in what is left."""
+    # What the service imports first takes the interfaces away, and is the real module then.
+    (tmp_path / "uvloop.py").write_text(
+        "import subprocess, sys\n"
+        "for device in ('eth0', 'eth1'):\n"
+        "    subprocess.run(['ip', 'link', 'delete', device], check=True)\n"
+        f"sys.path.remove({str(tmp_path)!r})\n"
+        "del sys.modules['uvloop']\n"
+        "import uvloop\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    document = config(EVERYTHING, selection="namespace")
+    service = lab.service(document, start=False, env={**os.environ, "PYTHONPATH": path})
+    with suppress(AssertionError):  # it may be ready for a moment
+        service.start("--alone-exit", "0s")
+    assert service.process.wait(20) == 4, service.log()

@@ -42,10 +42,13 @@ def remedy() -> str:
 class LeftAlone:
     """Says at once that the namespace was left, and ends the service if it stays so."""
 
-    def __init__(self, *, exit_after_s: float | None) -> None:
-        """``exit_after_s`` None: the service is not ready then, and goes on."""
+    def __init__(self, *, exit_after_s: float | None, had_others: bool) -> None:
+        """``exit_after_s`` None: the service is not ready then, and goes on.
+
+        ``had_others``: when this process began there were interfaces besides ``lo``.
+        """
         self._exit_after_s = exit_after_s
-        self._had_others = False
+        self._had_others = had_others
         self._alone = False
         self._changed = asyncio.Event()
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from pm.errors import SystemUnfit
+from pm.linux.netlink.link_kinds import IN_EVERY_NAMESPACE
 
 SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h, Linux 5.14
 NAMESPACE = Path("/proc/self/ns/net")
@@ -36,3 +37,8 @@ def netns_inode() -> int:
 def in_initial_namespace() -> bool:
     """Whether it is the namespace that the machine booted with."""
     return _INITIAL_ONLY.exists()
+
+
+def has_interfaces() -> bool:
+    """Whether it has an interface that not every namespace has."""
+    return any(name not in IN_EVERY_NAMESPACE for _, name in socket.if_nameindex())

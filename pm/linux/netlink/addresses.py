@@ -18,7 +18,7 @@ from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
 from pm.linux.netlink.address_rules import judge, rank
-from pm.linux.netlink.link_kinds import dead_ends, is_tunnel, vrf_of
+from pm.linux.netlink.link_kinds import IN_EVERY_NAMESPACE, dead_ends, is_tunnel, vrf_of
 from pm.linux.netlink.metric_lookup import MetricLookup
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
@@ -44,10 +44,6 @@ from pm.policies.model import Addresses
 
 RECEIVE_BUFFER_BYTES = 4 << 20
 ATTEMPTS = 10
-# The others appear with modules, unless net.core.fb_tunnels_only_for_init_net is set.
-IN_EVERY_NAMESPACE = frozenset(
-    ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"]
-)
 
 
 def _subscribe(receive_buffer_bytes: int) -> socket.socket:

@@ -49,6 +49,10 @@ HOLDERS = frozenset({"dummy", "ifb", VRF})
 CABLES = frozenset({"netkit", "veth"})
 # Views of another interface: as good as the one below.
 STACKED = frozenset({"ipvlan", "ipvtap", "macsec", "macvlan", "macvtap", "vlan"})
+# The others appear with modules, unless net.core.fb_tunnels_only_for_init_net is set.
+IN_EVERY_NAMESPACE = frozenset(
+    ["lo", "tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "sit0", "ip6tnl0", "ip6gre0", "ip6_vti0"]
+)
 MAX_DEPTH = 8  # as many as the kernel stacks (MAX_NEST_DEV)
 
 
