@@ -12,32 +12,42 @@ from pathlib import Path
 
 from pm.config.document import Document, Loc, path_of
 from pm.config.model import Config, Datapath
-from pm.errors import PmError, Problem
+from pm.errors import ConfigError, PmError, Problem
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroup_watcher import DEPTH_MAX
 from pm.linux.host.cgroups import find_cgroup_root, walk
+from pm.linux.host.netns import in_initial_namespace
 from pm.linux.host.probe import probe
+from pm.names import show_name
+from pm.notation import parse_listen
 from pm.path_managers.program import Program
 from pm.policies.globs import AUTO
 from pm.policies.policy_table import PolicyTable
-
-INTERFACES = Path("/sys/class/net")
+from pm.selection import check_policies, checks_for, choose_selection
 
 Finding = tuple[Loc, str]
 
 
 def findings(document: Document, config: Config) -> list[Problem]:
     """Every finding, by line."""
-    found = [*_system(config), *_files(config), *_interfaces(config), *_cgroups(config)]
+    found = [*_system(config, document.file), *_files(config), *_api(config)]
+    found += [*_interfaces(config), *_cgroups(config)]
     problems = [Problem(document.file, document.line_of(loc), path_of(loc), text) for loc, text in found]
     return sorted(problems, key=lambda problem: problem.line)
 
 
-def _system(config: Config) -> Iterator[Finding]:
-    checks = {check.name: check for check in probe(precompiled=check_objects)}
+def _system(config: Config, file: str) -> Iterator[Finding]:
+    probed = probe(precompiled=check_objects)
+    mode = choose_selection(config.selection, probed)
+    checks = {check.name: check for check in checks_for(mode, probed)}
     for check in checks.values():
         if check.required and not check.ok:
             yield (), f"this system cannot run the service: {check.found}: {check.remedy}"
+    try:
+        check_policies(config, file, mode, initial=in_initial_namespace())
+    except ConfigError as e:
+        for problem in e.problems:
+            yield (*problem.path.split("."),), f"`run` refuses this here: {problem.message}"
     patched = checks["bpf_datapath"]
     if patched.ok:
         return
@@ -77,8 +87,36 @@ def _unreadable(path: str) -> str:
     return ""
 
 
+def _api(config: Config) -> Iterator[Finding]:
+    """Where the API cannot be. A port that is in use may be that of a service that runs already."""
+    if path := config.api.unix:
+        directory = next(place for place in Path(path).parents if place.exists())
+        if Path(path).exists() and not Path(path).is_socket():
+            yield ("api", "unix"), f"{path} is there already, and is no socket: remove it"
+        elif not directory.is_dir() or not os.access(directory, os.W_OK) or directory.is_relative_to("/proc"):
+            yield ("api", "unix"), f"{path} cannot be created in {directory}: choose another path"
+    for key, listen in (("tcp", config.api.tcp), ("probes", config.api.probes)):
+        if listen and not _is_here(str(parse_listen(listen.listen)[0])):
+            yield ("api", key, "listen"), f"no interface has the address of `{listen.listen}` now"
+
+
+def _is_here(ip: str) -> bool:
+    """Whether a socket can have this address."""
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET) as sock:
+        try:
+            sock.bind((ip, 0))
+        except OSError:
+            return False
+    return True
+
+
+def interface_names() -> list[str]:
+    """Those of this network namespace (/sys may be that of another)."""
+    return [show_name(os.fsencode(name)) for _, name in socket.if_nameindex()]
+
+
 def _interfaces(config: Config) -> Iterator[Finding]:
-    there = [entry.name for entry in INTERFACES.iterdir()]
+    there = interface_names()
     for key in ("include", "exclude", "backup", "order"):
         for j, glob in enumerate(getattr(config.addresses, key)):
             if any(fnmatchcase(name, glob) for name in there):

@@ -28,12 +28,12 @@ policies:
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """On a machine with eth0, lo, the cgroup /a, and a stock kernel."""
-    for directory in ("net/eth0", "net/lo", "cgroup/a"):
-        (tmp_path / directory).mkdir(parents=True)
+    (tmp_path / "cgroup/a").mkdir(parents=True)
+    tree = SystemCheck("cgroup_tree", True, False, "other cgroups are visible", "")
     patched = SystemCheck("bpf_datapath", False, False, "a stock kernel", "boot the patched one")
-    monkeypatch.setattr(here, "INTERFACES", tmp_path / "net")
+    monkeypatch.setattr(here, "interface_names", lambda: ["eth0", "lo"])
     monkeypatch.setattr(here, "find_cgroup_root", lambda: tmp_path / "cgroup")
-    monkeypatch.setattr(here, "probe", lambda precompiled: [patched])
+    monkeypatch.setattr(here, "probe", lambda precompiled: [tree, patched])
     file = tmp_path / "c.yaml"
     file.write_text(CONFIG)
     return str(file)
@@ -52,6 +52,27 @@ def test_here_finds_what_does_nothing(config: str, capsys: pytest.CaptureFixture
         f"{config}:10: policies[1].cgroup: warning: `/b/*` matches no cgroup of now: `systemd-cgls` shows "
         "those there are; one that comes later matches then",
     ]
+
+
+NAMESPACE = """
+selection: namespace
+api:
+  unix: /proc/x/api.sock
+  probes: {listen: 203.0.113.77:9464}
+policies:
+- {name: a, cgroup: /a, path_manager: none}
+"""
+
+
+def test_here_finds_what_run_would_refuse(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Policies without sessions, and an API that cannot be where it is to be."""
+    Path(config).write_text(NAMESPACE)
+    main(["check", "--here", config])
+    lines = [line.partition(": warning: ") for line in capsys.readouterr().err.splitlines()]
+    found = {place.removeprefix(f"{config}:"): text for place, _, text in lines}
+    assert found["4: api.unix"] == "/proc/x/api.sock cannot be created in /proc: choose another path"
+    assert found["5: api.probes.listen"] == "no interface has the address of `203.0.113.77:9464` now"
+    assert found["6: policies"].startswith("`run` refuses this here: no session would have a policy")
 
 
 def test_an_alternative_name_is_told(
