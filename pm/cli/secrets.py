@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -22,7 +23,8 @@ class Secrets:
     def learn_file(self, path: str) -> None:
         """Every line of a file of credentials, where it can be read at all."""
         try:
-            with open(path, "rb") as file:
+            # Non-blocking: opening a FIFO without a writer would hang.
+            with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
                 content = file.read(READ_MAX)
         except (OSError, ValueError):
             return

@@ -89,6 +89,22 @@ def test_a_link_without_a_default_route(lab: Lab, family: int) -> None:
     assert examine(lab)[second]["ok"]
 
 
+def test_a_vpn_that_takes_everything(lab: Lab) -> None:
+    """Subflows do not bypass it, and it is no path of its own."""
+    make_laptop(lab)
+    lab.ip("client", "tuntap", "add", "dev", "vpn", "mode", "tun")
+    lab.ip("client", "addr", "add", "10.8.0.1/24", "dev", "vpn")
+    lab.ip("client", "link", "set", "vpn", "up")
+    for half in ("0.0.0.0/1", "128.0.0.0/1"):
+        lab.ip("client", "route", "add", half, "dev", "vpn")
+    checks = examine(lab, "--to", SERVER[4])
+    for ip in lab.addresses("client"):
+        check = checks[f"source_route:{ip}"]
+        assert not check["ok"]
+        assert check["found"] == "packets from it go into the tunnel vpn, which subflows do not bypass"
+    assert not any(name.endswith((":vpn", ":10.8.0.1")) for name in checks)
+
+
 def test_the_route_to_one_peer(lab: Lab) -> None:
     """``--to`` looks that peer up, of whose family no other address is."""
     make_laptop(lab)

@@ -45,7 +45,9 @@ def path_checks(
     KernelRefused.
     """
     remotes = remotes or _elsewhere(addresses)
-    wanted = [address for address in addresses if address.usable or not address.up]
+    # Of those that are not up, not the ones that wait for duplicate address detection.
+    down = [a for a in addresses if not a.up and a.why.startswith("interface") and not is_tunnel(a.ifindex)]
+    wanted = [*(address for address in addresses if address.usable), *down]
     by_interface = groupby(sorted(wanted, key=lambda a: a.ifindex), key=lambda a: a.ifname)
     try:
         with PathLookup.open() as lookup:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def test_lines_of_a_file_of_credentials(tmp_path: Path) -> None:
     secrets = Secrets()
     secrets.learn_file(str(file))
     secrets.learn_file("/nonexistent")
+    os.mkfifo(tmp_path / "fifo")
+    secrets.learn_file(str(tmp_path / "fifo"))
     assert secrets.scrub("the token 0123456789abcdef") == f"the token {REMOVED}"
 
 
