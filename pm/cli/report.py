@@ -189,6 +189,7 @@ def _add_service(made: Report, client: Client) -> None:
     for session in sessions[:DETAILS_MAX]:
         token = session["token"]
         made.add(f"sessions/{token}.json", partial(client.get, f"/v1/sessions/{token}"))
+        made.add(f"sessions/{token}-why.json", partial(client.get, f"/v1/sessions/{token}/why"))
     if len(sessions) > DETAILS_MAX:
         made.left_out["sessions/*"] = f"the history of all but {DETAILS_MAX}"
 

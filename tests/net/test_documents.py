@@ -24,7 +24,7 @@ PROGRAMS = (
     "cat", "ip", "mkdir", "mptcp-pm", "mptcpize", "nmcli", "nstat", "sysctl", "systemctl", "tcpdump",
 )  # fmt: skip
 # They need a service manager, or a NetworkManager that runs.
-NOT_HERE = ("systemctl ", "nmcli ", "mptcp-pm why ")
+NOT_HERE = ("systemctl ", "nmcli ")
 
 
 def commands(document: str) -> list[str]:

@@ -85,6 +85,7 @@ def test_a_report_of_a_running_service(lab: Lab, tmp_path: Path) -> None:
     assert json.loads(found["configuration.json"])["configuration"]["policies"][0]["name"] == "a"
     events = json.loads(found[f"sessions/{session['token']}.json"])["events"]
     assert "established" in {event["event"] for event in events}
+    assert json.loads(found[f"sessions/{session['token']}-why.json"])["pairs"] == []
     assert "mptcp_pm_sessions" in found["metrics.txt"]
     assert "net.mptcp.enabled = 1" in found["sysctls.txt"]
     assert "fastopen_key" not in found["sysctls.txt"]
