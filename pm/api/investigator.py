@@ -64,7 +64,7 @@ class Investigator:
             return explain_stranger(token, await self._evidence(info))
         evidence = await self._evidence_of(session, info)
         if self._sessions.table.get(token) is not session:
-            raise NotFound(f"session {token_text(token)} has ended meanwhile")
+            raise NotFound(f"no session {token_text(token)}: it has just ended")
         return explain(session, evidence)
 
     async def _evidence_of(self, session: Session, info: SessionInfo) -> Evidence:

@@ -377,6 +377,23 @@ def test_one_end_has_closed(lab: Lab) -> None:
         wait_finding(service, "half_closed", session["token"])
 
 
+def test_sessions_that_end_while_one_asks(lab: Lab) -> None:
+    """Each answer is a finding, or one line that says that there is no such session (any more)."""
+    lab.server()
+    service = lab.service(config(policy(lab, "a")))
+    client = lab.client(cgroup="a")
+    client.open(20)
+    tokens = [s["token"] for s in wait_reported(service, 2, sessions=20)]
+    client.begin("close")
+    answers = [service.request("GET", f"/v1/sessions/{token}/why") for _ in range(3) for token in tokens]
+    client.finish()
+    wait_for(lambda: not service.sessions(), "no session")
+    answers += [service.request("GET", f"/v1/sessions/{token}/why") for token in tokens]
+    assert {status for status, _ in answers} <= {200, 404}
+    assert [d["detail"] for status, d in answers if status == 404 and "no session" not in d["detail"]] == []
+    assert "Traceback" not in service.log()
+
+
 # What else shows it
 
 
