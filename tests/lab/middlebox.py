@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A middlebox between two hosts that takes MPTCP's options out of their TCP segments."""
+"""Middleboxes that change TCP segments on their way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from tests.lab.capture import END, ETH_P_ALL, NOP, SYN
 from tests.lab.commands import run
@@ -18,19 +18,33 @@ from tests.lab.two_hosts import TwoHosts
 MPTCP = 30  # the kind of its options
 
 
-def strip_mptcp(frame: bytes) -> bytes:
-    """The frame, with NOPs in place of MPTCP options unless it is a SYN, and a right TCP checksum."""
-    if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
-        return frame
-    packet = bytearray(frame[14 : 14 + int.from_bytes(frame[16:18], "big")])
-    at = (packet[0] & 15) * 4
-    tcp = packet[at:]
+Change = Callable[[bytearray], None]  # of a TCP segment, which keeps its length
+
+
+def strip_mptcp(tcp: bytearray) -> None:
+    """NOPs in place of MPTCP options, unless it is a SYN."""
     i, end = 20, (tcp[12] >> 4) * 4
     while i < end and tcp[i] != END and not tcp[13] & SYN:
         length = 1 if tcp[i] == NOP else tcp[i + 1]
         if tcp[i] == MPTCP:
             tcp[i : i + length] = bytes([NOP] * length)
         i += length
+
+
+def flip_payload(tcp: bytearray) -> None:
+    """Another first byte of data, where there is data."""
+    data = (tcp[12] >> 4) * 4
+    tcp[data : data + 1] = bytes(byte ^ 255 for byte in tcp[data : data + 1])
+
+
+def changed(frame: bytes, change: Change) -> bytes:
+    """The frame, with a changed TCP segment and its right checksum; IPv4 only."""
+    if frame[12:14] != b"\x08\x00" or frame[23] != socket.IPPROTO_TCP:
+        return frame
+    packet = bytearray(frame[14 : 14 + int.from_bytes(frame[16:18], "big")])
+    at = (packet[0] & 15) * 4
+    tcp = packet[at:]
+    change(tcp)
     tcp[16:18] = bytes(2)
     pseudo = bytes(packet[12:20]) + struct.pack("!HH", socket.IPPROTO_TCP, len(tcp))
     tcp[16:18] = checksum(pseudo + tcp).to_bytes(2, "big")
@@ -46,9 +60,21 @@ def middlebox(hosts: TwoHosts) -> Iterator[None]:
         host.ip("addr", "add", ip, "dev", "eth3")
         host.ip("link", "set", "eth3", "up", "gso_max_segs", "1")
         run("ip", "link", "set", name, "up")
-        end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        end.bind((name, ETH_P_ALL))
-        ends.append(end)
+        ends.append(frames_of(name))
+    with forwarding(ends, strip_mptcp):
+        yield
+
+
+def frames_of(interface: str) -> socket.socket:
+    """A socket that receives and sends the frames of an interface of this namespace."""
+    end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+    end.bind((interface, ETH_P_ALL))
+    return end
+
+
+@contextlib.contextmanager
+def forwarding(ends: Sequence[socket.socket], change: Change) -> Iterator[None]:
+    """What arrives at one of the two sockets leaves by the other, changed; both are closed at the end."""
     stop = threading.Event()
 
     def forward() -> None:
@@ -56,7 +82,7 @@ def middlebox(hosts: TwoHosts) -> Iterator[None]:
             for end in select.select(ends, [], [], 0.05)[0]:
                 frame, source = end.recvfrom(65536)
                 if source[2] != socket.PACKET_OUTGOING:
-                    ends[end is ends[0]].send(strip_mptcp(frame))
+                    ends[end is ends[0]].send(changed(frame, change))
 
     thread = threading.Thread(target=forward)
     thread.start()

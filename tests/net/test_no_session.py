@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab.lab import Lab
+from tests.lab.middlebox import Change, flip_payload, forwarding, frames_of
+from tests.lab.netns import inside
 from tests.lab.scenarios import config, policy
 from tests.lab.service import ApiError, Service, command
 from tests.lab.traffic import Traffic
@@ -173,6 +176,44 @@ def test_lost_in_the_middle_of_a_session(lab: Lab) -> None:
         (socket,) = [s for s in sockets(service, process) if s["remote"]]
         said = [(f["code"], f["likely"]) for f in socket["findings"]]
         assert said == [("fell_back", False), ("options_removed", True)]
+
+
+def test_a_box_that_changes_the_payload(lab: Lab) -> None:
+    """With MPTCP's checksum both ends notice and go on as TCP: likely the payload was changed."""
+    for ns in ("client", "server"):
+        lab.sysctl(ns, net__mptcp__checksum_enabled=1)
+    server, client = lab.server(), lab.client()
+    ours, theirs = watcher(lab), watcher(lab, "server")
+    with box(lab) as changes:
+        client.open()
+        lab.wait_subflows(1)
+        changes.append(flip_payload)
+        client.send(bytes=100)
+        changes.clear()
+        client.send(bytes=100)  # the kernel falls back with the data that follow
+        for service, process in ((ours, client), (theirs, server)):
+            (said,) = codes(service, process)
+            assert said[:2] == ["fell_back", "payload_changed"]
+
+
+@contextlib.contextmanager
+def box(lab: Lab) -> Iterator[list[Change]]:
+    """The server's first link leads through a box that does to each segment what is in the list."""
+    changes: list[Change] = []
+
+    def change(tcp: bytearray) -> None:
+        for each in changes:
+            each(tcp)
+
+    for ns in ("client", "server"):
+        lab.ip(ns, "link", "set", "eth0", "gso_max_segs", "1")
+    lab.ip("net", "link", "add", "box", "type", "veth", "peer", "name", "boxed")
+    lab.ip("net", "link", "set", "server1", "nomaster")
+    lab.ip("net", "link", "set", "boxed", "master", "br1", "up")
+    lab.ip("net", "link", "set", "box", "up")
+    ends = inside(lab.netns("net"), lambda: [frames_of("server1"), frames_of("box")])
+    with forwarding(ends, change):
+        yield changes
 
 
 def test_no_answer_yet(lab: Lab) -> None:
