@@ -16,13 +16,13 @@ from pm.kernel import SessionInfo, SocketRecord, TcpState, UlpFlag
 SOCKETS_MAX = 100
 WILDCARDS = ("0.0.0.0", "::")
 
+_MAKE_IT_ASK = (
+    "# the option of the program, where it is known: mptcp-pm why PID",
+    "# a program in Go: GODEBUG=multipathtcp=1 COMMAND",
+    "mptcpize run COMMAND",
+)
 # What can end MPTCP within a session: the counters of MPTcpExt that tell, and what is said then.
 _LOSSES = (
-    (
-        ("DssFallback", "MPCapableDataFallback"),
-        "options_removed",
-        "Data came without MPTCP's option: a box on the way removes it, or a proxy answers for the peer.",
-    ),
     (
         ("DataCsumErr", "MPFailTx", "MPFailRx"),
         "payload_changed",
@@ -32,6 +32,12 @@ _LOSSES = (
         ("DSSCorruptionFallback",),
         "mapping_damaged",
         "An option of MPTCP did not fit the data: a box on the way splits, joins or changes segments.",
+    ),
+    (
+        ("DssFallback", "MPCapableDataFallback"),
+        "options_removed",
+        "Data came without MPTCP's option: a box on the way removes it, or answers in the peer's place (a "
+        "proxy).",
     ),
     (("InfiniteMapRx",), "peer_fell_back", "The peer ended MPTCP: it lost options or data of ours."),
 )
@@ -101,7 +107,7 @@ def explain(
     ``session`` is the one with its token, and ``around`` are the sockets of ``Chosen.neighbours``.
     """
     if not socket.mptcp:
-        return [*_plain(socket, around, state), *_switched_off(state)]
+        return [_plain(socket, around, state), *_switched_off(state)]
     if socket.is_listener:
         return _switched_off(state)
     fell_back = session is None or session.fallback
@@ -132,46 +138,33 @@ def _switched_off(state: MptcpState) -> list[Finding]:
     ]
 
 
-def _plain(socket: SocketRecord, around: Sequence[SocketRecord], state: MptcpState) -> list[Finding]:
-    if socket.is_listener:
-        return [
-            Finding(
-                "plain_listener",
-                "This socket listens as plain TCP: all that it accepts is TCP, whatever the clients ask for.",
-                (_describe(socket),),
-            )
-        ]
-    listeners = _listeners_of(socket, around)
+def _plain(socket: SocketRecord, around: Sequence[SocketRecord], state: MptcpState) -> Finding:
+    listeners = [socket] if socket.is_listener else _listeners_of(socket, around)
+    evidence = tuple(_describe(listener) for listener in listeners)
     if not listeners:
         first, last = state.ephemeral
-        return [
-            Finding(
-                "plain_socket",
-                "This end is a plain TCP socket: the program that opened it did not ask for MPTCP.",
-                (_describe(socket), f"no socket listens on port {socket.local_port}"),
-                likely=not first <= socket.local_port <= last,
-            )
-        ]
-    evidence = tuple(_describe(listener) for listener in listeners)
-    if all(listener.mptcp for listener in listeners):
-        lost_acks = _counted(state, "MPCapableFallbackACK")
-        return [
-            Finding(
-                "client_without_mptcp",
-                "The listener has MPTCP and the client did not ask for it: its socket is plain TCP, MPTCP is "
-                "switched off there, or a box on the way removes the option.",
-                (*evidence, *lost_acks),
-                _look_at_syns(socket),
-            )
-        ]
-    return [
-        Finding(
-            "plain_listener",
-            "The socket that accepted it listens as plain TCP: all that it accepts is TCP.",
-            evidence,
-            likely=any(listener.mptcp for listener in listeners),
+        return Finding(
+            "plain_socket",
+            "This end is a plain TCP socket: the program that opened it did not ask for MPTCP.",
+            (_describe(socket), f"no socket listens on port {socket.local_port}"),
+            _MAKE_IT_ASK,
+            likely=not first <= socket.local_port <= last,
         )
-    ]
+    if all(listener.mptcp for listener in listeners):
+        return Finding(
+            "client_without_mptcp",
+            "The listener has MPTCP and the client did not ask for it: its socket is plain TCP, MPTCP is "
+            "switched off there, or a box on the way removes the option.",
+            (*evidence, *_counted(state, "MPCapableFallbackACK")),
+            _look_at_syns(socket),
+        )
+    return Finding(
+        "plain_listener",
+        "The listener is plain TCP: all that it accepts is TCP, whatever the clients ask for.",
+        evidence,
+        _MAKE_IT_ASK,
+        likely=any(listener.mptcp for listener in listeners),
+    )
 
 
 def _listeners_of(socket: SocketRecord, around: Sequence[SocketRecord]) -> list[SocketRecord]:

@@ -33,6 +33,6 @@ def remedies(process: Process, *, server: bool) -> list[str]:
     if process.go:
         return ["GODEBUG=multipathtcp=1 COMMAND"]
     if process.static:
-        return []
+        return ["# it has no dynamic linker, which mptcpize needs: only an option of its own helps"]
     run = ["mptcpize run COMMAND"]
     return [f"mptcpize enable {process.unit}", *run] if process.unit else run

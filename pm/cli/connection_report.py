@@ -35,13 +35,10 @@ def connection_report(found: Json) -> str:
 
 def _kind(socket: Json) -> object:
     """What is said, without the evidence."""
-    session, listens = socket["session"], socket["remote"] is None
-    pairs = session["pairs"] if session else ()
-    return (
-        listens,
-        *(finding["text"] for finding in (*socket["findings"], *(session["findings"] if session else ()))),
-        *((pair["local"], pair["remote"], *_codes(pair["findings"])) for pair in pairs),
-    )
+    session = socket["session"] or {"findings": (), "pairs": ()}
+    texts = [finding["text"] for finding in (*socket["findings"], *session["findings"])]
+    pairs = [(pair["local"], pair["remote"], *_codes(pair["findings"])) for pair in session["pairs"]]
+    return (bool(socket["session"]), *texts, *pairs)
 
 
 def _codes(findings: Iterable[Json]) -> list[str]:

@@ -50,9 +50,8 @@ def read_process(pid: int) -> Process:
     except (FileNotFoundError, ProcessLookupError):
         raise PmError(f"there is no process {pid}", "`ps -e` shows the processes that run") from None
     except PermissionError:
-        raise PmError(
-            f"no permission to see the sockets of process {pid}", "run this command as root (sudo)"
-        ) from None
+        remedy = "run this command as root (sudo)" if os.geteuid() else "give CAP_SYS_PTRACE, or an address"
+        raise PmError(f"no permission to see the sockets of process {pid}", remedy) from None
     go, static = _executable(place / "exe")
     return Process(pid, name, inodes, namespace, _unit(cgroup), go, static)
 
