@@ -22,7 +22,7 @@ _MAKE_IT_ASK = (
     "mptcpize run COMMAND",
 )
 # What can end MPTCP within a session: the counters of MPTcpExt that tell, and what is said then.
-_LOSSES = (
+LOSSES = (
     (
         ("DataCsumErr", "MPFailTx", "MPFailRx"),
         "payload_changed",
@@ -42,7 +42,7 @@ _LOSSES = (
     (("InfiniteMapRx",), "peer_fell_back", "The peer ended MPTCP: it lost options or data of ours."),
 )
 # What can keep MP_CAPABLE out of a SYN from the start.
-_NEVER_ASKED = (
+NEVER_ASKED = (
     (
         "MPCapableSYNTXDisabled",
         "blackhole",
@@ -194,10 +194,7 @@ def _peer_without(socket: SocketRecord, around: Sequence[SocketRecord], state: M
         "The peer answered without MPTCP: its socket is plain TCP, MPTCP is switched off there, or a box on "
         "the way removes the option.",
         evidence,
-        (
-            f"# on the peer: sysctl net.mptcp.enabled; ss -lnM sport = :{socket.remote_port}",
-            *_look_at_syns(socket),
-        ),
+        ("# on the peer: sysctl net.mptcp.enabled; ss -lM", *_look_at_syns(socket)),
     )
 
 
@@ -216,7 +213,7 @@ def _lost_syns(socket: SocketRecord, state: MptcpState) -> Finding:
 
 
 def _never_asked(state: MptcpState) -> list[Finding]:
-    found = [entry for entry in _NEVER_ASKED if state.counters.get(entry[0])]
+    found = [entry for entry in NEVER_ASKED if state.counters.get(entry[0])]
     if not found:
         return [
             Finding(
@@ -258,7 +255,7 @@ def _lost_later(socket: SocketRecord, state: MptcpState) -> list[Finding]:
             ("MPTCP_INFO has the flag FALLBACK, and the handshake was complete",),
         )
     ]
-    for counters, code, text in _LOSSES:
+    for counters, code, text in LOSSES:
         if evidence := _counted(state, *counters):
             found.append(Finding(code, text, evidence, _look_at_packets(socket), likely=True))
     return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from pm.api.socket_report import why_tcp
 from pm.errors import NotFound
 from pm.kernel import PathFacts, SessionInfo
 from pm.linux.host.counters import CounterHistory
@@ -22,6 +23,7 @@ from pm.sessions.evidence import Evidence
 from pm.sessions.missing import MissingPair, missing_pairs
 from pm.sessions.session import Session
 from pm.sessions.why import Why, explain, explain_stranger
+from pm.sessions.why_session import blackhole
 
 LONG_AGO = float("-inf")
 
@@ -60,12 +62,20 @@ class Investigator:
                 f"no session {token_text(token)}",
                 "it has ended, or never was one; `mptcp-pm sessions` lists those there are",
             )
+        if info.fallback:
+            return await self._why_tcp(token, session, await self._evidence(info))
         if session is None:
-            return explain_stranger(token, await self._evidence(info))
+            return explain_stranger(token)
         evidence = await self._evidence_of(session, info)
         if self._sessions.table.get(token) is not session:
             raise NotFound(f"no session {token_text(token)}: it has just ended")
         return explain(session, evidence)
+
+    async def _why_tcp(self, token: int, session: Session | None, evidence: Evidence) -> Why:
+        lost = await why_tcp(token, self._diagnosis)
+        if not lost:
+            raise NotFound(f"session {token_text(token)} has ended meanwhile")
+        return Why(token, session, [*lost, *blackhole(evidence)])
 
     async def _evidence_of(self, session: Session, info: SessionInfo) -> Evidence:
         picture = self._sessions.preview.picture(session)

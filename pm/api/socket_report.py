@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from pm.api.control import Connection, SocketReport
 from pm.errors import NotFound
-from pm.kernel import SocketRecord
+from pm.findings import Finding
+from pm.kernel import SessionInfo, SocketRecord
 from pm.linux.host.mptcp_state import read_mptcp_state
 from pm.linux.host.netns import netns_inode
 from pm.linux.netlink.sock_diag import SockDiag
@@ -19,13 +21,39 @@ from pm.sessions.why import Why
 AROUND_MAX = 1024  # listeners and other ends: with SO_REUSEPORT anybody can make many of one port
 
 
+class _Look(NamedTuple):
+    """Sockets with their sessions, if they have one, and why they have none or lost it."""
+
+    chosen: Chosen
+    found: Sequence[tuple[SocketRecord, SessionInfo | None, Sequence[Finding]]]
+
+
 async def look_at_sockets(
     wanted: Callable[[SocketRecord], bool],
     diagnosis: SockDiag,
     cgroup_of: Callable[[SocketRecord], str | None],
     why: Callable[[int], Awaitable[Why]],
 ) -> SocketReport:
-    """A walk over all sockets, in slices, then a closer look at the chosen ones. Raises KernelRefused."""
+    """What is said of each; ``why`` is asked about what is an MPTCP session. Raises KernelRefused."""
+    chosen, found = await _look(wanted, diagnosis)
+    connections = []
+    for socket, session, findings in found:
+        try:
+            known = await why(socket.token) if session and not findings else None
+        except NotFound:  # it has ended meanwhile
+            continue
+        connections.append(Connection(socket, cgroup_of(socket), findings, known))
+    return SocketReport(netns_inode(), chosen.looked_at, chosen.left_out, connections)
+
+
+async def why_tcp(token: int, diagnosis: SockDiag) -> Sequence[Finding]:
+    """Why the session with this token is no MPTCP; nothing where it has ended. Raises KernelRefused."""
+    _, found = await _look(lambda socket: socket.token == token, diagnosis)
+    return [finding for _, _, findings in found for finding in findings]
+
+
+async def _look(wanted: Callable[[SocketRecord], bool], diagnosis: SockDiag) -> _Look:
+    """A walk over all sockets, in slices, then a closer look at the chosen ones."""
     chosen = Chosen(wanted)
     for part in dump_sockets():
         chosen.add(part)
@@ -36,19 +64,12 @@ async def look_at_sockets(
             around += part[: AROUND_MAX - len(around)]
             await asyncio.sleep(0)
     state = await asyncio.to_thread(read_mptcp_state)
-    sockets = chosen.sockets
-    tokens = list({socket.token for socket in sockets} - {0})
+    tokens = list({socket.token for socket in chosen.sockets} - {0})
     sessions = dict(zip(tokens, diagnosis.session_infos(tokens), strict=True))
-    connections = []
-    for socket in sockets:
-        session = sessions.get(socket.token)
-        if socket.token and session is None:
-            continue  # it has ended meanwhile
-        findings, known = explain(socket, session, around, state), None
-        if session and not findings:
-            try:
-                known = await why(socket.token)
-            except NotFound:
-                continue
-        connections.append(Connection(socket, cgroup_of(socket), findings, known))
-    return SocketReport(netns_inode(), chosen.looked_at, chosen.left_out, connections)
+    found = [
+        (socket, session, explain(socket, session, around, state))
+        for socket in chosen.sockets
+        for session in [sessions.get(socket.token)]
+        if session or not socket.token  # or else it has ended meanwhile
+    ]
+    return _Look(chosen, found)

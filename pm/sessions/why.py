@@ -15,7 +15,7 @@ from pm.sessions.evidence import Evidence
 from pm.sessions.missing import MissingPair, missing_pairs
 from pm.sessions.session import Session
 from pm.sessions.why_pairs import pair_findings
-from pm.sessions.why_session import ON_THE_PEER, about_session, blackhole, decides_alone, fallback
+from pm.sessions.why_session import ON_THE_PEER, about_session, blackhole, decides_alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,8 @@ def _only_one_path() -> Finding:
     )
 
 
-def explain_stranger(token: int, evidence: Evidence) -> Why:
+def explain_stranger(token: int) -> Why:
     """A token that the kernel has and the service does not."""
-    if evidence.info.fallback:
-        return Why(token, None, [fallback(evidence), *blackhole(evidence)])
     found = Finding(
         "not_known_yet",
         "The kernel has this session, and the service does not know it yet: it is not established, or began "

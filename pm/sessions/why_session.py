@@ -23,43 +23,7 @@ SHOWN_MAX = 8  # of things of one kind
 INTERFACE_DOWN = "interface is down"  # `why` of such an address
 ON_THE_PEER = "# on the peer: "
 
-# What made a session TCP, by the counter that rises then (net/mptcp/mib.h).
-_FALLBACKS = {
-    "MPTcpExtMPCapableSYNTXDrop": "SYNs with MP_CAPABLE got no answer, one without it did",
-    "MPTcpExtMPCapableFallbackSYNACK": "the peer answered without MP_CAPABLE",
-    "MPTcpExtMPCapableFallbackACK": "the peer went on without MP_CAPABLE",
-    "MPTcpExtMPCapableDataFallback": "the first data came without MPTCP's options",
-    "MPTcpExtDssFallback": "data came without MPTCP's options",
-    "MPTcpExtDSSCorruptionFallback": "data came with wrong mappings",
-    "MPTcpExtInfiniteMapRx": "the peer fell back",
-    "MPTcpExtInfiniteMapTx": "this end fell back after a wrong checksum",
-    "MPTcpExtMD5SigFallback": "TCP MD5 signatures exclude MPTCP",
-    "MPTcpExtSimultConnectFallback": "both ends connected at the same time",
-    "MPTcpExtMPFallbackTokenInit": "the kernel had no token left",
-}
 _BLACKHOLE = ("MPTcpExtBlackhole", "MPTcpExtMPCapableSYNTXDisabled")
-_DROPPED = "MPTcpExtMPCapableSYNTXDrop"
-
-
-def fallback(evidence: Evidence) -> Finding:
-    """The session is TCP now: it has one subflow for ever."""
-    causes = [f"{fact}: {_FALLBACKS[name]}" for name in _FALLBACKS for fact in evidence.rise_of(name)]
-    rose = evidence.rises.by
-    code, what = "fell_back", "something on the path removes MPTCP's options"
-    if _DROPPED in rose:
-        what = "a firewall on the path drops SYNs with MPTCP's options"
-    elif "MPTcpExtMPCapableFallbackSYNACK" in rose:
-        code, what = (
-            "peer_without_mptcp",
-            "the peer has no MPTCP, or something on the path removes its options",
-        )
-    return Finding(
-        code,
-        f"The connection is plain TCP: it fell back, and gets no other subflow. {what[0].upper()}{what[1:]}.",
-        ("the kernel shows the fallback flag of this connection (MPTCP_INFO)", *causes),
-        (f"{ON_THE_PEER}sysctl net.mptcp.enabled; ss -lM",),
-        likely=True,
-    )
 
 
 def blackhole(evidence: Evidence) -> Iterator[Finding]:
@@ -93,8 +57,6 @@ def about_session(session: Session, picture: Picture, evidence: Evidence) -> lis
 def decides_alone(session: Session, evidence: Evidence) -> Finding | None:
     """The reason why a session gets no subflow at all."""
     token = token_text(session.token)
-    if evidence.info.fallback:
-        return fallback(evidence)
     if not session.managed:
         return Finding(
             "not_managed",
