@@ -228,8 +228,8 @@ class SocketRecord(NamedTuple):
 class SessionInfo(NamedTuple):
     """struct mptcp_info of a session, and whose it is.
 
-    ``extra_subflows`` leaves the initial one out. Linux before 6.5 does not count: ``counted`` is false and
-    the counters are 0, thus those of the subflows have to do.
+    ``remote_key``: the peer's key came. ``extra_subflows`` leaves the initial one out. Linux before 6.5 does
+    not count: ``counted`` is false and the counters are 0, thus those of the subflows have to do.
     """
 
     token: int
@@ -247,6 +247,7 @@ class SessionInfo(NamedTuple):
     bytes_sent: int
     bytes_received: int
     bytes_acked: int
+    remote_key: bool = False
 
 
 class Rises(NamedTuple):

@@ -115,7 +115,8 @@ def explain(
         return [_unanswered(socket, fell_back)]
     if not fell_back:
         return []
-    if socket.flags & UlpFlag.MCAP_REM:
+    # A client that has the peer's key forgets MCAP_REM where the first answer has no MPTCP.
+    if socket.flags & UlpFlag.MCAP_REM or (session and session.remote_key):
         return _lost_later(socket, state)
     if socket.flags & UlpFlag.MCAP_LOC:
         return [_peer_without(socket, around, state)]
@@ -252,7 +253,7 @@ def _lost_later(socket: SocketRecord, state: MptcpState) -> list[Finding]:
         Finding(
             "fell_back",
             "Both ends agreed on MPTCP, and it was lost later: the connection goes on as TCP, over one path.",
-            ("MPTCP_INFO has the flag FALLBACK, and the handshake was complete",),
+            ("MPTCP_INFO has the flag FALLBACK, and the peer spoke MPTCP in the handshake",),
         )
     ]
     for counters, code, text in LOSSES:

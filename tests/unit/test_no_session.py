@@ -18,8 +18,8 @@ def state(counters: dict[str, int] | None = None, *, enabled: bool = True) -> Mp
     return MptcpState(enabled, 3600, (32768, 60999), counters or {})
 
 
-def info(*, fallback: bool) -> SessionInfo:
-    return SessionInfo(0x1234, 1, 0, 11, 7, fallback, 0, 0, 0, True, 0, 0, 0, 0, 0)
+def info(*, fallback: bool, remote_key: bool = False) -> SessionInfo:
+    return SessionInfo(0x1234, 1, 0, 11, 7, fallback, 0, 0, 0, True, 0, 0, 0, 0, 0, remote_key)
 
 
 def mptcp(**fields: Any) -> SocketRecord:
@@ -56,6 +56,12 @@ def test_where_it_was_lost_is_in_the_flags(flags: int, token: int, code: str) ->
     """After the handshake, in the answer, in the SYN that was sent again, or before the first."""
     fallback = True if token else None
     assert [code for code, _ in said(mptcp(flags=flags, token=token), fallback=fallback)] == [code]
+
+
+def test_the_key_of_the_peer_shows_that_it_spoke_mptcp() -> None:
+    """Also where its first data came without, and the subflow has forgotten."""
+    found = explain(mptcp(flags=ASKED), info(fallback=True, remote_key=True), (), state())
+    assert [f.code for f in found] == ["fell_back"]
 
 
 @pytest.mark.parametrize(

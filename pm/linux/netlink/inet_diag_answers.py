@@ -25,7 +25,7 @@ MARK, ULP_INFO, SK_BPF_STORAGES, CGROUP_ID = 15, 19, 20, 21  # INET_DIAG_*
 ULP_INFO_MPTCP = 3
 TOKEN_REM, TOKEN_LOC, FLAGS, ID_REM, ID_LOC = 1, 2, 8, 9, 10  # MPTCP_SUBFLOW_ATTR_*
 STORAGE_VALUE = 3  # SK_DIAG_BPF_STORAGE_MAP_VALUE
-INFO_FALLBACK = 1  # MPTCP_INFO_FLAG_FALLBACK
+INFO_FALLBACK, INFO_REMOTE_KEY = 1, 2  # MPTCP_INFO_FLAG_*
 
 # struct inet_diag_msg, idiag_cookie as one word
 _MSG = struct.Struct("=BB2x HH16s16s IQ 12xII")
@@ -257,4 +257,5 @@ def parse_session_info(data: bytes, message: NetlinkMessage) -> SessionInfo | No
         bytes_sent=bytes_sent,
         bytes_received=bytes_received,
         bytes_acked=bytes_acked,
+        remote_key=bool(flags & INFO_REMOTE_KEY),
     )
