@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 
 from pm import __version__
 from pm.config.model import Config
-from pm.errors import ConfigError, PmError, Problem
+from pm.errors import ConfigError, PmError, Problem, of_system
 from pm.path_managers.choice import RESTART
 from pm.path_managers.registry import shape_of
 
@@ -81,14 +81,17 @@ async def load_in_child(path: str) -> Loaded:
 
 
 def begin_loading(path: str) -> subprocess.Popen[bytes]:
-    """The process of ``load_in_child``."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "pm.config", path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=_child_environment(),
-    )
+    """The process of ``load_in_child``. Raises PmError where there can be none."""
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "pm.config", path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=_child_environment(),
+        )
+    except OSError as e:
+        raise of_system(e) from e
 
 
 async def finish_loading(child: subprocess.Popen[bytes], path: str) -> Loaded:
