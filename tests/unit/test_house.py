@@ -33,6 +33,7 @@ SOURCES = [str(file) for file in FILES if file.suffix in (".py", ".c", ".h")]
 # And folders that do not exist yet: documents must not name them.
 NAMES = {folder.name for folder in FOLDERS} | {"docker", "packaging"}
 PATH = rf"(?<![\w/.~-])(?:{'|'.join(map(re.escape, sorted(NAMES)))})/[\w./*-]*"
+RECORDS = sorted((ROOT / "docs/decisions").iterdir())
 KERNEL_FOLDERS = ("net/", "include/uapi/", "include/linux/", "tools/")  # sources of Linux
 
 # What decides, and what it decides about.
@@ -217,3 +218,45 @@ def test_locks_have_what_is_declared() -> None:
         assert pins.items() <= everything.items()
         for requirement in map(Requirement, declared):
             assert pins[canonicalize_name(requirement.name)] in requirement.specifier, name
+
+
+IN_USER_SPACE = ("tests/bench/second_path.c", "tests/bench/small_messages.c")
+
+
+def licence_of(file: Path) -> str:
+    """The licence of a source (docs/decisions/0050-licences.md)."""
+    name = str(file.relative_to(ROOT))
+    bpf = file.suffix in (".c", ".h") and name not in IN_USER_SPACE
+    return "GPL-2.0-only" if bpf or name.startswith(("bpf_pm/", "kernel/")) else "Apache-2.0"
+
+
+def test_every_source_has_the_licence_of_its_place() -> None:
+    """Its SPDX line comes first, or after the name of an interpreter."""
+    files = [ROOT / "Makefile", *(f for folder in FOLDERS for f in folder.rglob("*") if f.is_file())]
+    for file in files:
+        lines = file.read_bytes().split(b"\n", 2)[:2]
+        found = re.findall(rb"-License-Identifier: (\S+)", b"\n".join(lines))
+        if found or file.suffix in (".py", ".c", ".h") or lines[0].startswith(b"#!"):
+            assert found == [licence_of(file).encode()], file
+
+
+def test_decision_records_have_one_form() -> None:
+    """They are numbered from 1 without holes, and each has its number, a title and three sections."""
+    assert [file.name[:5] for file in RECORDS] == [f"{number:04}-" for number in range(1, len(RECORDS) + 1)]
+    for number, file in enumerate(RECORDS, 1):
+        first, *lines = file.read_text().splitlines()
+        assert re.fullmatch(rf"# {number}\. \S.*", first), file
+        sections = [line for line in lines if line.startswith("#")]
+        assert sections == ["## Context", "## Decision", "## Consequences"], file
+
+
+def test_decisions_that_are_named_exist() -> None:
+    """In documents and in comments, a record's file is there, and a number that links to it is its own."""
+    names = {file.name for file in RECORDS}
+    for file in {*SOURCES, *(str(ROOT / document) for document in DOCUMENTS)}:
+        text = Path(file).read_text()
+        for name in re.findall(r"(?<![\w-])\d{4}-[a-z][a-z0-9-]*\.md", text):
+            assert name in names, f"{file}: {name}"
+        for number, linked in re.findall(r"\b[Dd]ecision[\s*#]+(\d+)(?:\]\([\w./]*?(\d{4})-)?", text):
+            assert 1 <= int(number) <= len(RECORDS), f"{file}: decision {number}"
+            assert not linked or int(linked) == int(number), f"{file}: decision {number} links to {linked}"
