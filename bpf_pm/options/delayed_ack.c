@@ -3,8 +3,10 @@
  * Delayed ACK option: an experimental option (RFC 6994) with how long its peer
  * may delay an ACK, in 64ths of the minimum RTT, and how many full segments make
  * it send one at once. The receiver caps its delayed-ACK timer, again as its
- * minimum RTT settles. The kernel still ACKs at once while the peer is in slow
- * start, out of order or retransmitting; its limits are two jiffies and 200 ms.
+ * minimum RTT settles. The kernel still ACKs as usual at the start, out of order
+ * and for retransmissions, and a segment with PSH that no other follows within 5 %
+ * of the RTT; an ACK covers at most a 16th of what came since the sender started.
+ * Its limits are two jiffies and 200 ms.
  */
 #include "option.h"
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +15,8 @@ import pytest
 from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import TwoHosts
 
-SIZE = 1 << 20
+SIZE = 3 << 20
+MSS = 1448
 SEGMENTS_AT = 136  # struct tcp_info, tcpi_segs_out and tcpi_segs_in
 
 
@@ -87,3 +89,83 @@ def test_range(hosts: TwoHosts, delack: SockOpsProgram, value: int, result: int)
     delack.write("segments", 0, struct.pack("=i", value))
     hosts.connect(hosts.listen(protocol=socket.IPPROTO_TCP), protocol=socket.IPPROTO_TCP)
     assert delack.integers("results") == [result, 0, value if result == 0 else 0]
+
+
+def connected(hosts: TwoHosts, program: SockOpsProgram, segments: int) -> tuple[socket.socket, socket.socket]:
+    """A connection whose receiver has the option."""
+    program.write("segments", 0, struct.pack("=i", segments))
+    listener = hosts.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
+    client, server = hosts.connect(listener, protocol=socket.IPPROTO_TCP)
+    listener.close()
+    return client, server
+
+
+def receive(sock: socket.socket, size: int) -> None:
+    while size:
+        size -= len(sock.recv(min(size, 65536)))
+
+
+def message_time(
+    client: socket.socket, server: socket.socket, parts: list[int], read_after_s: float
+) -> float:
+    """How long a message takes whose parts are written one by one; the reader may come late."""
+    began = time.perf_counter()
+    for size in parts:
+        client.sendall(bytes(size))
+    time.sleep(read_after_s)
+    receive(server, sum(parts))
+    return time.perf_counter() - began
+
+
+def fastest_message(
+    hosts: TwoHosts, program: SockOpsProgram, segments: int, parts: list[int], read_after_s: float
+) -> float:
+    """Of nine, on a connection that has sent a lot: what other load does is not the option's."""
+    client, server = connected(hosts, program, segments)
+    for _ in range(20):
+        message_time(client, server, [20_000], 0)
+    times = [message_time(client, server, parts, read_after_s) for _ in range(9)]
+    client.close()
+    server.close()
+    return min(times)
+
+
+@pytest.mark.parametrize("segments", [3, 8, 64])
+@pytest.mark.parametrize(
+    ("parts", "read_after_s"),
+    [
+        pytest.param([100, 400], 0, id="header and body"),
+        pytest.param([MSS, 400], 0, id="a segment of one MSS before"),
+        pytest.param([2 * MSS, 400], 0, id="two of them"),
+        pytest.param([3 * MSS, 400], 0, id="three of them"),
+        pytest.param([100, 400], 0.02, id="a late reader"),
+        pytest.param([MSS, 400], 0.02, id="a late reader of one MSS"),
+        pytest.param([400, 3 * MSS, 400], 0, id="small, large, small"),
+    ],
+)
+def test_small_writers_wait_no_longer(
+    hosts: TwoHosts, delack: SockOpsProgram, segments: int, parts: list[int], read_after_s: float
+) -> None:
+    """A sender whose last part waits for an ACK (Nagle) gets it as soon as without the option."""
+    netem(hosts, "delay", "2ms")
+    usual, asked = (fastest_message(hosts, delack, n, parts, read_after_s) for n in (0, segments))
+    print(f"{parts}: usual {usual * 1000:.2f} ms, {segments} segments {asked * 1000:.2f} ms")
+    assert asked < 1.25 * usual
+
+
+def first_transfer(hosts: TwoHosts, program: SockOpsProgram, segments: int) -> float:
+    """How long the first 100 kB of a connection take."""
+    client, server = connected(hosts, program, segments)
+    seconds = message_time(client, server, [100_000], 0)
+    client.close()
+    server.close()
+    return seconds
+
+
+@pytest.mark.parametrize("segments", [8, 64])
+def test_slow_start_keeps_its_pace(hosts: TwoHosts, delack: SockOpsProgram, segments: int) -> None:
+    """100 kB over a long path: the window grows as without the option."""
+    netem(hosts, "delay", "40ms")
+    usual, asked = (min(first_transfer(hosts, delack, n) for _ in range(5)) for n in (0, segments))
+    print(f"100 kB: usual {usual * 1000:.1f} ms, {segments} segments {asked * 1000:.1f} ms")
+    assert asked < 1.1 * usual
