@@ -6,7 +6,7 @@
  * plugins that a policy does not use, since PLUGINS is constant.
  *
  * This file has the maps, and each function that calls a method of a map: BCC rewrites such calls in
- * the main file only (docs/decisions/0035-parts-of-bpf-programs.md). The rest is in option_parts/.
+ * the main file only (docs/decisions/0014-parts-of-bpf-programs.md). The rest is in option_parts/.
  */
 #include "option_parts/callbacks.h"
 

@@ -6,7 +6,7 @@
  * path_manager_NAME for each path manager.
  *
  * This file has the maps, and each function that calls a method of a map: BCC rewrites such calls in
- * the main file only (docs/decisions/0035-parts-of-bpf-programs.md). The rest is in
+ * the main file only (docs/decisions/0014-parts-of-bpf-programs.md). The rest is in
  * path_manager_parts/.
  *
  * Callbacks of two subflows of a session may run at the same time on two processors. A count may be

@@ -118,7 +118,7 @@ What else `why` can say:
 
 An address that is not usable can be up: sessions that the application opened over it go on.
 
-[Decision 40](decisions/0040-which-local-addresses-are-used.md) has the reasons.
+[Decision 19](decisions/0019-which-local-addresses-are-used.md) has the reasons.
 
 ## Keepalive
 

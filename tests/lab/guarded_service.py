@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The command ``mptcp-pm``, in which code of pm/ that uses a file in the event loop's thread raises.
 
-Sockets are not guarded: commands to the kernel are synchronous on purpose (decision 10). Nor is the
+Sockets are not guarded: commands to the kernel are synchronous on purpose (decision 5). Nor is the
 question for a cgroup's path by its id: a few system calls that reach no disk. The log waits for nobody.
 """
 

@@ -224,7 +224,7 @@ IN_USER_SPACE = ("tests/bench/second_path.c", "tests/bench/small_messages.c")
 
 
 def licence_of(file: Path) -> str:
-    """The licence of a source (docs/decisions/0050-licences.md)."""
+    """The licence of a source (docs/decisions/0029-licences.md)."""
     name = str(file.relative_to(ROOT))
     bpf = file.suffix in (".c", ".h") and name not in IN_USER_SPACE
     return "GPL-2.0-only" if bpf or name.startswith(("bpf_pm/", "kernel/")) else "Apache-2.0"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pm.errors import PmError
 from pm.linux.bpf.objects import DoesNotCompile, VerifierRefused
 
-# BCC turns the methods of maps into calls of helpers in the main file only (decision 35).
+# BCC turns the methods of maps into calls of helpers in the main file only (decision 14).
 _MAP = re.compile(r"^[ \t]*(BPF_[A-Z0-9_]+)[ \t]*\(", re.MULTILINE)
 
 

@@ -2,7 +2,7 @@
 """By which interface the SYN of a subflow would leave: the lookup as the kernel makes it for that socket.
 
 The SYN has the session's mark and the user id 0, whatever the application's is (``mptcp_sock_graft``).
-docs/decisions/0051-subflows-bound-to-interfaces.md says why the two families are asked in different ways.
+docs/decisions/0030-subflows-bound-to-interfaces.md says why the two families are asked in different ways.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 """The mptcp_pm family in pyroute2's classes (its own stop at command 7): a second opinion.
 
 ``mptcp-pm doctor`` asks the kernel with it, and tests compare with it what the service packs and decodes
-by hand. The service itself does not import it (docs/decisions/0034-pyroute2.md).
+by hand. The service itself does not import it (docs/decisions/0013-pyroute2.md).
 """
 
 from __future__ import annotations

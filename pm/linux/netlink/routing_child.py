@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """``python -m pm.linux.netlink.routing_child``: makes the changes that stdin has, by pyroute2.
 
-A process of its own, so that the service need not load the library (docs/decisions/0034-pyroute2.md). It gets
+A process of its own, so that the service need not load the library (docs/decisions/0013-pyroute2.md). It gets
 a JSON list of [verb, "rule" or "route", fields], and prints one of those that the kernel refused, in words.
 """
 
