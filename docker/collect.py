@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The files of the image: ``collect.py [--compiler] PYTHON OUT``, run in the Dockerfile's build stage.
 
 PYTHON has the installed Python packages. OUT becomes a root directory with them, Debian's interpreter and all

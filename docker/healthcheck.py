@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The image's health check: asks /readyz, and prints why it is not ready. ``healthcheck.py [SOCKET]``
 
 SOCKET is $MPTCP_PM_SOCKET or /run/mptcp-pm/api.sock unless it is given. It is run every few seconds, by

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """mptcp-pm: a Multipath TCP path manager per cgroup."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Callbacks of the event loop that fail (netlink readers, timers) end the service: never half-alive."""
 
 from __future__ import annotations

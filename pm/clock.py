@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Time as an argument: what the parts need of the clocks and of the event loop's timers."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which datapath the service runs on: what the configuration asks for, and what the kernel has."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Every error that a user can meet: each says what went wrong and how to fix it.
 
 Exceptions of libraries and of the kernel are translated into these at the boundary (``raise ... from``).

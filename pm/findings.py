@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A reason why something is not there, with what shows it and what helps."""
 
 from __future__ import annotations

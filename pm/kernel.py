@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel tells the service: its numbers, and records that ``pm.linux`` fills.
 
 IP addresses are canonical text and ports are in host order. ``family`` and ``socket_family`` are 4 or 6;

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the service asks of the kernel: Protocols that ``pm.linux`` implements. Terms as in ``pm.kernel``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Logging, configured once: JSON lines on standard error, coloured text where that is a terminal.
 
 An event is a fixed snake_case name and its data are keywords: ``log.info("subflow_opened", token=...)``.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Log lines whose number others decide: a peer, a plug-in, a program, a reader of the API.
 
 They take their logger from here. Of each event, each subject has one line in a minute, and so have at most

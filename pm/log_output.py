@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Where log lines are written: standard error, whatever has become of it.
 
 Nothing here raises, and nothing waits long: a full disk, a broken pipe, a closed descriptor or a reader

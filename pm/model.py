@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The vocabulary of the service: addresses, pairs of addresses, subflows, and who wanted them.
 
 Data only, no I/O and no clock. Terms are those of RFC 8684; IP addresses are canonical text

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Names that others choose (of cgroups, interfaces, files) as text, and back.
 
 To the kernel they are bytes. Inside the service, in globs, REST, logs and the command line they are text, in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why a TCP connection is no MPTCP session: which end did not ask for MPTCP, or where it was lost. Pure.
 
 What the kernel keeps of a connection is shown by the flags of its subflow (net/mptcp/diag.c): MCAP_LOC is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How values are written: durations (``500ms``), sizes (``64KiB``), IP prefixes, and rules for text.
 
 ``Duration`` is a float of seconds and ``Size`` an int of bytes. Their ``Notation`` says how pydantic

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The process around the service: its event loop, its signals, and its exit status."""
 
 from __future__ import annotations

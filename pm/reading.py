@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The first reading of the configuration, which goes on while the service's modules are imported."""
 
 from __future__ import annotations

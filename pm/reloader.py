@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Loads the configuration again: on SIGHUP, on POST /v1/reload and when the file changes.
 
 A bad file changes nothing: the last good configuration stays in force.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Runs the parts of the service until it is told to stop, or until one of them fails."""
 
 from __future__ import annotations

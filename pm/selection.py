@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How a session's policy is found: by the cgroup of its socket, or by its network namespace alone.
 
 A container often sees no cgroup but its own. The policy for ``/`` is then that of the whole namespace.

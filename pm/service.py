@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The running service: the one place that constructs its parts and connects them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the service finds out before it opens anything: its configuration, and what the system offers."""
 
 from __future__ import annotations

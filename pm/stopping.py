@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """SIGTERM and SIGINT end the service, also where a third party's code never gives the event loop back."""
 
 from __future__ import annotations

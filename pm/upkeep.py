@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the service attached and set stays so: it looks every few seconds, and sets back what others changed.
 
 Once: a thing that changes again soon belongs to another administrator. It is left alone then, and

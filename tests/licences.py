@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``make licences``: every dependency, direct or not, with the licence that it declares.
 
 ``python -m tests.licences [DEBIAN_PACKAGE]...``. Of Python, what ``pyproject.toml`` asks for and what that

@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """REST: the only part of the service that imports aiohttp. ``control`` is its view of the other parts."""

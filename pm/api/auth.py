@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Bearer token (RFC 6750) for requests over TCP; the Unix socket is protected by its file mode."""
 
 from __future__ import annotations

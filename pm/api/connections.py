@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Accepting connections, with bounds: how many, how long they may be silent, how long they may not read.
 
 aiohttp answers the requests; here is what happens before the first and around all of them.

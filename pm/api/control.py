@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the API needs of the service: a Protocol, and the data that cross it.
 
 The API programs against ``ControlPlane``; ``pm.api.control_plane`` implements it. ``SubflowFigures``

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the API asks, answered by the parts of the running service."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Events for any number of readers, none of which can make the service wait or grow.
 
 ``Broadcast.publish`` never blocks: a reader that is too slow loses its oldest events and is told

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One function per endpoint: it finds what was asked for and answers with a view of it.
 
 Errors are raised; ``problems`` turns them into documents.

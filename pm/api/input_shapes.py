@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What REST accepts, declared once: ``inputs`` checks it, ``openapi`` describes it.
 
 In a body, a default of ``None`` stands for the value of the session's initial subflow.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Turn queries and bodies into the dataclasses of ``input_shapes``, and report all that is wrong at once."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Gathers what is to be known of one session's missing subflows, from the kernel and the service."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Pages of the session table, cheap with many sessions and many readers.
 
 The cost of a page depends on its own length, not on the table's: sessions are found by number, and

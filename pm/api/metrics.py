@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Prometheus metrics, made from what the service knows at the moment of a scrape.
 
 The service counts in plain integers (``Status.counters``) and feeds ``Timings``; nothing is counted

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The OpenAPI 3.1 document, made from the route table and the shapes."""
 
 from __future__ import annotations

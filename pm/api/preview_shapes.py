@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The JSON about what would be done (``pm.sessions.preview``); see ``shapes``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the API answers where it refuses: problem documents (RFC 9457)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Errors as ``application/problem+json`` (RFC 9457), in one middleware."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Every endpoint in one table: the server registers it, and ``openapi`` describes it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """JSON Schemas (2020-12, as in OpenAPI 3.1) of the types in ``shapes`` and its neighbours, by introspection.
 
 ``pm.config.schema`` turns the configuration into a JSON Schema, too. The two share no code: that one

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP server: one application on a Unix socket, on TCP, or on both."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The JSON that REST answers with, declared once: ``views`` builds it, ``openapi`` describes it.
 
 Times are RFC 3339 in UTC, durations are in seconds, sizes in bytes.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which sockets a query of ``/v1/why`` is about. Pure."""
 
 from __future__ import annotations

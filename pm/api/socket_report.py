@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Looks at the TCP sockets of this network namespace, for those who ask why there is no MPTCP."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The Unix socket, the bearer token and the TLS certificate: files that may be wrong.
 
 Every function here blocks: call it from a thread.

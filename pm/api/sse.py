@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Server-sent events (WHATWG HTML, section 9.2): ``GET /v1/events``."""
 
 from __future__ import annotations

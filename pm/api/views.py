@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the service knows, as JSON: pure functions from the model to ``shapes``."""
 
 from __future__ import annotations

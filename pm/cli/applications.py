@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How known programs are told to use MPTCP. Source: https://www.mptcp.dev/apps.html and their manuals."""
 
 from __future__ import annotations

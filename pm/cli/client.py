@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A small synchronous client of the REST API, over its Unix socket or over TCP."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Performs a command: a user's mistake is answered with one line, never with a traceback."""
 
 from __future__ import annotations

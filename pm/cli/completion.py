@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``mptcp-pm completion``: a completion script for the shell, made from the parser."""
 
 from __future__ import annotations

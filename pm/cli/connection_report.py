@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What ``why`` prints of a process, a cgroup or an address, in 80 columns."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """All that ``doctor`` looks at: what the service needs, and what decides whether there is a second path."""
 
 from __future__ import annotations

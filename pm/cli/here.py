@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``check --here``: what in a valid configuration would do nothing on this machine, or make ``run`` fail."""
 
 from __future__ import annotations

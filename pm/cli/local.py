@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Commands that need no running service. Each imports what it alone needs, since much is slow to import."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Entry point of ``mptcp-pm``. It imports little: what is slow to import comes after the signal handler."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The man page, made from the parser: ``python -m pm.cli.man > docs/mptcp-pm.1``.
 
 This needs argparse-manpage, which only developers install: the page itself is committed.

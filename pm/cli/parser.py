@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The command line: its commands, options, examples and exit statuses. The man page is made from it."""
 
 from __future__ import annotations

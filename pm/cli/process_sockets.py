@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The sockets of a process and what it runs, from /proc with the rights of whoever asks."""
 
 from __future__ import annotations

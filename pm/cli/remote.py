@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Commands that talk to the running service. Only those that print a table load rich."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``mptcp-pm report``: one archive with what a bug report needs, and without secrets."""
 
 from __future__ import annotations

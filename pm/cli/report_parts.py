@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What of this machine is in a report. Nothing is changed; each part says why it is missing."""
 
 from __future__ import annotations

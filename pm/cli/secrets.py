@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Takes out of texts what nobody else may read: bearer tokens, private keys, and what looks like them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What ``mptcp-pm check`` can find out about the C files that a configuration names."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The service's JSON as tables for people. Imported only to print one, since rich is slow to load."""
 
 from __future__ import annotations

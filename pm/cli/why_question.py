@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``why``: asks the service about a session, or about the sockets of a process, a cgroup or an address."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What ``why SUBJECT`` is about: a session, a process, a cgroup or an address."""
 
 from __future__ import annotations

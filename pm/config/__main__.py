@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``python -m pm.config FILE``: the child of ``load_in_child``; it writes a pickled answer to stdout."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Rules for string values in the configuration (see ``pm.notation.Check``).
 
 Each function raises ValueError with a message that says what would be right.

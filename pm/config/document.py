@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A YAML file as plain data that knows the line of each of its parts.
 
 A configuration needs only the part of YAML that JSON has too: mappings with text as keys, lists

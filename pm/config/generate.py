@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``python -m pm.config.generate`` writes ``config/schema.json`` and ``docs/configuration.md``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Loads a configuration file: in this process, or in a child process that keeps the validator out of it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Where a key belongs that is known, but not where it stands: it is a level too high or too low."""
 
 from __future__ import annotations

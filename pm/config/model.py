@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The configuration as typed models: the one place for names, defaults, ranges and documentation.
 
 Policies are in ``pm.policies``. The models are plain dataclasses: the service holds a configuration

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Rules about TCP options that involve several places of the document at once."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The configuration reference as Markdown, from the same schema that the loader's messages use."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The JSON Schema of the configuration, derived from the annotations of ``pm.config.model``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is valid and most likely a mistake: warnings about a configuration. Pure.
 
 Each is found without looking at this machine; ``mptcp-pm check --here`` does that (``pm.cli.here``).

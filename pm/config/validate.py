@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Turns a document into a ``Config``, or reports everything that is wrong with it.
 
 This module loads pydantic: the loader imports it when it runs, the service never does.

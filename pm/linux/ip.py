@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """IP addresses between the kernel's bytes and canonical text, with one shared string per address."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Checks what a path manager answers, before anything is done with it: it may be a third party's."""
 
 from __future__ import annotations

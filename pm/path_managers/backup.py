@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``backup``: one hot standby over another interface, promoted when the primary path fails."""
 
 from __future__ import annotations

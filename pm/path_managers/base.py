@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The interface of path managers: a class with a name, parameters and the function ``wanted``."""
 
 from __future__ import annotations

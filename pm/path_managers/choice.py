@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The path manager that a policy chooses: its name and its parameters."""
 
 from __future__ import annotations

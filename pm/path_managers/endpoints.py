@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``endpoints``: what ``ip mptcp endpoint`` and ``ip mptcp limits`` say (net/mptcp/pm_kernel.c).
 
 The kernel reacts to events and keeps marks of what it has used; here the same subflows follow from the

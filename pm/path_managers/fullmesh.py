@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``fullmesh``: every usable local address with every known remote one of its family (paper, 4.4.2)."""
 
 from __future__ import annotations

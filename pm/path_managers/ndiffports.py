@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``ndiffports``: several subflows between the initial addresses, on different ports (paper, 4.4.1)."""
 
 from __future__ import annotations

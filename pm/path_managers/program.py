@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``program``: a third party's path manager in BPF C, for the patched kernel (docs/path-managers.md)."""
 
 from __future__ import annotations

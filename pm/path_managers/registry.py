@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Finds the installed path managers by their entry points. One that cannot be used costs nobody else."""
 
 from __future__ import annotations

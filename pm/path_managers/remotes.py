@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The remote addresses to which a session can open subflows, and from which local ones."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The TCP options of this package, each declared once, and how many options there can be.
 
 Their models are in ``pm.policies.tcp_options``, the builders of their parameters in

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Globs over cgroup paths: their syntax, and regular expressions for them.
 
 Paths are text relative to the cgroup2 root: ``/`` for the root itself and ``/a/b`` below it.

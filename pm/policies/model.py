@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A policy and its parts as typed models: the one place for names, defaults, ranges and documentation."""
 
 from __future__ import annotations

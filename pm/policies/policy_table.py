@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which policy owns a cgroup: the nearest and most specific one, and how specific a glob is."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Token buckets, each of which is one number (the generic cell rate algorithm). Pure.
 
 ``full_at`` is the time on the monotonic clock at which a bucket is full again; what lies in the past, such

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """To which of the addresses that a peer announces subflows may go. Pure.
 
 The SYNs are ours: without a rule a peer could have any address scanned or flooded from here, this host's

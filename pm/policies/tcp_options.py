@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A policy's TCP options as typed models (docs/options.md), and the settings that both ends share."""
 
 from __future__ import annotations

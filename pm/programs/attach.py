@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which program is attached to which cgroup: the difference between wanted and attached, and doing it.
 
 ``Key`` is what makes two programs of one kind the same (``pm.linux.bpf.attachments``).

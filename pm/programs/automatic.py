@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``cgroup: auto``: finds the cgroups that have a socket in this network namespace.
 
 MPTCP sessions are found by their events at once; the others, for TCP options, by asking the kernel now

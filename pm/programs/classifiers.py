@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Selection per cgroup: keeps a classifier attached to every cgroup that a policy's glob matches.
 
 Level-triggered: what is attached is compared with what should be, for all cgroups at start and after

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the two kinds of programs beside the classifiers share: compiled when needed, attached, closed.
 
 The kinds are ``path_manager_programs`` and ``tcp_option_programs``: each knows its keys and its maps.

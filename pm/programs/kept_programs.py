@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Programs that somebody detached or replaced, and pins that somebody removed: found, and set back."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The bpf datapath: keeps a path manager's program attached wherever a policy has a cgroup.
 
 The programs claim the sessions of their cgroups and open subflows by themselves, while the service is

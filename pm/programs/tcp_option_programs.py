@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """TCP options per cgroup: keeps an option program attached wherever a policy with options has a cgroup.
 
 Where no policy has options nothing is compiled, loaded or attached.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Selection by network namespace: the policy for ``/`` owns every session, and nothing is attached.
 
 It needs neither BPF nor a cgroup tree.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Address ids: the same for an address in all sessions of the namespace (RFC 8684, section 3.4.1)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the peer is told of the local addresses (ADD_ADDR, RM_ADDR): a part of the plan. Pure."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Asks a path manager what a session should have. What it does wrong costs its own sessions alone.
 
 Where it raises, or answers nonsense, what exists is taken as wanted: the session stays as it is.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Builds the parts of this folder and connects them, for the service and for tests."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """When what failed is tried again. Pure; points in time are on the monotonic clock."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sessions whose BPF program opens subflows: the service does what the program did not, and nothing twice.
 
 A program acts in the kernel's callback, before the service has read of the event, and what it opens

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why a subflow ended that nobody closed here, by its MPTCP_EVENT_SUB_CLOSED. Pure."""
 
 from __future__ import annotations

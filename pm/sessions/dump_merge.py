@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Makes the session table agree with what sock_diag shows. No I/O and no decisions."""
 
 from __future__ import annotations

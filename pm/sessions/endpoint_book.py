@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The namespace's endpoints, for sessions that no policy owns and for policies that name ``endpoints``.
 
 On a stock kernel the service takes all sessions of the namespace from the kernel's path manager: here it

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Turns kernel events into changes of the session table, and has the reconciler act on them.
 
 From an event to its commands there is no queue and no task switch, and the first subflows are armed

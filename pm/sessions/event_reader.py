@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Reads the kernel's events from the event loop, and survives an overrun of their socket.
 
 The kernel delivers nothing more to an overrun socket until it is empty, and libuv takes a descriptor

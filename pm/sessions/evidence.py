@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is asked, at one look, to say why a session has no other path."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Performs actions: the one place that changes the kernel's subflows, and that records what it did."""
 
 from __future__ import annotations

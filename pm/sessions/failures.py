@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What failed in one session since it last worked: noted, and forgotten again."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What happened to a session, newest last, bounded also against a peer that makes things happen."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The ways from the local addresses to the remote ones that sessions know: asked once, until routes change.
 
 Sessions share the answers, since most of a host's sessions have the same few remotes. What a peer names

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whether an established subflow still gets its data through, and how fast. Pure; monotonic clock.
 
 A dead path shows nothing else than data outstanding while the retransmission timeout doubles. A living

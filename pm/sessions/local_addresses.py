@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The local addresses of the namespace with their address ids, as planning needs them."""
 
 from __future__ import annotations

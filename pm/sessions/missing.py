@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which pairs have fewer subflows than they should have, and how it stands with each. Pure."""
 
 from __future__ import annotations

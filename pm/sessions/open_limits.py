@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How fast subflows are opened: a peer names addresses, and the SYNs go to them from here.
 
 What an operator opens by hand is not limited.

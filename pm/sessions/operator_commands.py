@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the operator does to one session's subflows, over REST or the CLI."""
 
 from __future__ import annotations

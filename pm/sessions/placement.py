@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """By which interface each subflow of a session leaves, or should leave. Pure, given the routes' answers."""
 
 from __future__ import annotations

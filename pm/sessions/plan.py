@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What to do about one session: the difference between the subflows wanted and those there are.
 
 Pure and level-triggered: the same function answers a new session, an announced address, an address

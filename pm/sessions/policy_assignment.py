@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which policy each session has: from the classifier's map, or from its cgroup where no classifier ran."""
 
 from __future__ import annotations

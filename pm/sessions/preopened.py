@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sessions between CREATED and ESTABLISHED: microseconds on a local network.
 
 What a session opens first depends on its kind alone (policy, addresses, role). It is remembered, and

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What would be done, without doing it: for a connection of tomorrow, and under another configuration."""
 
 from __future__ import annotations

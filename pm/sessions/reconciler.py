@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Makes a session have the subflows its policy wants: plans it, and performs the plan.
 
 ``event_handler`` and ``sweeper`` say when. What can wait (retries, thresholds) waits in the timers.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Compares the session table with the kernel: at the start, after lost events, and again and again.
 
 A comparison goes on in slices, between events, so nobody waits for it. What it finds different may

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the next start must know of sessions and addresses and the kernel does not tell.
 
 The values are JSON. What an earlier run wrote is not trusted: an entry of the wrong form is left out.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The session table: what the kernel's events and dumps say there is.
 
 No I/O and no decisions; times are handed in. Every change is recorded in the session's history.

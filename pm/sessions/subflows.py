@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The subflows of one session, oldest first, found by their ends in constant time."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Has every session planned again when something beside it changes: a policy, an address, a route."""
 
 from __future__ import annotations

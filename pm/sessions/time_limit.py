@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Ends a third party's code that runs for too long in the event loop's thread."""
 
 from __future__ import annotations

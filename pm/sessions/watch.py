@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Looks at some sessions each second: those that just lost a path, and those with a suspect subflow."""
 
 from __future__ import annotations

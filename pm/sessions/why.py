@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why a session has no other path, or not all that it could have. Pure, over what was asked before.
 
 docs/why.md lists the findings.

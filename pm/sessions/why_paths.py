@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why packets between two addresses do not get through: routing, rp_filter, and what is beyond. Pure."""
 
 from __future__ import annotations

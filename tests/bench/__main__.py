@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``make bench``: every benchmark or those named; one table, and the rounds as JSON.
 
 Exit status 1 where a limit of the project is missed.

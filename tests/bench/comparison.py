@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What comparing the sessions with the kernel costs, all the time and after lost events."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Join delay: from ESTABLISHED to the MP_JOIN SYN, ours against mptcpd and the in-kernel path manager."""
 
 from __future__ import annotations

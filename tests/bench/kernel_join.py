@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How long until the MP_JOIN, and how many connections per second: program against in-kernel path manager.
 
 ``kernel/run -- PYTHON -m tests.bench.kernel_join [SESSIONS]``. Both kinds of session alternate

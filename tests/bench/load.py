@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Processes the API benchmark needs: the bare handler to compare with, and a reader without pause.
 
 python -m tests.bench.load bare SOCKET BODY_FILE

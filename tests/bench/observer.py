@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Delay from ESTABLISHED to the first MP_JOIN SYN of each connection, seen on the wire.
 
 Runs in the client's namespace, outside of every contender, with the kernel's own packet timestamps.

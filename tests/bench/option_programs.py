@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The programs that the benchmark of options compares, put on a laboratory's cgroups and taken off again.
 
 Ours are loaded and attached as a service does, but without one: nothing else of a service runs meanwhile,

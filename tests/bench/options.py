@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The paper's Table 2 and figures 3 and 4: what option programs cost, and how long ours are.
 
 Short measurements, each variant next to one without any program, first and second by turns; a ratio is

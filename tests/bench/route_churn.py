@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Adds and removes routes at a steady rate until its standard input ends: ``python -m … GATEWAY INTERFACE``.
 
 Each line of input toggles it, beginning with a pause; each is answered with the changes per second that

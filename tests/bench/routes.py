@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Join delay on a router with a full table, of which 10,000 routes change per second."""
 
 from __future__ import annotations

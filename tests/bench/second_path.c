@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: Apache-2.0
 /*
  * The peer of the benchmark: an mptcpd 0.12 plugin that opens, for each client-side connection,
  * one more subflow from the address named in SECOND_PATH to the connection's own remote address.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What grows with live sessions: memory, the listing, and the join delay with and without a reader."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: Apache-2.0
 /*
  * Small messages over many TCP connections, one in flight on each, with TCP_NODELAY:
  *

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How long the event loop is busy without a pause, at worst, while a peer and readers do what they can.
 
 The sessions are real ones, and so is the kernel; the service is at the end that listens.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Start to all policies attached, against the imports and one BCC compile; what grows with both."""
 
 from __future__ import annotations

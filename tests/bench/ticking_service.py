@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The command ``mptcp-pm``; its event loop writes to ``STALLS_FILE`` when it did not come round for a while.
 
 Each line: time of CLOCK_MONOTONIC, seconds that passed, seconds of the thread's processor time of them.

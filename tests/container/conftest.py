@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The images that the tests run; they are made once, and the engine's cache makes that quick."""
 
 from __future__ import annotations

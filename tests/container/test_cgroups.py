@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """docker/compose.cgroups.yaml: policies tell the containers of a namespace apart, and have TCP options."""
 
 from __future__ import annotations

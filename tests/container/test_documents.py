@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """docs/deploy.md and README.md: what they tell to write into a compose file works as it is written."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The image itself: small, quick, without a shell, equal when it is built again, and known to scanners."""
 
 from __future__ import annotations

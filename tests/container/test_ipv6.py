@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """docker/compose.yaml on networks that have IPv6."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The pod of docker/kubernetes with its exact settings, as a container engine gets them from a kubelet."""
 
 from __future__ import annotations

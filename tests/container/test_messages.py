@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Each capability, mount and sysctl that is left out ends the sidecar with one line that says what to add."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The sidecar in a pod of Podman, the one of Debian 12, which runs in a privileged container.
 
 Where it cannot run, these tests are skipped, and say what it answered.

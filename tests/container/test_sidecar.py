@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """docker/compose.yaml as it is shipped, with an application that tests drive: NET_ADMIN alone, one policy."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``make demo``: three iperf3, two policies, one table that shows what each session has and why.
 
 Client and server are joined by two links of 100 Mbit/s. With DEMO_ONCE=1: some seconds, the table

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``make demo-sidecar``: docker/compose.yaml, an unchanged iperf3 whose connections use both networks.
 
 With DEMO_ONCE=1: some seconds, the table once, and exit status 0 only if every connection has an established

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The table of a demo: each session's subflows, what they carry, and why they are there."""
 
 from __future__ import annotations

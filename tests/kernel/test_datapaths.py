@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The scenarios of tests/net under the patched kernel, on both datapaths: the same subflows come out.
 
 Two machines run at once. Where a scenario differs between the datapaths, it says so itself.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The tests of ``inside`` pass under the patched kernel; kernel/run keeps its promises."""
 
 from __future__ import annotations

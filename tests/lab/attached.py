@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which sock_ops programs are attached to a cgroup, from the kernel itself (BPF_PROG_QUERY)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The packets of an interface in a network namespace, and TCP segments with their options parsed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Containers as a test sees them: ``docker`` commands, and a project of ``docker compose``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What a failed test shows of its labs: the logs of the services, the sockets of each namespace.
 
 A lab says by ``begin`` and ``end`` when it is in use; the hook in tests/conftest.py asks for ``sections``.

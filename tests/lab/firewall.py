@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What firewalls and middleboxes between the hosts of a lab do, by iptables in its router."""
 
 from __future__ import annotations

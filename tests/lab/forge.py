@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Packets that no kernel made: forged in a living connection's name, or a client made of nothing else."""
 
 from __future__ import annotations

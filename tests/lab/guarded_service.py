@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The command ``mptcp-pm``, in which code of pm/ that uses a file in the event loop's thread raises.
 
 Sockets are not guarded: commands to the kernel are synchronous on purpose (decision 5). Nor is the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The test laboratory: network namespaces, cgroups and processes that vanish with the ``with`` block.
 
     client eth0 10.X.1.1 ──┐            ┌── 10.X.1.2 eth0 server

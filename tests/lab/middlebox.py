@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Middleboxes that change TCP segments on their way."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Directories in each other, deeper than a path can say."""
 
 from __future__ import annotations

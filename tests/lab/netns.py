@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Network namespaces: a bare one, and functions, commands and sysctls in one by its name in /run/netns."""
 
 from __future__ import annotations

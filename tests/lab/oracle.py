@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The kernel's own word on MPTCP subflows, by ``ss``: what tests compare the service with."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Commands under the patched kernel (User Mode Linux), by kernel/run.
 
 KERNEL_RUN_OPTIONS: more options of kernel/run, for example ``--debug --mem 2G``.

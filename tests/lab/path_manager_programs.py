@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The programs of bpf_pm/path_managers at work without the service, and what the pure functions want."""
 
 from __future__ import annotations

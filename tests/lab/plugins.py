@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Third parties' packages (tests/data/plugins), each installed into a directory of its own."""
 
 from __future__ import annotations

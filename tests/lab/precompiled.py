@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The BPF programs of the services that tests start, compiled once; and services without a compiler."""
 
 from __future__ import annotations

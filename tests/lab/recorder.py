@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """programs/record.c: the MPTCP callbacks of the patched kernel as a test sees and answers them."""
 
 from __future__ import annotations

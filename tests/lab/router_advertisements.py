@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Router advertisements (RFC 4861, section 4.2) of the lab's router, as radvd sends them."""
 
 from __future__ import annotations

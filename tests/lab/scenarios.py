@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the scenario tests: configurations, and the subflows the kernel really has."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``mptcp-pm run`` as a test sees it: a process, its REST API on a Unix socket, its log."""
 
 from __future__ import annotations

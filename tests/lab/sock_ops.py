@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The sock_ops programs of tests, from the C files in ``programs``, on cgroups; and what is in their maps."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the tests of TCP options: two services, connections between their policies, what sockets have."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One end of TCP or MPTCP connections that says what its sockets have, driven by JSON lines on stdin.
 
 tcp_options_tool.py server [--mptcp] [--port 5000]      listens on both families

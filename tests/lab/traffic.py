@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The traffic tool as a test drives it, and a comparison of what its two ends carried."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """MPTCP traffic on command: a server or a client that is driven by JSON lines on stdin.
 
     traffic_tool.py server [--address ::] [--port 5000] [--sink]

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``kernel/try``: what a path manager in BPF C does with one connection."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Two hosts on two links inside the patched kernel, whose sockets all belong to this process.
 
 A socket keeps the network namespace and the cgroup in which it was made: each host makes its own, and

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for a condition, with a deadline; a failure says what was wanted and what came.
 
 MPTCP_PM_TEST_PATIENCE: what deadlines are multiplied by, on a slow machine.

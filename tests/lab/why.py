@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The findings of ``why``, and their commands as a person would run them."""
 
 from __future__ import annotations

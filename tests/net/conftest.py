@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Labs for the tests, a record of the subflows that they saw, and a check that nothing stays behind."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which of this host's addresses a service uses and announces that nobody told which."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Address ids: the kernel's are learned, and those that it forgot are withdrawn all the same."""
 
 from __future__ import annotations

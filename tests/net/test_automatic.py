@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """`cgroup: auto`: every cgroup that has a socket in the network namespace."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark's observer tells the truth; its peers are proven by `make bench` itself."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The service under exactly the capabilities of its systemd unit."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The parser of packets, against tshark; the options of every subflow of an MPTCP connection."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The cgroup tree as it is and as it changes, on the real cgroup2 (and, for floods, on a plain directory)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """`mptcp-pm check` compiles third parties' C files, and has the kernel verify them where it can."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Classifiers on real cgroups and real connections: who gets recorded, under which policy, and what stays.
 
 Everything runs in one network namespace of its own, over its loopback; client and server are told

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the service decides about paths that are refused, dead, forbidden or not its own business."""
 
 from __future__ import annotations

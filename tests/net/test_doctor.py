@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``doctor`` on real interfaces, routes and sysctls: what it finds, and that its remedy helps."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The commands of docs/troubleshooting.md and docs/migrating.md, each of them run on a real service."""
 
 from __future__ import annotations

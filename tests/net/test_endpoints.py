@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The path manager ``endpoints`` against the kernel's own: with the same table, the same subflows."""
 
 from __future__ import annotations

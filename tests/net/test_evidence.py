@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A failed test shows the service's log and the sockets of its lab; a test that passes shows nothing."""
 
 from __future__ import annotations

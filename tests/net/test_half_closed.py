@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A session that one end has closed can have no other subflow: it is not tried again and again."""
 
 from __future__ import annotations

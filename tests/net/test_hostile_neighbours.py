@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What other users of the host can do to the service: owners of delegated cgroups, readers, a full disk."""
 
 from __future__ import annotations

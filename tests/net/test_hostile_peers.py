@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What a peer cannot do: make the service open, accept, log or wait without bounds."""
 
 from __future__ import annotations

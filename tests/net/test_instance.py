@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One service per network namespace, whatever else two of them share or do not share."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """TCP keepalive of the subflows that this end opens, as the kernel has it (ss -o)."""
 
 from __future__ import annotations

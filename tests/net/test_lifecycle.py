@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Start, reload, clean exit, sudden death, restart, bursts."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The path-manager socket on the running kernel: refusals in its own words, and lost events."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``why`` of connections that are no MPTCP sessions: which end has no MPTCP, or where it was lost."""
 
 from __future__ import annotations

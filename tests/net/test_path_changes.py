@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Addresses and links that come and go under living sessions."""
 
 from __future__ import annotations

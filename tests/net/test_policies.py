@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Each cgroup's connections get the subflows of its policy, and nobody else's do."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A service without BCC, as in the slim image: it runs on programs that were compiled beforehand."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``explain`` and ``reload --dry-run`` say what really happens then, and change nothing by themselves."""
 
 from __future__ import annotations

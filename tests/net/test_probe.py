@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The probe of the running kernel, with and without privileges and settings."""
 
 from __future__ import annotations

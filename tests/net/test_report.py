@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``report`` of a real service and of none: what is in the archive, and that no secret is."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``mptcp-pm restore``: what a service leaves that died for good."""
 
 from __future__ import annotations

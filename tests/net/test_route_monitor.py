@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Changes of routes and rules on the real kernel, under both event loops: the service runs on uvloop."""
 
 from __future__ import annotations

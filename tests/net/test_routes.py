@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A laptop as DHCP leaves it: a default route per link, told apart by their metrics only, and no rules.
 
 The server has an address behind the router, and link 1 does not carry what has the address of link 2.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Dumps and look-ups of subflows and sessions, compared with ss."""
 
 from __future__ import annotations

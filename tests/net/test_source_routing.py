@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``addresses.source_routing`` on the real kernel: what it makes, follows, takes over and removes."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``backup``: which interface the standby takes, when it is promoted, and what it is not confused by."""
 
 from __future__ import annotations

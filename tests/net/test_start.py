@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What `mptcp-pm run` says where it cannot run, and which files it follows."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Subflows that look established and carry nothing: a NAT or firewall on the way forgot them."""
 
 from __future__ import annotations

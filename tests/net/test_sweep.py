@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What killed services leave on the bpffs, and who removes it when."""
 
 from __future__ import annotations

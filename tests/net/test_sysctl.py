@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The sysctl of the path manager: set at the start, restored at the end, on either spelling."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Options that a peer should not send: a living connection gets them, and says what it made of them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Every option plugin and every pair of them, over TCP and MPTCP, IPv4 and IPv6: what the receiver has."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How options get to the peer: lost packets, no space, silence; what the application set stays."""
 
 from __future__ import annotations

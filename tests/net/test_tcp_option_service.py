@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Options and the service: whose policy counts, reloads, refused programs, third parties, what REST shows."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is on the wire, byte by byte: which packets carry options, and which never do."""
 
 from __future__ import annotations

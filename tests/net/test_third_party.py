@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Path managers from other packages: the documented example, and those that do everything wrong."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The service comes back to the kernel's truth, whatever it missed."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What others change while the service runs: programs, pins and sysctls. Set back once, then left alone."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """`selection: namespace`: a sidecar that sees no cgroup but its own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why a pair has no subflow: each reason made for real, the finding, and that its command helps."""
 
 from __future__ import annotations

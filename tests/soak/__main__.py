@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``make soak``: everything goes wrong at once, for an hour or ``SOAK_MINUTES``; nothing is wrong after it.
 
 Meanwhile 100 connections per second come and go, the service is killed at random times, 200 times an hour,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sessions, addresses and events for tests of the pure modules."""
 
 from __future__ import annotations

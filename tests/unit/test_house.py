@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The shape of the package: who may import what, what loads at start, that documents name real files."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Why a connection is no MPTCP session, from what sock_diag told. On the kernel: tests/net."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is set back, and what is left to whoever changed it."""
 
 from __future__ import annotations

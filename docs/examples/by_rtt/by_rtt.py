@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``by_rtt``: a full mesh whose slow subflows are backups."""
 
 from collections.abc import Sequence

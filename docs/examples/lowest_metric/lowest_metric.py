@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``lowest_metric``: subflows over the interfaces whose routes have the lowest metrics."""
 
 from collections.abc import Sequence

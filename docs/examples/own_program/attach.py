@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``python3 attach.py /sys/fs/cgroup/DIRECTORY``: attaches second_subflow.c until it is interrupted."""
 
 import os

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``per_interface``: one subflow per interface, however many addresses it has."""
 
 from collections.abc import Sequence

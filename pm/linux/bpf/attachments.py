@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sock_ops programs in the kernel: one link per cgroup, the programs' maps, and their pins.
 
 Links and maps are pinned where a bpffs is mounted, in ``BPFFS/mptcp-pm/<netns cookie>/``: what a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A link of a program to a cgroup, and why there can be none."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The classifiers in the kernel: one per policy, the map of sessions that they fill, keepalives."""
 
 from __future__ import annotations

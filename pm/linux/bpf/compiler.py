@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Compile one BPF C file with BCC, in a process of its own: the service never maps LLVM (decision 1).
 
 ``python compiler.py [--without-maps] SOURCE.c [CFLAG...]`` prints the result as JSON::

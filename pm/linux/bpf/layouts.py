@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the classifier and the service share; bpf_pm/include has the same (test_layouts.py)."""
 
 from __future__ import annotations

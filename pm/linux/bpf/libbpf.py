@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """bpf(2) through libbpf, for what the service does itself: it has no compiler in it, unlike BCC.
 
 Descriptors are plain ints, close-on-exec; whoever gets one closes it. Every failure is a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A compiled BPF C file: made by ``compiler.py`` in a child process, loaded here as often as needed.
 
 ``precompiled.py`` reads one that was made beforehand.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The path managers as programs of the patched kernel, and the maps that they share (docs/kernel-abi.md)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What keeps maps and links in the kernel without a process: their names on a bpffs.
 
 All pins of a network namespace are in ``BPFFS/mptcp-pm/<netns cookie>/``.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Compile all BPF programs beforehand: ``python3 -m pm.linux.bpf.precompile [DIRECTORY]``.
 
 It needs BCC and no privileges, and asks nothing of the kernel. Without a directory the objects go where the

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """BPF programs that were compiled beforehand: loaded without BCC, where they fit.
 
 ``precompile.py`` writes an object per program, OBJECTS/NAME.json::

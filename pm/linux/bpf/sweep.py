@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Pins of services that are dead: whose they are, and removing them.
 
 A service holds the lock of its directory (``pm.linux.host.instance``), and pins a sentinel there: a link of a

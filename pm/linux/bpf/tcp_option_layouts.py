@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What option programs and the service share; bpf_pm/include/option.h, bpf_pm/options/ and
 bpf_pm/option_parts/ have the same (test_layouts.py)."""
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The option programs in the kernel: one per policy and set of plugins, and the maps they share."""
 
 from __future__ import annotations

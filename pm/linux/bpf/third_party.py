@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Third parties' BPF C files: compiled as one unit with ours; C has the index of each parameter."""
 
 from __future__ import annotations

@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The host around the service: cgroups, mounts, files, sysctls, privileges, service manager."""

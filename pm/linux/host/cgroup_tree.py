@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Where the cgroup2 tree is, and whether other cgroups than our own can be seen in it.
 
 In a container with a cgroup namespace of its own, the root of the mount is the container's own cgroup.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Following the cgroup2 tree as it changes, whatever those do to whom parts of it are delegated.
 
 Trouble with one directory costs that one and what is below it. Where inotify cannot follow, the tree is

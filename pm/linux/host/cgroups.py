@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The cgroup2 tree: where it is, paths and ids in it.
 
 A path is text relative to the mount, ``/`` for the root and ``/a/b`` below, with names as

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The kernel's counters of MPTCP (MPTcpExt), and how much they rose lately.
 
 They are those of the whole network namespace: the kernel has none of one session that say why.

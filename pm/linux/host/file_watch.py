@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Follows a file's content by inotify: it may be rewritten, replaced, or behind a symlink that changes."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One service per network namespace: the path-manager sysctl and the sessions have a single owner.
 
 Two locks, which the kernel releases when the process ends, however it ends: the name of an abstract Unix

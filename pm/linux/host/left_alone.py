@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A sidecar in a network namespace that everything else has left.
 
 If the container that owned the namespace is gone, its interfaces are too. An application that starts again

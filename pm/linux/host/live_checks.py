@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The system's checks as they are now: sysctls change while the service runs."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Finds where a file system is mounted (proc(5), /proc/self/mountinfo)."""
 
 from __future__ import annotations

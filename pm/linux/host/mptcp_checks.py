@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What of the kernel's MPTCP decides whether there is a second path, beside what the service needs."""
 
 from __future__ import annotations

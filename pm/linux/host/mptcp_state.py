@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sysctls and counters of MPTCP in the network namespace of this process."""
 
 from __future__ import annotations

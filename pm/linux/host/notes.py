@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the next start must know and the kernel does not tell: a JSON document in the state directory.
 
 Each part of the service keeps values under keys of its own. It is written at most once a second: a

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Tells the service manager the state of the service (sd_notify(3)); without one, nothing happens."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whether a second path can work from here: the interfaces, and by which of them packets leave.
 
 Nothing is sent: the kernel is asked for the route that packets of a subflow would take. All of it is

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whether this process may do what the service does: capabilities, and bpf(2) itself.
 
 A seccomp filter refuses bpf(2) with the same error as a missing capability: only trying tells them apart.

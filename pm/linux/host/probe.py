@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What this kernel and these privileges offer, and the command that fixes what is missing.
 
 Every check works without root, changes nothing, and loads no library. ``mptcp-pm doctor`` shows them all;

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """How to fix what is missing: in a container it is the engine that has to be told."""
 
 from __future__ import annotations

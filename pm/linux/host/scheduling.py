@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Requests a short scheduler slice, which lowers the latency of a wake-up."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The namespace's path-manager sysctl: "userspace" while the service runs, then its former value.
 
 The sysctl applies to sessions that begin; existing ones keep their path manager. /proc/sys/net shows

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One thing that the service needs of the system, and whether it is there."""
 
 from __future__ import annotations

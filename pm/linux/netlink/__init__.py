@@ -1,2 +1,2 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The kernel over netlink: MPTCP events and commands, sock_diag, links and addresses."""

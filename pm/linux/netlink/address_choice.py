@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One address per interface and network prefix, and one interface per address. Pure.
 
 A second address of a prefix is no further path. It is often one that must not be seen: the stable address

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which local addresses path managers may use, and why not. Pure."""
 
 from __future__ import annotations

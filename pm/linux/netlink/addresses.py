@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The local addresses of this network namespace, followed over rtnetlink, and which of them to use.
 
 Subscribe, dump, follow; lost messages (ENOBUFS) mean dump again, on a new socket.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The endpoints and limits of the namespace, as ``ip mptcp`` shows them. Anybody may read them."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What a generic netlink family offers: its id, commands and groups (include/uapi/linux/genetlink.h)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Answers of NETLINK_SOCK_DIAG about MPTCP sessions and subflows, parsed by hand for speed. Pure.
 
 Sources: include/uapi/linux/inet_diag.h, net/mptcp/diag.c, struct tcp_info in include/uapi/linux/tcp.h,

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A filter of sockets in the kernel's bytecode (struct inet_diag_bc_op in include/uapi/linux/inet_diag.h).
 
 Each operation has jump offsets, in bytes, for match and mismatch; jumping to the end of the code accepts

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Requests to NETLINK_SOCK_DIAG about MPTCP sessions and subflows, packed by hand for speed. Pure.
 
 Sources: include/uapi/linux/inet_diag.h, net/mptcp/mptcp_diag.c.

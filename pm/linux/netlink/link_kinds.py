@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which interfaces lead nowhere by themselves: tunnels, bridges without an uplink, and what stands on them.
 
 A tunnel carries its packets over another interface, so a subflow over it is no further path, and one inside

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which metric the routes of each interface have, for path managers that prefer the lowest."""
 
 from __future__ import annotations

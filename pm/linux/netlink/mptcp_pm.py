@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The kernel's MPTCP path-manager interface: events of all sessions, commands on one.
 
 The kernel executes a command inside send(), and its answer is there when send() returns: commands are

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Messages of the mptcp_pm family to bytes and back.
 
 Events and SUBFLOW_CREATE lie between "established" and the MP_JOIN: their code is written for speed. Tests

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The names and numbers of the generic netlink family ``mptcp_pm``, as the kernel spells them.
 
 Source: include/uapi/linux/mptcp.h, mptcp_pm.h and Documentation/netlink/specs/mptcp_pm.yaml. Numbers of

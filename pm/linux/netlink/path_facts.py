@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel says of the way between two addresses, for people who ask why nothing gets through."""
 
 from __future__ import annotations

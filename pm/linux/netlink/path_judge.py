@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whether a packet from a local address to a remote one would leave where it should, and what helps."""
 
 from __future__ import annotations

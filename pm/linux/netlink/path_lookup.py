@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """By which interface the SYN of a subflow would leave: the lookup as the kernel makes it for that socket.
 
 The SYN has the session's mark and the user id 0, whatever the application's is (``mptcp_sock_graft``).

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The mptcp_pm family in pyroute2's classes (its own stop at command 7): a second opinion.
 
 ``mptcp-pm doctor`` asks the kernel with it, and tests compare with it what the service packs and decodes

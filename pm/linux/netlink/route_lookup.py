@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel's routing says of one address (RTM_GETROUTE)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """That routes or rules have changed, told at most once a second however many they are.
 
 Nobody needs to know which: what could not be opened may be possible now. So nothing is decoded, and lost

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``python -m pm.linux.netlink.routing_child``: makes the changes that stdin has, by pyroute2.
 
 A process of its own, so that the service need not load the library (docs/decisions/0013-pyroute2.md). It gets

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Reads rules and routes: those of the table ``main`` that lead to a link, and those of ours."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The messages of rtnetlink about links and addresses, decoded by hand: pyroute2 takes 20 times as long."""
 
 from __future__ import annotations

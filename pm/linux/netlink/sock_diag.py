@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Asking the kernel about MPTCP sessions and their TCP subflows (NETLINK_SOCK_DIAG).
 
 The kernel answers a look-up inside send() and fills the next part of a dump inside recv(): nothing

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """In which cgroups the TCP sockets of the calling thread's network namespace are."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The rules and routes with which packets leave by the interface of their source address. Pure.
 
 What every guide tells people to script: a table per interface, with the routes that ``main`` has over it, and

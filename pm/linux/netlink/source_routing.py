@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``addresses.source_routing``: keeps rules and routes equal to what the addresses and ``main`` ask for.
 
 Level-triggered: what is there (by its protocol number) is compared with what should be, after every change of

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """All TCP sockets of the calling thread's network namespace, whether MPTCP knows them or not."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """These tests run under the patched kernel: tests/kernel/test_kernel.py starts it."""
 
 from __future__ import annotations

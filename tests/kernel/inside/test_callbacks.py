@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The callbacks of a session's life: which come, when, and with what."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Claimed sessions: who manages them, and how netlink commands, endpoints and programs get on together."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The bpf datapath without its service: programs decide in the kernel, and the next service takes over."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A machine goes from one datapath to the other, and from a policy to its programs."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """TCP_BPF_DELACK_SEGS: after how many segments a receiver acknowledges."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The option plugin delayed_ack on the patched kernel: its timer, segments per ACK, where neither counts."""
 
 from __future__ import annotations

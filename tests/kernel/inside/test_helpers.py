@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """bpf_open_subflow() and bpf_close_subflow(): what they do, refuse, and count."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What a peer cannot make the programs do: they bound it with no service running."""
 
 from __future__ import annotations

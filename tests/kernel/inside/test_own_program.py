@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A program of one's own for the kernel's interface, as docs/kernel-abi.md has it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The programs in bpf_pm/path_managers open what the pure functions of the same name want.
 
 Only the kernel and the programs are at work: no service runs.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the path managers' programs share: counts of subflows, start conditions, accept rules, claims.
 
 No service runs: where a test needs its hand, it sends the netlink command itself.

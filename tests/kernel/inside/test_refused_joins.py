@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A peer that refuses joins gets a known number of SYNs from the programs, whatever else happens.
 
 It refuses at the third ACK, after the client had SUBFLOW_ESTABLISHED at the SYN/ACK. No service runs:

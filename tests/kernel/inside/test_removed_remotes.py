@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The programs open subflows only where the peer can be reached: not at an initial address that it
 withdrew, whose joins it refuses (C flag), or that is a client's.
 

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Several programs on the way to the root: the first claim or refusal stands, each sees its own arguments."""
 
 from __future__ import annotations

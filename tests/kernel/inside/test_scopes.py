@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Addresses that mean something in one place only: link-local ones, and this host's own as the peer's.
 
 No service runs.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """`backup`: which interface the standby has, and whether it is one, whatever the rules say of the primary's.
 
 No service runs: what it would tell the program, and close, the test does.

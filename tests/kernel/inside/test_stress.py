@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Many short sessions that end in every way. STRESS_ROUNDS: how many rounds (default 40)."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A third party's path manager in BPF C, named in YAML: the documented example."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the verifier takes and refuses, as BPF instructions: no compiler's choice is in between."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """VRFs and sockets that are bound to a device: the kernel gives subflows nothing of it. Both datapaths.
 
 The machine on which tests/net run need not have VRFs; the patched kernel does.

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A control plane in memory, of real model objects: what the tests of REST and the CLI talk to."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What strangers and readers that do not read can take of the API."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """``check --here`` and ``--strict``: what a valid configuration does not do on this machine."""
 
 from __future__ import annotations

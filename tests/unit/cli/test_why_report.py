@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What ``why`` prints, and what it makes of mistakes."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """From a YAML file to a Config, or to every reason why not."""
 
 from __future__ import annotations

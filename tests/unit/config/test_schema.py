@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The published JSON Schema and reference, and their agreement with the loader."""
 
 from __future__ import annotations

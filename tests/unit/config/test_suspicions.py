@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is valid and most likely a mistake is named with its line, and what is meant is said."""
 
 from __future__ import annotations

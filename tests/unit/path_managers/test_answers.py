@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What a path manager answers is checked: it may be anything."""
 
 from __future__ import annotations

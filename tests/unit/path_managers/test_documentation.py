@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The unit test in docs/path-managers.md, as its readers copy it."""
 
 from __future__ import annotations

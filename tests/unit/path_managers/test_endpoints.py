@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What ``endpoints`` wants; tests/net compares it with the kernel."""
 
 from __future__ import annotations

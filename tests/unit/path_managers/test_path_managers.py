@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Path managers are pure: a session and local addresses in, the wanted subflows out."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which of the installed path managers can be used, and what is said about the others."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Matching of cgroup paths to policies, against a naive oracle."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Doing what the plan says, on attachments without a kernel."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """When programs are compiled, and what is left where the verifier refuses one; without a kernel."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which changes of programs and pins are told, and what setting them back does; without a kernel."""
 
 from __future__ import annotations

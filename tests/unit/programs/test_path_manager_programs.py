@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the path managers' programs are told: parameters, accepted peers, local addresses."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Options without a kernel: which program goes where, what the maps hold, what REST and metrics show."""
 
 from __future__ import annotations

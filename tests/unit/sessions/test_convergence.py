@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whatever happens in whatever order, sessions end up with exactly the subflows their policy wants."""
 
 from __future__ import annotations

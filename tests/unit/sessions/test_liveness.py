@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A subflow is stuck when two looks, a second apart, see data outstanding and no byte acknowledged."""
 
 from __future__ import annotations

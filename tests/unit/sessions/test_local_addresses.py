@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which local addresses are lost, and which this host never had on an interface."""
 
 from __future__ import annotations

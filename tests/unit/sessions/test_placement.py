@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the plan makes of the interfaces by which packets leave."""
 
 from __future__ import annotations

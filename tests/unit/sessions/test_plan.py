@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The plan is the difference between wanted and existing subflows, make before break."""
 
 from __future__ import annotations

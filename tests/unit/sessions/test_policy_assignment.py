@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Sessions get their policy late where no classifier saw them, and not after the end."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is noted comes back from JSON, and what somebody else wrote there does no harm."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The session table follows events and agrees with dumps."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Code of third parties gets the thread back after a while, and only then."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """One timer for all sessions, however often they ask; and no turn of the event loop that never ends."""
 
 from __future__ import annotations

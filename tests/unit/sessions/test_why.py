@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which pairs are missing, and what the evidence says of them. tests/net/test_why*.py make each for real."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A reconciler on a model of the kernel, with a clock and an event loop that only tests move.
 
 The kernel here is a model of the few rules that tests/net has seen the real one follow: commands are

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Path managers that lack something, or have a name that is taken."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """A path manager that does what its parameter says: everything that a third party can do wrong."""
 
 from __future__ import annotations

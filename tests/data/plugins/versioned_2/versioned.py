@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Version 2 of a path manager, with another parameter before the first."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Errors in a third party's file, which is compiled with ours, name that file and its line."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What BPF C and Python share is the same in both: BCC compiles assertions written from Python's side."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Programs that were compiled beforehand are used where they fit, and refused where they do not."""
 
 from __future__ import annotations

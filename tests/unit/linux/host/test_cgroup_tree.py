@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Whether the mounted cgroup2 tree shows other cgroups than our own."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What the watcher does in a tree whose delegated parts are hostile, and when the system has nothing left."""
 
 from __future__ import annotations

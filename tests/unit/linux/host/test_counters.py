@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Counters of the namespace, and by how much they rose since a moment."""
 
 from __future__ import annotations

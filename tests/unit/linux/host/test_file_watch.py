@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Every change of a file is noticed, whenever it happens."""
 
 from __future__ import annotations

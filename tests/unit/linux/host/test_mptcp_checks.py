@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Facts about MPTCP in kernels of other versions than this one's; the rest is in tests/net/test_doctor.py."""
 
 from __future__ import annotations

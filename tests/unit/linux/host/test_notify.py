@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The service manager's watchdog (sd_watchdog_enabled(3))."""
 
 from __future__ import annotations

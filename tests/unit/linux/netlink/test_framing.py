@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """The framing reads no further than a buffer goes, and finds the kernel's words."""
 
 from __future__ import annotations

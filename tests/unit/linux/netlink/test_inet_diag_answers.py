@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Answers of sock_diag are read from where the kernel puts each field."""
 
 from __future__ import annotations

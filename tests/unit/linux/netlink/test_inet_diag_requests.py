@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Requests to sock_diag are byte for byte what pyroute2 packs."""
 
 from __future__ import annotations

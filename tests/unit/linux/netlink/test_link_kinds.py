@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Forged RTM_NEWLINK messages: kinds of interfaces that the kernel of a test machine may not have."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """What is packed and decoded by hand is byte for byte what pyroute2 makes and reads."""
 
 from __future__ import annotations

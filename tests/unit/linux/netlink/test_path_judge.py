@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which way a subflow takes, by what the kernel's lookups say; tests/net/test_routes.py asks the real one."""
 
 from __future__ import annotations

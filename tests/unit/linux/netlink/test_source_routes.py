@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """Which rules and routes source routing wants, and in which order it gets there."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# SPDX-License-Identifier: GPL-2.0-only
+# SPDX-License-Identifier: Apache-2.0
 """When ``SourceRouting`` reads rules and routes: a full table takes long. Its work is in tests/net."""
 
 from __future__ import annotations
