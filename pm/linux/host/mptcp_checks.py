@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from pm.errors import KernelRefused
+from pm.linux.host.counters import read_counters
 from pm.linux.host.remedies import sysctl_remedy
 from pm.linux.host.sysctl import SYSCTLS
 from pm.linux.host.system_check import SystemCheck, check
@@ -15,7 +16,6 @@ from pm.linux.netlink.endpoint_reader import EndpointReader
 from pm.model import Endpoint
 
 SYNCOOKIES = Path("/proc/sys/net/ipv4/tcp_syncookies")
-NETSTAT = Path("/proc/net/netstat")
 SHOWN_MAX = 4
 # What kernels before a version do not do. Some stable kernels have it from the newer one.
 LIMITS: tuple[tuple[tuple[int, int], str], ...] = (
@@ -55,8 +55,8 @@ def _blackhole() -> SystemCheck:
     setting = (
         f"net.mptcp.blackhole_timeout={timeout}"  # the kernel forgets what it found when this is written
     )
-    counters = _counters()
-    found, disabled = counters.get("Blackhole", 0), counters.get("MPCapableSYNTXDisabled", 0)
+    counters = read_counters()
+    found, disabled = (counters.get(f"MPTcpExt{n}", 0) for n in ("Blackhole", "MPCapableSYNTXDisabled"))
     text = f"detected {found} times since boot; {disabled} connections were made without MPTCP for it"
     remedy = (
         "something on the way drops SYNs with MPTCP: for some time, at first "
@@ -95,15 +95,6 @@ def _endpoints() -> SystemCheck:
 def _endpoint(endpoint: Endpoint) -> str:
     kinds = ("signal", "subflow", "backup", "fullmesh", "laminar")
     return " ".join([endpoint.ip, *(kind for kind in kinds if getattr(endpoint, kind))])
-
-
-def _counters() -> dict[str, int]:
-    """The MPTcpExt counters of this network namespace; empty without MPTCP."""
-    lines = [line for line in _read(NETSTAT).splitlines() if line.startswith("MPTcpExt:")]
-    if len(lines) != 2:
-        return {}
-    names, values = (line.split()[1:] for line in lines)
-    return dict(zip(names, map(int, values), strict=True))
 
 
 def _read(path: Path) -> str:
