@@ -70,7 +70,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     state, loaded, state_directory = start.state, start.state.loaded, settings.state_directory
     config, checks, mode = loaded.config, state.checks, state.selection
     broadcast, timings = Broadcast(), Timings()
-    mptcp_counters = CounterHistory(time.monotonic)
+    mptcp_counters = await asyncio.to_thread(CounterHistory, time.monotonic)
     path_managers = await asyncio.to_thread(registry)
 
     def keep() -> bool:

@@ -43,7 +43,8 @@ async def look_at_sockets(
         except NotFound:  # it has ended meanwhile
             continue
         connections.append(Connection(socket, cgroup_of(socket), findings, known))
-    return SocketReport(netns_inode(), chosen.looked_at, chosen.left_out, connections)
+    netns = await asyncio.to_thread(netns_inode)
+    return SocketReport(netns, chosen.looked_at, chosen.left_out, connections)
 
 
 async def why_tcp(token: int, diagnosis: SockDiag) -> Sequence[Finding]:

@@ -32,7 +32,8 @@ def test_no_file_is_used_in_the_loop(lab: Lab) -> None:
     wait_for(lambda: len(service.get("/v1/policies/a")["cgroups"]) == 2, "the new cgroup")
     for session in service.sessions(policy="a"):
         service.get(f"/v1/sessions/{session['token']}")
-    for path in ("/v1/addresses", "/v1/policies", "/metrics", "/healthz"):
+        service.get(f"/v1/sessions/{session['token']}/why")
+    for path in ("/v1/addresses", "/v1/policies", "/v1/why?address=10.77.1.2", "/metrics", "/healthz"):
         service.get(path)
     assert service.process.poll() is None, service.log()
     service.terminate()
