@@ -251,7 +251,7 @@ def _add_changes(commands: Commands) -> None:
         metavar="FILE",
         nargs="?",
         const="",
-        help="only show what FILE would open and close (default: the service's own file)",
+        help="only show what FILE (- for standard input) would open and close (default: the service's own)",
     )
     trial.complete = _FILE  # type: ignore[attr-defined]
     subflow = commands.add_parser(

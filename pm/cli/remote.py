@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from pm.cli.client import Client, Target, segment
-from pm.errors import PmError
+from pm.errors import ConfigError, PmError
 from pm.names import printable, valid_text
 from pm.notation import parse_end
 from pm.policies.globs import MOUNT
@@ -181,18 +181,26 @@ def _destination(text: str) -> tuple[str, int]:
     return str(address), port
 
 
-def _content(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        reason = e.strerror if isinstance(e, OSError) else "it is not text"
-        raise PmError(f"cannot read {path}: {reason}", "name a YAML file") from e
+def _content(file: str) -> str:
+    """Of a file that may be a configuration. Raises ConfigError as the loader does."""
+    from pm.config.document import decode, read_opened
+
+    content = read_opened(file)
+    decode(file, content)
+    return content.decode()  # with all that `decode` takes away: the digest is that of the file
 
 
 def _dry_run(options: argparse.Namespace) -> int:
-    body = {"content": _content(options.dry_run)} if options.dry_run else None
+    file = "/dev/stdin" if options.dry_run == "-" else options.dry_run
+    body = {"content": _content(file)} if file else None
     with _client(options) as client:
-        document = client.request("POST", "/v1/reload/dry-run", body)
+        try:
+            document = client.request("POST", "/v1/reload/dry-run", body)
+        except ConfigError as e:
+            raise ConfigError([replace(problem, file=file or problem.file) for problem in e.problems]) from e
+    if file:  # the service calls what it was sent by the name of its own file
+        document["path"] = file
+        document["warnings"] = [warning | {"file": file} for warning in document["warnings"]]
     if options.json:
         return _print_json(document)
     from pm.cli.preview_report import dry_run_report

@@ -122,7 +122,7 @@ def _of_bounded_size(file: str, content: bytes) -> bytes:
 
 def parse(file: str, content: bytes) -> Document:
     """Parse the one YAML document in ``content``. Raises ConfigError if it cannot be parsed at all."""
-    text = _decode(file, content)
+    text = decode(file, content)
     try:
         _refuse_bombs(file, text)
         node = yaml.compose(text, Loader=_Loader)
@@ -151,7 +151,8 @@ def _line(part: yaml.Node | yaml.Event) -> int:
     return int(part.start_mark.line) + 1 if part.start_mark else 1
 
 
-def _decode(file: str, content: bytes) -> str:
+def decode(file: str, content: bytes) -> str:
+    """The text of a YAML file, without a byte order mark. Raises ConfigError where it cannot be one."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as e:

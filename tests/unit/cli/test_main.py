@@ -239,7 +239,7 @@ def test_unreachable_service_is_one_line(
         ("subflow add 0xa0000001 --local 10.0.0.256", "local: '10.0.0.256' is not an IP address"),
         ("sessions --limit 5 --policy nosuch --json", "no policy 'nosuch': `mptcp-pm policies` shows"),
         ("sessions --watch --policy nosuch", "no policy 'nosuch'"),
-        ("reload --dry-run /nonexistent", "cannot read /nonexistent: No such file or directory: name a YAML"),
+        ("reload --dry-run /nonexistent", "/nonexistent: does not exist: create it"),
         ("explain --cgroup / --to foo", "'foo' is not an IP address with or without a port"),
         ("sessions --limit 5 --cgroup /nosuch --json", ""),
     ],

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from pm.cli.main import main
-from tests.unit.cli.test_main import Server
+from pm.errors import Problem
+from tests.unit.cli.test_main import MPTCP_PM, Server, environment
 
-__all__ = ["server"]
+__all__ = ["environment", "server"]
 
 
 @pytest.fixture
@@ -67,7 +70,8 @@ def test_a_dry_run_shows_each_session(
     (tmp_path / "new.yaml").write_text("policies: []\n")
     status, text = run(server, capsys, "reload", "--dry-run", str(tmp_path / "new.yaml"))
     assert status == 0
-    assert "looks wrong" in text
+    assert f"{tmp_path}/new.yaml:4: policies[0].cgroup: looks wrong" in text
+    assert "/etc/mptcp-pm.yaml" not in text
     assert "1 subflows opened, 1 closed, in 2 sessions" in text
     for words in (": policy sync → rest", "open   10.0.2.1 × 10.0.9.1", "close  ", "backup "):
         assert words in text
@@ -77,4 +81,51 @@ def test_a_file_that_cannot_be_read(server: Server, capsys: pytest.CaptureFixtur
     """Said before the service is asked."""
     status, text = run(server, capsys, "reload", "--dry-run", "/nowhere.yaml")
     assert (status, text.count("\n")) == (1, 1)
-    assert "cannot read /nowhere.yaml" in text
+    assert text.startswith("/nowhere.yaml: does not exist")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("fifo", "is not a regular file"),
+        ("/dev/zero", "is not a regular file"),
+        ("large", "is larger than 1 MiB"),
+        ("binary", "is not UTF-8 (byte 0xff)"),
+    ],
+)
+def test_a_file_that_is_no_configuration(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, words: str
+) -> None:
+    """What `check` says of it: it is neither waited for nor read without an end."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "large").write_bytes(b"#" * (1 << 20) + b"\n")
+    (tmp_path / "binary").write_bytes(b"\xff")
+    status, text = run(server, capsys, "reload", "--dry-run", str(tmp_path / name))
+    assert (status, text.count("\n")) == (1, 1)
+    assert text.startswith(f"{tmp_path / name}:")
+    assert words in text
+
+
+def test_problems_of_a_dry_run_name_the_file_that_was_given(
+    server: Server, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The service knows only its own file."""
+    server.plane.bad_config = (Problem("/etc/mptcp-pm.yaml", 3, "policies", "missing"),)
+    (tmp_path / "new.yaml").write_text("x: 1\n")
+    status, text = run(server, capsys, "reload", "--dry-run", str(tmp_path / "new.yaml"))
+    assert (status, text) == (1, f"{tmp_path}/new.yaml:3: policies: missing\n")
+
+
+def test_a_dry_run_of_standard_input(server: Server, environment: dict[str, str]) -> None:
+    """As `check -` has it."""
+    try:
+        ran = subprocess.run(
+            [*MPTCP_PM, "reload", "--dry-run", "-"],
+            env=environment,
+            input="policies: []\n",
+            capture_output=True,
+            text=True,
+        )
+    finally:
+        server.stop()
+    assert (ran.returncode, "/dev/stdin:4: policies[0].cgroup: looks wrong" in ran.stdout) == (0, True)
