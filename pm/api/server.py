@@ -72,7 +72,7 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
     """
     unread = Unread()
     async with AsyncExitStack() as stack:
-        token = await asyncio.to_thread(sockets.read_token, api.tcp.token_file) if api.tcp else None
+        token = await _token_of(api.tcp.token_file) if api.tcp else None
         runner = await _run(create_app(control, timings, token), stack)
         addresses = []
         if api.unix:
@@ -87,6 +87,13 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
             addresses.append(await _listen_tcp(probes, api.probes.listen, "api.probes.listen", unread, stack))
         _log.info("api_listening", addresses=[_address_text(address) for address in addresses])
         yield addresses
+
+
+async def _token_of(path: str) -> bytes:
+    file = await asyncio.to_thread(sockets.read_token, path)
+    if file.remedy:
+        _log.warning("token_file_readable_by_others", path=path, remedy=file.remedy)
+    return file.token
 
 
 async def _run(app: web.Application, stack: AsyncExitStack) -> web.AppRunner:

@@ -11,17 +11,23 @@ import socket
 import ssl
 import stat
 from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
 
 from pm.config.model import Tls
 from pm.errors import PmError
-from pm.log import get_logger
 from pm.notation import parse_listen
 
 SOCKET_MODE = 0o660
 DIRECTORY_MODE = 0o750
 TOKEN_MIN_LENGTH = 16
 
-_log = get_logger()
+
+class TokenFile(NamedTuple):
+    """``remedy`` is the command that takes it from others who can read it, or ""."""
+
+    token: bytes
+    remedy: str
 
 
 def bind_unix(path: str) -> socket.socket:
@@ -95,12 +101,15 @@ def _in_use(path: str) -> PmError:
     return PmError(f"another service is listening on {path}", "stop it, or set `api.unix` to another path")
 
 
-def read_token(path: str) -> bytes:
+def read_token(path: str) -> TokenFile:
     """The first line of the token file. Raises PmError; its message never contains the token."""
     try:
-        with open(path, "rb") as file:
-            lines = file.read(4096).splitlines()
+        # Non-blocking: opening a FIFO without a writer would hang.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             mode = os.fstat(file.fileno()).st_mode
+            if not stat.S_ISREG(mode):
+                raise PmError(f"the token file {path} is not a regular file", "correct `api.tcp.token_file`")
+            lines = file.read(4096).splitlines()
     except OSError as e:
         raise PmError(
             f"cannot read the token file {path}: {e.strerror}", "correct `api.tcp.token_file`"
@@ -109,11 +118,9 @@ def read_token(path: str) -> bytes:
     if len(token) < TOKEN_MIN_LENGTH:
         raise PmError(
             f"the token in {path} is shorter than {TOKEN_MIN_LENGTH} characters",
-            f"run `openssl rand -hex 32 > {path}`",
+            f"run `openssl rand -hex 32 > {quote(path)}`",
         )
-    if mode & 0o077:
-        _log.warning("token_file_readable_by_others", path=path, remedy=f"chmod 600 {path}")
-    return token
+    return TokenFile(token, f"chmod 600 {quote(path)}" if mode & 0o077 else "")
 
 
 def tls_context(tls: Tls) -> ssl.SSLContext:
@@ -121,6 +128,9 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
+        for file in (tls.cert, tls.key):
+            if not stat.S_ISREG(os.stat(file).st_mode):  # OpenSSL would wait for the writer of a FIFO
+                raise PmError(f"{file} is not a regular file", "correct `api.tcp.tls`")
         context.load_cert_chain(tls.cert, tls.key)
     except OSError as e:  # ssl.SSLError is one
         reason = e.strerror or str(e)

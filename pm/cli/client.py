@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from pm.errors import ConfigError, PmError, Problem
 
 TIMEOUT_S = 30.0
+TOKEN_MAX = 4096  # as the service has it
 
 
 def error_of(problem: Mapping[str, Any]) -> PmError:
@@ -205,7 +206,7 @@ def segment(text: str) -> str:
 def _read_token(path: str) -> str:
     try:
         with open(path, encoding="ascii") as file:
-            return file.readline().strip()
+            return file.readline(TOKEN_MAX).strip()
     except (OSError, ValueError) as e:
         reason = e.strerror if isinstance(e, OSError) else "not ASCII"
         raise PmError(f"cannot read the token file {path}: {reason}", "correct --token-file") from e

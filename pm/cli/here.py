@@ -64,7 +64,8 @@ def _files(config: Config) -> Iterator[Finding]:
 
     if tcp := config.api.tcp:
         try:
-            read_token(tcp.token_file)
+            if remedy := read_token(tcp.token_file).remedy:
+                yield ("api", "tcp", "token_file"), f"{tcp.token_file} can be read by others: `{remedy}`"
         except PmError as e:
             yield ("api", "tcp", "token_file"), str(e)
         try:

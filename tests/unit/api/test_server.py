@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from pm.api import handlers, server
 from pm.api.metrics import Timings
 from pm.api.server import serve
+from pm.api.sockets import read_token
 from pm.config.model import Api, ApiProbes, ApiTcp, Tls
 from pm.errors import PmError, Problem
 from tests.unit.api.plane import Plane, not_connected
@@ -447,6 +448,27 @@ async def test_bad_token_file(plane: Plane, tmp_path: Path, content: str | None,
         ):
             pass
     assert "short\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["token_file", "cert", "key"])
+async def test_files_of_tcp_are_regular(
+    plane: Plane, token_file: Path, certificate: tuple[str, str], key: str
+) -> None:
+    """A FIFO is not waited for."""
+    fifo = str(token_file.with_name("fifo"))
+    os.mkfifo(fifo)
+    files = {"token_file": str(token_file), "cert": certificate[0], "key": certificate[1], key: fifo}
+    tls = Tls(cert=files["cert"], key=files["key"])
+    tcp = ApiTcp(listen="127.0.0.1:0", token_file=files["token_file"], tls=tls)
+    with pytest.raises(PmError, match=f"{fifo} is not a regular file"):
+        async with asyncio.timeout(10), serve(plane, Api(unix="", tcp=tcp), Timings()):
+            pass
+
+
+def test_a_device_is_no_token_file() -> None:
+    """It has enough characters."""
+    with pytest.raises(PmError, match="/dev/zero is not a regular file"):
+        read_token("/dev/zero")
 
 
 async def test_bad_certificate_and_bad_address(plane: Plane, token_file: Path) -> None:

@@ -85,6 +85,20 @@ def test_an_alternative_name_is_told(
     assert "`wlan7` is an alternative name: write `wlp3s0`" in capsys.readouterr().err
 
 
+def test_a_token_file_that_others_can_read(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is a warning as others are: counted, and no log line in the JSON."""
+    token = tmp_path / "a token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o640)
+    Path(config).write_text(f"api: {{tcp: {{listen: '127.0.0.1:1', token_file: {token}}}}}\npolicies: []\n")
+    assert main(["check", "--here", "--strict", "--json", config]) == 1
+    (warning,) = json.loads(capsys.readouterr().out)["warnings"]
+    assert (warning["line"], warning["path"]) == (1, "api.tcp.token_file")
+    assert warning["message"] == f"{token} can be read by others: `chmod 600 '{token}'`"
+
+
 def test_strict_makes_warnings_errors(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Also as JSON; without warnings nothing changes."""
     assert main(["check", "--strict", config]) == 0
