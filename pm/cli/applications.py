@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from pm.cli.process_sockets import Process
 
 CONF = "# in its configuration: "
@@ -35,4 +37,6 @@ def remedies(process: Process, *, server: bool) -> list[str]:
     if process.static:
         return ["# it has no dynamic linker, which mptcpize needs: only an option of its own helps"]
     run = ["mptcpize run COMMAND"]
-    return [f"mptcpize enable {process.unit}", *run] if process.unit else run
+    if not process.unit or process.unit.startswith("-"):  # which mptcpize takes for an option
+        return run
+    return [f"mptcpize enable {quote(process.unit)}", *run]

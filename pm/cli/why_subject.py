@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from shlex import quote
 from typing import NamedTuple
 
 from pm.errors import PmError
@@ -39,7 +40,8 @@ def parse_subject(text: str) -> Subject:
         return Subject(Kind.TOKEN, text)
     if text.endswith(UNITS):
         raise PmError(
-            f"{text!r} is the name of a unit", f"give its cgroup, `systemctl show -p ControlGroup {text}`"
+            f"{text!r} is the name of a unit",
+            f"give its cgroup, `systemctl show -p ControlGroup {quote(text)}`",
         )
     try:
         parse_end(text)

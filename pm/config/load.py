@@ -10,6 +10,7 @@ import pickle
 import subprocess
 import sys
 from dataclasses import dataclass
+from shlex import quote
 from typing import IO, TYPE_CHECKING
 
 from pm import __version__
@@ -112,7 +113,7 @@ async def finish_loading(child: subprocess.Popen[bytes], path: str) -> Loaded:
         how = f"signal {-child.returncode}" if child.returncode < 0 else f"status {child.returncode}"
         raise PmError(
             f"the configuration loader ended with {how}" + (f" ({last})" if last else ""),
-            f"run `mptcp-pm check {path}`",
+            f"run `mptcp-pm check {quote(path)}`",
         )
     answer = await asyncio.to_thread(_read_answer, output)
     if isinstance(answer, Loaded):

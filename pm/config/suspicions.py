@@ -10,6 +10,7 @@ import ipaddress
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
+from shlex import quote
 
 from pm.config.document import Document, Loc, one_line, path_of
 from pm.config.model import Config
@@ -52,7 +53,7 @@ def _cgroups(policies: Sequence[Policy]) -> Iterator[Finding]:
         elif _REGEX.search(glob):
             yield loc, f"`{glob}` looks like a regular expression: this is a glob, in which `*` is any text"
         elif _UNIT.fullmatch(glob):
-            yield loc, f"units are below a slice: see `systemctl show -p ControlGroup {glob[1:]}`"
+            yield loc, f"units are below a slice: see `systemctl show -p ControlGroup {quote(glob[1:])}`"
 
 
 def _interfaces(rules: Addresses) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ Paths are text relative to the cgroup2 root: ``/`` for the root itself and ``/a/
 from __future__ import annotations
 
 import re
+from shlex import quote
 
 # Every level ends at a slash or at the end of the path.
 _LEVEL_END = r"(?![^/])"
@@ -57,7 +58,7 @@ def _remedy(glob: str) -> str:
     if pasted := re.fullmatch(r"(?:ControlGroup=|\d+:[^:]*:)(/.*)", glob):
         return f"write `{pasted[1]}`"
     if re.fullmatch(r"[^/]+\.(?:service|scope|socket)", glob):
-        return f"see `systemctl show -p ControlGroup {glob}`"
+        return f"see `systemctl show -p ControlGroup {quote(glob)}`"
     return f"write `/{glob}`"
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from shlex import quote
 
 from pm.findings import Finding
 from pm.kernel import PathFacts
@@ -61,7 +62,7 @@ def _routing_commands(pair: Pair, facts: PathFacts, picture: Picture) -> list[st
     table, of_main = OWN_TABLE + ifindex, _in_main(facts)
     gateway = of_main[0] if of_main else "GATEWAY"
     return [
-        f"{ip} route add default{_via(gateway)} dev {facts.interface} table {table}",
+        f"{ip} route add default{_via(gateway)} dev {quote(facts.interface)} table {table}",
         f"{ip} rule add from {pair.local} lookup {table}",
     ]
 
@@ -134,7 +135,7 @@ def _dropped_here(pair: Pair, facts: PathFacts, shown: list[str], evidence: Evid
             f"{route_get(pair, 0)}: {f'dev {facts.answers}' if facts.answers else 'no route'}",
             *evidence.rise_of("TcpExtIPReversePathFilter"),
         ),
-        (f"sysctl -w {rp_filter_name(name)}=2",),
+        (f"sysctl -w {quote(f'{rp_filter_name(name)}=2')}",),
     )
 
 

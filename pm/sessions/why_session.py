@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from shlex import quote
 
 from pm.findings import Finding
 from pm.kernel import TcpState
@@ -175,7 +176,7 @@ def _unusable_addresses(session: Session, picture: Picture) -> Iterator[Finding]
         shown += 1
         commands = ["mptcp-pm addresses"]
         if address.why == INTERFACE_DOWN:
-            commands.insert(0, f"ip link set dev {address.ifname} up")
+            commands.insert(0, f"ip link set dev {quote(address.ifname)} up")
         yield Finding(
             "address_not_usable",
             f"{address.ip} on {address.ifname} is not used.",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ipaddress import ip_address, ip_interface
 from itertools import groupby, islice
 from pathlib import Path
+from shlex import quote
 
 from pm.errors import KernelRefused
 from pm.linux.host.remedies import sysctl_remedy, where_it_runs
@@ -75,7 +76,9 @@ def _elsewhere(addresses: Sequence[LocalAddress]) -> dict[int, str]:
 
 def _interface(name: str, addresses: list[LocalAddress], routes: _Routes) -> Iterator[SystemCheck]:
     up = [address for address in addresses if address.up]
-    remedy = f"connect it, or run `ip link set dev {name} up`; without it no subflow is opened from there"
+    remedy = (
+        f"connect it, or run `ip link set dev {quote(name)} up`; without it no subflow is opened from there"
+    )
     yield check(f"carrier:{name}", bool(up), "there" if up else addresses[0].why, remedy, False)
     if not up:
         return
@@ -128,7 +131,7 @@ class _Routes:
 
 
 def _default_route(ip: str, ifname: str) -> str:
-    via = f"ip -{family_of(ip)} route add default via ROUTER dev {ifname} metric 1000"
+    via = f"ip -{family_of(ip)} route add default via ROUTER dev {quote(ifname)} metric 1000"
     return f"if there is a router on that link, run `{via}` with its address"
 
 
@@ -150,7 +153,9 @@ def _mtu(name: str) -> SystemCheck:
     found = f"{mtu} bytes"
     if mtu > ETHERNET_MTU and _read(MTU_PROBING) == "0":
         found += ": where a hop carries less and no ICMP comes back, sysctl net.ipv4.tcp_mtu_probing=1 helps"
-    remedy = f"IPv6 needs {IPV6_MTU}: run `ip link set dev {name} mtu {IPV6_MTU}` if the link carries it"
+    remedy = (
+        f"IPv6 needs {IPV6_MTU}: run `ip link set dev {quote(name)} mtu {IPV6_MTU}` if the link carries it"
+    )
     return check(f"mtu:{name}", mtu >= IPV6_MTU, found, remedy, False)
 
 

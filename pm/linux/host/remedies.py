@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from shlex import quote
 
 from pm.linux.host.netns import in_initial_namespace
 
@@ -25,6 +26,7 @@ def in_container() -> bool:
 
 def sysctl_remedy(setting: str) -> str:
     """How to get ``NAME=VALUE`` in this network namespace."""
+    setting = quote(setting)
     if in_initial_namespace():  # of which an engine sets no sysctl
         container = f"run `sysctl -w {setting}` on the host, whose network this container has"
     else:

@@ -107,6 +107,8 @@ def test_units() -> None:
         ("caddy", {"go": True, "static": True}, True, ["GODEBUG=multipathtcp=1 COMMAND"]),
         ("x", {"static": True}, True, [STATIC]),
         ("x", {"unit": "x.service"}, True, ["mptcpize enable x.service", "mptcpize run COMMAND"]),
+        ("x", {"unit": "$(x).service"}, True, ["mptcpize enable '$(x).service'", "mptcpize run COMMAND"]),
+        ("x", {"unit": "-x.service"}, True, ["mptcpize run COMMAND"]),
     ],
 )
 def test_remedies(name: str, facts: dict[str, object], server: bool, expected: list[str]) -> None:

@@ -250,3 +250,12 @@ def test_every_code_is_documented() -> None:
                 made |= {str(n.value) for n in ast.walk(node.args[0]) if isinstance(n, ast.Constant)}
     documented = re.findall(r"^\| `([a-z0-9_]+)` \|", (ROOT / "docs/why.md").read_text(), flags=re.M)
     assert sorted(made) == sorted(set(documented))
+
+
+def test_names_in_commands_are_quoted() -> None:
+    """Whoever makes an interface gives it almost any name."""
+    name = "$(id);&"
+    s = opening()
+    facts = FACTS._replace(interface=name, leaves_by=name, answers="eth1", rp_filter=(1, 1))
+    (_, found) = explain(s, evidence(s, paths={PAIR_B: facts})).pairs[0]
+    assert found[0].commands == (f"sysctl -w 'net.ipv4.conf.{name}.rp_filter=2'",)

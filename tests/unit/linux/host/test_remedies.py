@@ -74,3 +74,8 @@ def test_a_container_has_the_kernel_of_its_host(monkeypatch: pytest.MonkeyPatch)
     assert "the kernel of its host" in remedies.kernel_remedy()
     assert remedies.module_remedy("tcp_diag").endswith("on the host")
     assert "--cap-add PERFMON" in remedies.perfmon_remedy()
+
+
+def test_what_a_shell_would_read_is_quoted() -> None:
+    """A setting may have the name of an interface in it."""
+    assert remedies.sysctl_remedy("a.$(id)=1") == "run `sysctl -w 'a.$(id)=1'`"
