@@ -12,6 +12,8 @@ from pm.cli.why_subject import Kind, Subject, parse_subject
 from pm.errors import PmError
 
 INODES_MAX = 500  # in one question
+QUESTIONS_MAX = 20  # each is a walk over all TCP sockets
+FOUND_ENOUGH = 100  # sockets
 Json = dict[str, Any]
 
 
@@ -41,8 +43,7 @@ def _about_process(client: Client, pid: int, *, local: bool) -> Json:
     process = read_process(pid)
     if not process.inodes:
         raise PmError(f"{process} has no socket", "its children may: `ps --ppid` shows them")
-    asked = process.inodes[:INODES_MAX]
-    document: Json = client.get("/v1/why", inodes=",".join(map(str, asked)))
+    document, asked = _about_inodes(client, process.inodes)
     namespace = document["namespace"]
     if not document["sockets"]:
         if process.namespace != namespace:
@@ -51,12 +52,28 @@ def _about_process(client: Client, pid: int, *, local: bool) -> Json:
                 f"net:[{namespace}]",
                 f"ask a service that runs there (`nsenter --net=/proc/{pid}/ns/net`)",
             )
-        raise _nothing(f"{process} has {len(process.inodes)} sockets, and none is of TCP", document)
+        whole = asked == len(process.inodes)
+        which = "none" if whole else f"none of the {asked} with the lowest numbers"
+        raise _nothing(f"{process} has {len(process.inodes)} sockets, and {which} is of TCP", document)
     document["process"] = {"pid": pid, "name": process.name}
-    document["left_out"] += len(process.inodes) - len(asked)
+    document["left_out"] += len(process.inodes) - asked
     for socket in document["sockets"]:
         _advise(socket["findings"], process)
     return document
+
+
+def _about_inodes(client: Client, inodes: list[int]) -> tuple[Json, int]:
+    """One document of as many questions as it takes, and how many inodes were asked about."""
+    document: Json = {"sockets": [], "left_out": 0}
+    asked = 0
+    while asked < min(len(inodes), QUESTIONS_MAX * INODES_MAX) and len(document["sockets"]) < FOUND_ENOUGH:
+        some = inodes[asked : asked + INODES_MAX]
+        found = client.get("/v1/why", inodes=",".join(map(str, some)))
+        found["sockets"] = document["sockets"] + found["sockets"]
+        found["left_out"] += document["left_out"]
+        document = found
+        asked += len(some)
+    return document, asked
 
 
 def _advise(findings: list[Json], process: Process) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -299,6 +300,23 @@ def no_socket(lab: Lab) -> str:
 
 def no_tcp(lab: Lab) -> str:
     return str(pid(lab.client()))
+
+
+def test_a_process_with_many_sockets(lab: Lab) -> None:
+    """The one of TCP has the highest inode."""
+    program = "import socket, sys\n"
+    program += "kept = [socket.socket(socket.AF_UNIX) for _ in range(600)]\n"
+    program += "server = socket.create_server(('', 5000))\nprint('ready', flush=True)\nsys.stdin.read()"
+    process = lab.popen(
+        [sys.executable, "-c", program], ns="client", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    process.stdout.readline()
+    status, out, err = ask(watcher(lab), str(process.pid), "--json")
+    assert status == 0, err
+    document = json.loads(out)
+    assert [s["local"]["port"] for s in document["sockets"]] == [5000]
+    assert document["left_out"] == 0
 
 
 @pytest.mark.parametrize(
