@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from pm.api.socket_report import what_matters
 from pm.kernel import SessionInfo, SocketRecord, TcpState, UlpFlag
 from pm.no_session import SOCKETS_MAX, Chosen, MptcpState, explain
-from tests.unit.builders import listener, socket_record
+from tests.unit.builders import REMOTE, REMOTE_PORT, listener, socket_record
 
 ASKED, AGREED = UlpFlag.MCAP_LOC, UlpFlag.MCAP_LOC | UlpFlag.MCAP_REM
 
@@ -169,3 +170,18 @@ def test_the_answer_has_a_bound() -> None:
     chosen = Chosen(lambda socket: socket.local_port > 1)
     chosen.add(socket_record(local_port=port) for port in range(1, SOCKETS_MAX + 12))
     assert (len(chosen.sockets), chosen.left_out, chosen.looked_at) == (SOCKETS_MAX, 10, SOCKETS_MAX + 11)
+
+
+def test_a_neighbour_with_many_listeners_hides_none() -> None:
+    """Only those matter that can have accepted the connection, and one of those that are alike."""
+    accepted = socket_record(local_port=80)
+    key = what_matters([accepted])
+    strangers = [listener(local=f"127.0.{i >> 8}.{i & 255}") for i in range(2000)]
+    assert not any(
+        map(key, [*strangers, listener(local_port=81), socket_record(local_port=80, remote="10.0.9.2")])
+    )
+    assert key(listener(inode=1)) == key(listener(inode=2))
+    kinds = [listener(), listener(mptcp=True), listener(ifindex=3), listener(local="::")]
+    kinds += [listener(local="10.0.1.1"), listener(local=REMOTE, local_port=REMOTE_PORT)]
+    other = socket_record(local=REMOTE, local_port=REMOTE_PORT, remote="10.0.1.1", remote_port=80)
+    assert len({key(socket) for socket in (*kinds, other)} - {None}) == len(kinds) + 1
