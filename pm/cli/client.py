@@ -102,6 +102,13 @@ class Client:
             text = response.read()
         return self._document(response, text)
 
+    def status(self) -> dict[str, Any]:
+        """The status of the service. Raises as ``get`` does, also where another server has answered."""
+        match found := self.get("/v1/status"):
+            case {"version": str(), "datapath": str(), "config": {"path": str()}}:
+                return dict(found)
+        raise self.not_ours()
+
     def sessions(self, limit: int | None = None, **query: str | None) -> Iterator[dict[str, Any]]:
         """All sessions that match, at most ``limit``, fetched page by page."""
         left = limit
@@ -144,15 +151,15 @@ class Client:
         try:
             document = json.loads(text) if text else None
         except ValueError as e:
-            raise self._not_ours() from e
+            raise self.not_ours() from e
         is_problem = response.headers.get_content_type() == "application/problem+json"
         if is_problem and isinstance(document, dict):
             raise error_of(document)
         if response.status >= 400 and response.status != 503:
-            raise self._not_ours()
+            raise self.not_ours()
         return document
 
-    def _not_ours(self) -> PmError:
+    def not_ours(self) -> PmError:
         return PmError(f"the server at {self._target} is not mptcp-pm", f"correct {self._target.option}")
 
     def _errors(self) -> _Errors:

@@ -13,6 +13,7 @@ from pm.cli import local, remote
 from pm.cli.completion import completion
 from pm.cli.parser import build_parser
 from pm.errors import ConfigError, PmError
+from pm.names import printable
 
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": local.run,
@@ -35,6 +36,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "subflow remove": remote.remove_subflow,
     "subflow backup": remote.set_backup,
 }
+OF_SERVICE = HANDLERS.keys() - {"run", "check", "restore", "doctor", "report", "schema", "completion"}
 # What a full disk or a broken device answers to write(2); only standard output is written.
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 # The status that a shell reports for a process ended by SIGINT.
@@ -43,14 +45,13 @@ INTERRUPTED = 130
 
 def perform(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; the parser's epilog lists them."""
-    options = build_parser().parse_args(argv)
+    options = argparse.Namespace(command="")
     try:
-        status = HANDLERS[command_of(options)](options)
-        if sys.stdout:  # None where it was closed from the start
-            sys.stdout.flush()
+        status = _status(argv, options)
     except PmError as e:
         # Problems in a configuration start with the file's name, as a compiler's do.
-        print(e if isinstance(e, ConfigError) else f"mptcp-pm: {e}", file=sys.stderr)
+        lines = map(str, e.problems) if isinstance(e, ConfigError) else [f"mptcp-pm: {e}"]
+        print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
         endless = options.command == "events" or getattr(options, "watch", False)
@@ -65,6 +66,27 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(f"mptcp-pm: the output cannot be written: {e.strerror}", file=sys.stderr)
         return PmError.exit_status
     return status
+
+
+def _status(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
+    """What the command returns when all that it printed is written; ``options`` are filled in."""
+    try:
+        build_parser().parse_args(argv, options)
+        status = HANDLERS[command_of(options)](options)
+    except SystemExit:  # --help, --version, wrong usage
+        _flush()
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError):
+        if command_of(options) in OF_SERVICE:
+            remote.require_service(options)  # or else the answer came from something else
+        raise
+    _flush()
+    return status
+
+
+def _flush() -> None:
+    if sys.stdout:  # None where it was closed from the start
+        sys.stdout.flush()
 
 
 def _drop_output() -> None:

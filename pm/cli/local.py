@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pm.errors import ConfigError, SystemUnfit
+from pm.names import printable
 
 
 def run(options: argparse.Namespace) -> int:
@@ -95,7 +96,7 @@ def _check(file: str, options: argparse.Namespace) -> dict[str, Any]:
             left_out = check_sources(loaded.config, file)
     except ConfigError as e:
         if not options.json:
-            print(e, file=sys.stderr)
+            print(*map(printable, map(str, e.problems)), sep="\n", file=sys.stderr)
         problems = [asdict(problem) for problem in e.problems]
         return {"file": file, "ok": False, "problems": problems, "warnings": []}
     warnings = list(loaded.warnings)
@@ -107,13 +108,13 @@ def _check(file: str, options: argparse.Namespace) -> dict[str, Any]:
     if not options.json:
         word = "warning" if ok else "error"
         for warning in warnings:
-            print(replace(warning, message=f"{word}: {warning.message}"), file=sys.stderr)
+            print(printable(str(replace(warning, message=f"{word}: {warning.message}"))), file=sys.stderr)
         if ok:
             counts = [_count(len(policies), "policy", "policies")]
             counts += [_count(len(warnings), "warning", "warnings")] if warnings else []
-            print(f"{file}: valid, {', '.join(counts)}")
+            print(printable(f"{file}: valid, {', '.join(counts)}"))
         for what in left_out:
-            print(f"not checked: {what}")
+            print(printable(f"not checked: {what}"))
     listed = [asdict(warning) for warning in warnings]
     found = {"file": file, "ok": ok, "problems": [], "warnings": listed, "not_checked": left_out}
     return {**found, "digest": loaded.digest}

@@ -250,6 +250,12 @@ def _client(options: argparse.Namespace) -> closing[Client]:
     return closing(Client(Target(options.socket, options.url, options.token_file)))
 
 
+def require_service(options: argparse.Namespace) -> None:
+    """Raises PmError where no mptcp-pm answers."""
+    with _client(options) as client:
+        client.status()
+
+
 def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:
     cgroup = options.cgroup and valid_text(options.cgroup)  # typed as the kernel has it, or as it is shown
     found = client.sessions(limit, policy=options.policy, cgroup=cgroup, state=options.state)

@@ -7,6 +7,7 @@ import argparse
 import io
 import json
 import os
+import re
 import socket
 import sys
 import tarfile
@@ -28,6 +29,7 @@ TOTAL_MAX = 16 << 20
 SESSIONS_MAX = 200
 DETAILS_MAX = 20
 PRIVACY = "It has addresses and names of this host and its peers: look at it before you give it away."
+_TOKEN = re.compile("0x[0-9a-f]{8}")
 
 
 class Report:
@@ -83,6 +85,8 @@ def write_report(options: argparse.Namespace) -> int:
     target = options.output or _default_name()
     content = made.archive()
     if target == "-":
+        if sys.stdout is None:
+            raise PmError("standard output is closed", "name a file with --output")
         if sys.stdout.isatty():
             raise PmError("an archive is not for a terminal", "write `> FILE`, or name one with --output")
         sys.stdout.buffer.write(content)
@@ -127,7 +131,7 @@ def collect(options: argparse.Namespace) -> Report:
 def _status(client: Client) -> Any:
     """The document, or the error."""
     try:
-        return client.get("/v1/status")
+        return client.status()
     except PmError as e:
         return e
 
@@ -179,7 +183,7 @@ def _add_service(made: Report, client: Client) -> None:
     for name in ("policies", "addresses"):
         made.add(f"{name}.json", partial(client.get, f"/v1/{name}"))
     made.add("metrics.txt", partial(client.text, "/metrics"))
-    sessions = made.add("sessions.json", lambda: list(client.sessions(SESSIONS_MAX + 1)))
+    sessions = made.add("sessions.json", lambda: _sessions(client))
     if sessions is None:
         return
     if len(sessions) > SESSIONS_MAX:
@@ -192,6 +196,17 @@ def _add_service(made: Report, client: Client) -> None:
         made.add(f"sessions/{token}-why.json", partial(client.get, f"/v1/sessions/{token}/why"))
     if len(sessions) > DETAILS_MAX:
         made.left_out["sessions/*"] = f"the history of all but {DETAILS_MAX}"
+
+
+def _sessions(client: Client) -> list[Any]:
+    """Their tokens become names of files: they have to be tokens. Raises PmError."""
+    try:
+        found = list(client.sessions(SESSIONS_MAX + 1))
+        if all(_TOKEN.fullmatch(s["token"]) and {"failed", "unroutable"} <= s.keys() for s in found):
+            return found
+    except (LookupError, TypeError, AttributeError):
+        pass
+    raise client.not_ours()
 
 
 def _default_name() -> str:

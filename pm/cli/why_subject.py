@@ -8,10 +8,12 @@ from shlex import quote
 from typing import NamedTuple
 
 from pm.errors import PmError
-from pm.names import valid_text
+from pm.names import printable, valid_text
 from pm.notation import parse_end
 from pm.policies.globs import MOUNT
 
+WHAT_IT_IS = "write a token 0x8b3e25f1, a PID 1234, a cgroup /system.slice/a.service, or 192.0.2.1:443"
+LONGEST = 300
 PID_MAX = 1 << 22  # the kernel has no larger ones (PID_MAX_LIMIT)
 UNITS = (".service", ".scope", ".slice")
 
@@ -34,8 +36,10 @@ def parse_subject(text: str) -> Subject:
     if path.startswith("/"):
         mount = MOUNT.match(path)
         return Subject(Kind.CGROUP, valid_text(path[mount.end() if mount else 0 :].rstrip("/") or "/"))
-    if text.isascii() and text.isdecimal() and len(text) != 8 and int(text) <= PID_MAX:
+    if text.isascii() and text.isdecimal() and len(text) < 8 and int(text) <= PID_MAX:
         return Subject(Kind.PID, text)
+    if len(text) > LONGEST:
+        raise PmError(f"`{printable(text[:20])}…` is longer than any address or token", WHAT_IT_IS)
     if (text.isascii() and text.isalnum() and text[0].isdecimal()) or _is_hexadecimal(text):
         return Subject(Kind.TOKEN, text)
     if text.endswith(UNITS):
@@ -48,7 +52,7 @@ def parse_subject(text: str) -> Subject:
     except ValueError:
         raise PmError(
             f"{text!r} is no session, process, cgroup or address",
-            "write a token 0x8b3e25f1, a PID 1234, a cgroup /system.slice/a.service, or 192.0.2.1:443",
+            WHAT_IT_IS,
         ) from None
     return Subject(Kind.ADDRESS, text)
 

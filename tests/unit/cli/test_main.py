@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ from rich.console import Console
 from pm import VERSION_DATE
 from pm.api.metrics import Timings
 from pm.api.server import serve
+from pm.cli.client import Client, Target
 from pm.cli.main import main
 from pm.cli.man import man_page
 from pm.cli.parser import build_parser
+from pm.cli.report import Report, _add_service
 from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
 from pm.linux.host.system_check import SystemCheck
@@ -489,6 +492,112 @@ def test_a_full_disk_is_one_line(command: str, environment: dict[str, str]) -> N
     done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert done.stderr == "mptcp-pm: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "why --help"])
+def test_help_goes_where_other_output_goes(command: str, environment: dict[str, str]) -> None:
+    """Into a pipe that is closed without a word, and into a full disk with a line."""
+    words = f"{' '.join(MPTCP_PM)} {command}"
+    for script, status, error in (
+        (f"{words} > >(exec true) 2>&3; echo $?", 0, ""),
+        (f"{words} > /dev/full 2>&3; echo $?", 1, "mptcp-pm: the output cannot be written"),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", f"exec 3>&2; {script}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=30,
+        )
+        assert int(done.stdout) == status
+        assert done.stderr.startswith(error)
+        assert len(done.stderr.splitlines()) == bool(error)
+
+
+def test_an_archive_for_a_closed_output(environment: dict[str, str]) -> None:
+    """One line."""
+    script = f"{' '.join(MPTCP_PM)} report --output - >&-"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "mptcp-pm: standard output is closed: name a file with --output\n",
+    )
+
+
+class Foreign(BaseHTTPRequestHandler):
+    """Answers 200 and JSON whatever it is asked."""
+
+    answer = b""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.answer)))
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    do_POST = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "answer", ["{}", "[]", "null", "3", '{"sessions": [{}], "next": null}', '{"status": 1}']
+)
+def test_another_server_is_told(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its JSON is."""
+    monkeypatch.setattr(Foreign, "answer", answer.encode())
+    (tmp_path / "c.yaml").write_text("policies: []\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        threading.Thread(target=foreign.serve_forever).start()
+        url = f"http://127.0.0.1:{foreign.server_address[1]}"
+        try:
+            for command in (
+                "status",
+                "why 0x12345678",
+                "why 10.0.0.1",
+                "sessions --limit 1",
+                "explain --cgroup / --to 10.0.0.1",
+                f"reload --dry-run {tmp_path}/c.yaml",
+                "policies",
+                "addresses",
+                "session 0x12345678",
+                "reload",
+            ):
+                assert main(["--url", url, *command.split()]) == 1, command
+                assert one_error(capsys) == f"mptcp-pm: the server at {url} is not mptcp-pm: correct --url\n"
+        finally:
+            foreign.shutdown()
+
+
+def test_a_token_that_is_a_path_is_no_part_of_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would be the name of a file in the archive."""
+    session = {"token": "../../etc/x", "failed": [], "unroutable": []}
+    answer = {"sessions": [session], "next": None}
+    monkeypatch.setattr(Foreign, "answer", json.dumps(answer).encode())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Foreign) as foreign:
+        threading.Thread(target=foreign.serve_forever).start()
+        made, client = Report(), Client(Target("", f"http://127.0.0.1:{foreign.server_address[1]}"))
+        try:
+            _add_service(made, client)
+        finally:
+            client.close()
+            foreign.shutdown()
+    assert "is not mptcp-pm" in made.left_out["sessions.json"]
+    assert made.parts.keys() == {"policies.json", "addresses.json", "metrics.txt"}
+
+
+def test_no_name_gets_control_of_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In errors too."""
+    for argv in (["check", str(tmp_path / "\x1b[31m")], ["check", "--here", "\x1b]0;x\x07"], ["why", "\x1b"]):
+        assert main(["--socket", str(tmp_path / "\x1b[7m"), *argv]) == 1
+        error = one_error(capsys)
+        assert "\\x1b" in error
+        assert error[:-1].isprintable()
 
 
 def test_watch_goes_on_into_a_pipe(server: Server, environment: dict[str, str]) -> None:

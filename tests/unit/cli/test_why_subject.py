@@ -43,7 +43,9 @@ def test_subjects(text: str, kind: Kind, meant: str) -> None:
     assert parse_subject(text) == (kind, meant)
 
 
-@pytest.mark.parametrize("text", ["", "-", "never", "../status", "10.0.0.1:", ":80", "a.service", "²"])
+@pytest.mark.parametrize(
+    "text", ["", "-", "never", "../status", "10.0.0.1:", ":80", "a.service", "²", "9" * 5000]
+)
 def test_what_is_no_subject(text: str) -> None:
     """The remedy shows what is one."""
     with pytest.raises(PmError) as raised:
