@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from ipaddress import ip_address
 from pathlib import Path
 
+from pm.api.inputs import canonical
 from pm.config.model import SelectionMode
 from pm.errors import PmError
 from pm.linux.bpf.precompiled import check_objects
@@ -40,9 +40,11 @@ def _remotes(text: str | None) -> dict[int, str] | None:
     if text is None:
         return None
     try:
-        address = ip_address(text)
-    except ValueError:
-        raise PmError(f"{text!r} is not an IP address", "write 192.0.2.1, or 2001:db8::1") from None
+        address = canonical(text)
+        if address.is_loopback:
+            raise ValueError(f"{text!r} is this host itself")
+    except ValueError as e:
+        raise PmError(str(e), "write 192.0.2.1, or 2001:db8::1") from None
     return {address.version: str(address)}
 
 
