@@ -12,7 +12,7 @@ import socket
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from functools import partial
@@ -145,13 +145,14 @@ def _raised(found: Any) -> Any:
 def _configuration(path: str | None, secrets: Secrets) -> Any:
     """The file as data: comments may have secrets, and nobody can tell."""
     from pm.config.document import parse, read_bytes
+    from pm.config.schema import json_schema
     from pm.config.suspicions import suspicions
     from pm.config.validate import validate
 
     if path is None:
         raise PmError("no service of this host tells where it is", "name it with --config")
     document = parse(path, read_bytes(path))
-    data = secrets.without(document.data)
+    data = secrets.without(document.data, set(_names(json_schema())))
     api = data.get("api") if isinstance(data, dict) else None
     tcp = api.get("tcp") if isinstance(api, dict) else None
     for file in _files(tcp):
@@ -163,6 +164,17 @@ def _configuration(path: str | None, secrets: Secrets) -> Any:
     else:
         problems = suspicions(document, config)
     return {"path": path, "configuration": data, "problems": [asdict(problem) for problem in problems]}
+
+
+def _names(schema: Any) -> Iterator[str]:
+    """Every key of a configuration."""
+    if isinstance(schema, dict):
+        properties = schema.get("properties")
+        yield from properties if isinstance(properties, dict) else ()
+        schema = list(schema.values())
+    if isinstance(schema, list):
+        for part in schema:
+            yield from _names(part)
 
 
 def _files(value: Any) -> list[str]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from typing import Any
+
+from pm.notation import parse_listen
 
 REMOVED = "[removed]"
 READ_MAX = 64 << 10
 SHORTEST = 6  # what is shorter is a word that texts have anyway
-_SECRET_KEY = re.compile(r"token|key|secret|passw|passphrase|credential", re.IGNORECASE)
+_SECRET_KEY = re.compile(r"^api$|token|key|secret|passw|passphrase|pwd|credential|auth|bearer", re.IGNORECASE)
+_WORD = re.compile("[A-Za-z_]{1,24}")  # and no secret, where none is to be expected
 _PEM = re.compile(r"-----BEGIN [A-Z0-9 ]+-----.*?(?:-----END [A-Z0-9 ]+-----|\Z)", re.DOTALL)
 
 
@@ -30,18 +34,34 @@ class Secrets:
             return
         self._learn(content.decode(errors="replace"))
 
-    def without(self, data: Any, secret: bool = False) -> Any:
-        """Plain data without what stands below a key that names a secret; it is known from then on.
+    def without(self, data: Any, known: Collection[str]) -> Any:
+        """A configuration without what may be a secret, which is learned.
 
-        Absolute paths stay.
+        What stands below ``known`` keys stays. Of the API, of what has a key that names a secret and of what
+        has an unknown key only paths to what can be there, addresses to listen on and flags stay.
         """
+        return self._without(data, known, not isinstance(data, dict))
+
+    def _without(self, data: Any, known: Collection[str], secret: bool) -> Any:
         if isinstance(data, dict):
-            return {k: self.without(v, secret or bool(_SECRET_KEY.search(str(k)))) for k, v in data.items()}
+            shown = {}
+            for key, value in data.items():
+                names_secret = bool(_SECRET_KEY.search(key))
+                if key in known:
+                    shown[key] = self._without(value, known, secret or names_secret)
+                else:
+                    is_word = _WORD.fullmatch(key) and (names_secret or not secret)
+                    shown[key if is_word else self._removed(key)] = self._without(value, known, True)
+            return shown
         if isinstance(data, list):
-            return [self.without(item, secret) for item in data]
-        if not secret or data is None or isinstance(data, bool) or str(data).startswith("/"):
+            return [self._without(item, known, secret) for item in data]
+        if not secret or data is None or isinstance(data, bool) or _is_harmless(str(data)):
             return data
-        self._learn(str(data))
+        return data if data in known else self._removed(str(data))
+
+    def _removed(self, text: str) -> str:
+        self._learn(text)
+        self._learn(repr(text)[1:-1])  # as messages have it
         return REMOVED
 
     def _learn(self, text: str) -> None:
@@ -54,3 +74,15 @@ class Secrets:
         for secret in sorted(self._texts, key=len, reverse=True):
             text = text.replace(secret, REMOVED)
         return text
+
+
+def _is_harmless(text: str) -> bool:
+    """Paths of which at least the directory is there: base64 may begin with a slash too."""
+    if text.startswith("/"):
+        directory = os.path.dirname(text)
+        return os.path.lexists(text) or (directory != "/" and os.path.isdir(directory))
+    try:
+        parse_listen(text)
+    except ValueError:
+        return False
+    return True

@@ -100,7 +100,11 @@ def test_what_looks_like_a_secret_is_taken_out(lab: Lab, tmp_path: Path) -> None
     key.write_text("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEF\n-----END PRIVATE KEY-----\n")
     document: dict[str, Any] = {
         "api": {
-            "tcp": {"listen": "127.0.0.1:1", "token_file": TOKEN, "tls": {"cert": "/x.pem", "key": str(key)}}
+            "tcp": {
+                "listen": "127.0.0.1:1",
+                "token_file": TOKEN,
+                "tls": {"cert": "/etc/x.pem", "key": str(key)},
+            }
         },
         "policies": [{"name": "MIIEvQIBADANBgkqhkiG9w0BAQEF", "cgroup": "/a", "path_manager": "none"}],
     }
@@ -116,7 +120,7 @@ def test_what_looks_like_a_secret_is_taken_out(lab: Lab, tmp_path: Path) -> None
         assert "MIIEvQIBADANBgkqhkiG9w0BAQEF" not in text, name
     shown = json.loads(found["configuration.json"])
     assert shown["configuration"]["api"]["tcp"]["token_file"] == "[removed]"
-    assert shown["configuration"]["api"]["tcp"]["tls"] == {"cert": "/x.pem", "key": str(key)}
+    assert shown["configuration"]["api"]["tcp"]["tls"] == {"cert": "/etc/x.pem", "key": str(key)}
     assert "[removed]" in shown["problems"][0]["message"]
 
 

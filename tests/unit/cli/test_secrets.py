@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,17 +15,18 @@ from pm.cli.secrets import REMOVED, Secrets
 
 def test_values_below_a_secret_key() -> None:
     """At any depth and of any type; paths, flags and what stands elsewhere are left."""
+    known = {"token_file", "api", "keepalive", "idle", "accept", "from", "secret", "file", "text"}
     data = {
         "token_file": "/etc/token",
-        "api": {"Password": "hunter22", "tokens": [{"file": "/x", "text": "abcdefgh"}, 123456789]},
+        "api": {"Password": "hunter22", "tokens": [{"file": "/usr/x", "text": "abcdefgh"}, 123456789]},
         "keepalive": {"idle": "60s"},
         "accept": {"from": ["10.0.0.0/8"]},
         "secret": True,
     }
     secrets = Secrets()
-    assert secrets.without(data) == {
+    assert secrets.without(data, known) == {
         "token_file": "/etc/token",
-        "api": {"Password": REMOVED, "tokens": [{"file": "/x", "text": REMOVED}, REMOVED]},
+        "api": {"Password": REMOVED, "tokens": [{"file": "/usr/x", "text": REMOVED}, REMOVED]},
         "keepalive": {"idle": "60s"},
         "accept": {"from": ["10.0.0.0/8"]},
         "secret": True,
@@ -31,6 +34,39 @@ def test_values_below_a_secret_key() -> None:
     assert (
         secrets.scrub("not the text 'hunter22', nor 123456789") == f"not the text '{REMOVED}', nor {REMOVED}"
     )
+
+
+SECRET = "/AbX91+zz+secret"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        SECRET,
+        [SECRET],
+        {"api": SECRET},
+        {"api": {"tcp": SECRET}},
+        {"api": {"tcp": {"token": SECRET}}},
+        {"api": {"tcp": {SECRET: None}}},
+        {"api": {SECRET: {"listen": SECRET}}},
+        {"policies": [{SECRET: 1}]},
+        {"Authorization": SECRET},
+        {"x": {"bearer": [SECRET]}},
+        {"unknown": SECRET},
+    ],
+)
+def test_secrets_in_wrong_places(data: Any) -> None:
+    """Also one that looks like a path, and one that is a key."""
+    secrets = Secrets()
+    assert SECRET not in json.dumps(secrets.without(data, {"api", "tcp", "listen", "policies"}))
+    assert secrets.scrub(f"no {SECRET}") == f"no {REMOVED}"
+
+
+def test_what_is_harmless_stays() -> None:
+    """The settings of the API, and the names of unknown keys."""
+    api = {"unix": "/run/x.sock", "tcp": {"listen": "[::1]:80", "token_file": "/etc/token"}}
+    known = {"api", "unix", "tcp", "listen", "token_file"}
+    assert Secrets().without({"api": api, "datapth": "x"}, known) == {"api": api, "datapth": REMOVED}
 
 
 def test_lines_of_a_file_of_credentials(tmp_path: Path) -> None:
