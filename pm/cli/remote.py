@@ -14,10 +14,10 @@ from itertools import islice
 from typing import Any
 
 from pm.cli.client import Client, Target, segment
+from pm.cli.why_subject import parse_cgroup, require_cgroup
 from pm.errors import ConfigError, PmError
-from pm.names import printable, valid_text
+from pm.names import printable
 from pm.notation import parse_end
-from pm.policies.globs import MOUNT
 
 TABLE_LIMIT = 100
 REFRESH_S = 1.0
@@ -41,7 +41,7 @@ def sessions(options: argparse.Namespace) -> int:
     with _client(options) as client:
         found = list(_matching(client, options, limit))
         if not found:
-            _check_policy(client, options.policy)
+            _check_filters(client, options)
     if options.json:
         return _print_json({"sessions": found})
     limit = options.limit or TABLE_LIMIT
@@ -67,7 +67,7 @@ def _watch(options: argparse.Namespace) -> int:
     with _client(options) as client:
         found = list(_matching(client, options, limit))  # what is wrong from the start ends the command
         if not found:
-            _check_policy(client, options.policy)
+            _check_filters(client, options)
         with Live(console=out, screen=True, auto_refresh=False) if on_screen else nullcontext() as live:
             error = ""
             while True:
@@ -88,8 +88,11 @@ def _watch(options: argparse.Namespace) -> int:
                     error = str(e)
 
 
-def _check_policy(client: Client, name: str | None) -> None:
-    """Raises PmError if there is no policy of this name: that no session has it would be no answer."""
+def _check_filters(client: Client, options: argparse.Namespace) -> None:
+    """Raises PmError if there is no such policy or cgroup: that no session has it would be no answer."""
+    name = options.policy
+    if options.cgroup and not options.url:
+        require_cgroup(parse_cgroup(options.cgroup))
     if name and name not in [policy["name"] for policy in client.get("/v1/policies")["policies"]]:
         raise PmError(f"no policy {name!r}", "`mptcp-pm policies` shows those there are")
 
@@ -145,8 +148,7 @@ def events(options: argparse.Namespace) -> int:
 
 def explain(options: argparse.Namespace) -> int:
     remote, port = _destination(options.to)
-    mount = MOUNT.match(options.cgroup)
-    cgroup = options.cgroup[mount.end() if mount else 0 :].rstrip("/") or "/"
+    cgroup = parse_cgroup(options.cgroup)
     body = {"cgroup": cgroup, "remote": remote} | ({"remote_port": port} if port else {})
     with _client(options) as client:
         document = client.request("POST", "/v1/explain", body)
@@ -257,7 +259,7 @@ def require_service(options: argparse.Namespace) -> None:
 
 
 def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:
-    cgroup = options.cgroup and valid_text(options.cgroup)  # typed as the kernel has it, or as it is shown
+    cgroup = options.cgroup and parse_cgroup(options.cgroup)
     found = client.sessions(limit, policy=options.policy, cgroup=cgroup, state=options.state)
     return islice(found, limit)
 

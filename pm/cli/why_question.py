@@ -8,7 +8,7 @@ from typing import Any
 from pm.cli.applications import remedies
 from pm.cli.client import Client, segment
 from pm.cli.process_sockets import Process, read_process
-from pm.cli.why_subject import Kind, Subject, parse_subject
+from pm.cli.why_subject import Kind, Subject, parse_subject, require_cgroup
 from pm.errors import PmError
 
 INODES_MAX = 500  # in one question
@@ -30,6 +30,8 @@ def ask(client: Client, text: str, *, local: bool) -> Json:
         return _about_process(client, int(text), local=local)
     document: Json = client.get("/v1/why", **{subject.kind.value: subject.text})
     if not document["sockets"]:
+        if local and subject.kind is Kind.CGROUP:
+            require_cgroup(subject.text)
         raise _nothing(f"{_where(subject)} has no TCP connection", document)
     return document
 

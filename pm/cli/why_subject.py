@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from os.path import lexists
 from shlex import quote
 from typing import NamedTuple
 
 from pm.errors import PmError
+from pm.linux.host.cgroups import directory_of, find_cgroup_root
 from pm.names import printable, valid_text
 from pm.notation import parse_end
 from pm.policies.globs import MOUNT
@@ -30,23 +32,38 @@ class Subject(NamedTuple):
     text: str
 
 
-def parse_subject(text: str) -> Subject:
-    """A number that can be a PID is one: tokens have ``0x`` or eight digits. Raises PmError."""
+def parse_cgroup(text: str) -> str:
+    """Text as systemctl, /proc or the file system has it; unchanged if it is no path. PmError for a unit."""
     path = text.removeprefix("ControlGroup=").removeprefix("0::")
     if path.startswith("/"):
         mount = MOUNT.match(path)
-        return Subject(Kind.CGROUP, valid_text(path[mount.end() if mount else 0 :].rstrip("/") or "/"))
+        return valid_text(path[mount.end() if mount else 0 :].rstrip("/") or "/")
+    if text.endswith(UNITS):
+        remedy = f"give its cgroup, `systemctl show -p ControlGroup {quote(text)}`"
+        raise PmError(f"{text!r} is the name of a unit", remedy)
+    return text
+
+
+def require_cgroup(path: str) -> None:
+    """Raises PmError where this machine has no such cgroup: that nothing is in it would be no answer."""
+    try:
+        root = find_cgroup_root()
+    except PmError:
+        return  # nobody can tell
+    if not (path.startswith("/") and lexists(directory_of(root, path))):
+        raise PmError(f"no cgroup {path!r}", "`systemd-cgls` shows those there are")
+
+
+def parse_subject(text: str) -> Subject:
+    """A number that can be a PID is one: tokens have ``0x`` or eight digits. Raises PmError."""
+    if (path := parse_cgroup(text)).startswith("/"):
+        return Subject(Kind.CGROUP, path)
     if text.isascii() and text.isdecimal() and len(text) < 8 and int(text) <= PID_MAX:
         return Subject(Kind.PID, text)
     if len(text) > LONGEST:
         raise PmError(f"`{printable(text[:20])}…` is longer than any address or token", WHAT_IT_IS)
     if (text.isascii() and text.isalnum() and text[0].isdecimal()) or _is_hexadecimal(text):
         return Subject(Kind.TOKEN, text)
-    if text.endswith(UNITS):
-        raise PmError(
-            f"{text!r} is the name of a unit",
-            f"give its cgroup, `systemctl show -p ControlGroup {quote(text)}`",
-        )
     try:
         parse_end(text)
     except ValueError:

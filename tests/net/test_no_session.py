@@ -298,6 +298,11 @@ def no_socket(lab: Lab) -> str:
     return str(lab.popen(["sleep", "60"], stdin=subprocess.DEVNULL).pid)
 
 
+def idle_cgroup(lab: Lab) -> str:
+    lab.cgroup("idle")
+    return lab.cgroup_path("idle")
+
+
 def no_tcp(lab: Lab) -> str:
     return str(pid(lab.client()))
 
@@ -325,7 +330,8 @@ def test_a_process_with_many_sockets(lab: Lab) -> None:
         (no_process, "there is no process"),
         (no_socket, "has no socket"),
         (no_tcp, "none is of TCP"),
-        (lambda lab: lab.cgroup_path("nobody"), "TCP sockets of net:["),
+        (idle_cgroup, "TCP sockets of net:["),
+        (lambda lab: lab.cgroup_path("nobody"), "no cgroup '/"),
         (lambda _: "192.0.2.9:443", "has no TCP connection"),
         (lambda _: "192.0.2.9:99999", "192.0.2.1:443"),
         (lambda _: "192.0.2.999", "192.0.2.1:443"),

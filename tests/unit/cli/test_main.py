@@ -18,6 +18,7 @@ from rich.console import Console
 from pm import VERSION_DATE
 from pm.api.metrics import Timings
 from pm.api.server import serve
+from pm.cli import why_subject
 from pm.cli.client import Client, Target
 from pm.cli.main import main
 from pm.cli.man import man_page
@@ -244,13 +245,26 @@ def test_unreachable_service_is_one_line(
         ("sessions --watch --policy nosuch", "no policy 'nosuch'"),
         ("reload --dry-run /nonexistent", "/nonexistent: does not exist: create it"),
         ("explain --cgroup / --to foo", "'foo' is not an IP address with or without a port"),
-        ("sessions --limit 5 --cgroup /nosuch --json", ""),
+        ("sessions --limit 5 --cgroup /nosuch --json", "no cgroup '/nosuch': `systemd-cgls` shows"),
+        (f"sessions --cgroup /{'x' * 300}", "no cgroup '/xxx"),
+        ("sessions --cgroup there", "no cgroup 'there'"),
+        ("sessions --cgroup a.service", "'a.service' is the name of a unit"),
+        ("explain --cgroup a.service --to 10.0.0.1", "'a.service' is the name of a unit"),
+        ("sessions --limit 5 --cgroup ControlGroup=/there --json", ""),
+        ("sessions --limit 5 --cgroup 0::/there --json", ""),
     ],
 )
 def test_what_the_service_refuses_is_one_line(
-    server: Server, argv: str, words: str, capsys: pytest.CaptureFixture[str]
+    server: Server,
+    argv: str,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The service's own words, exit status 1; a filter that matches nothing is no error."""
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(why_subject, "find_cgroup_root", lambda: tmp_path)
     status = main(["--socket", server.socket, *argv.split()])
     if words:
         assert status == 1

@@ -33,20 +33,20 @@ def run(server: Server, capsys: pytest.CaptureFixture[str], *words: str) -> tupl
     return status, out + err
 
 
+@pytest.mark.parametrize("prefix", ["/sys/fs/cgroup", "ControlGroup=", "0::"])
 def test_explain_shows_subflows_and_what_is_left_out(
-    server: Server, capsys: pytest.CaptureFixture[str]
+    server: Server, capsys: pytest.CaptureFixture[str], prefix: str
 ) -> None:
-    """Each with its reason; a path in the file system is understood."""
-    status, text = run(
-        server, capsys, "explain", "--cgroup", "/sys/fs/cgroup/system.slice/a.service", "--to", "10.0.9.1:80"
-    )
+    """Each with its reason; a cgroup is understood as `why` understands it."""
+    cgroup = f"{prefix}/system.slice/a.service"
+    status, text = run(server, capsys, "explain", "--cgroup", cgroup, "--to", "10.0.9.1:80")
     assert status == 0
     for words in ("/system.slice/a.service", "sync (/system.slice/rsync*.service)", "500 ms and 65536 bytes"):
         assert words in text
     assert "10.0.2.1 × 10.0.9.1" in text
     assert "to its interface" in text
     assert "no route (ENETUNREACH)" in text
-    assert "/sys/fs/cgroup" not in text
+    assert prefix not in text
 
 
 @pytest.mark.parametrize("to", ["example.org:443", "10.0.0.1:x", "10.0.0.1:0", "::1:443x", ""])
