@@ -15,8 +15,9 @@ from pm.clock import Clock, moment
 from pm.log_budget import get_limited_logger
 from pm.model import SUBFLOWS_MAX, LocalAddress, Wanted, token_text
 from pm.path_managers.answers import as_it_is, problem_of, subflows_in
-from pm.path_managers.base import PathManager
+from pm.path_managers.base import PathManager, SessionView
 from pm.sessions.history import HistoryEvent
+from pm.sessions.read_only import read_only
 from pm.sessions.session import Session
 from pm.sessions.time_limit import TookTooLong
 
@@ -50,6 +51,7 @@ class GuardedPathManager:
         self._observe = observe
         self._clock = clock
         self._rest_until = 0.0
+        self._ours = path_manager.__module__.startswith("pm.path_managers.")
 
     def wanted(self, session: Session, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
         """A checked answer."""
@@ -60,7 +62,7 @@ class GuardedPathManager:
             return as_it_is(session)
         try:
             with self._limit:
-                answer = self._path_manager.wanted(session, addresses, parameters)
+                answer = self._ask(session, addresses, parameters)
             problem = problem_of(answer, session, addresses)
         except TookTooLong as e:
             problem, error = f"{e}: it is not asked for {REST_S:g} s", e
@@ -81,6 +83,11 @@ class GuardedPathManager:
         elif session.complaint:
             session.complaint = ""
         return answer
+
+    def _ask(self, session: SessionView, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
+        if not self._ours:
+            session, addresses = read_only(session), tuple(addresses)
+        return self._path_manager.wanted(session, addresses, parameters)
 
     def _note(
         self, session: Session, event: HistoryEvent, what: str, error: BaseException | None = None

@@ -29,6 +29,9 @@ NONSENSE = {
     "family": "its addresses are of different families",
     "elsewhere": "192.0.2.1 is none of the usable local addresses",
     "zero": "0 subflows: at least 1, or leave the pair out",
+    "clears": "raised AttributeError: 'tuple' object has no attribute 'clear'",
+    "writes": "raised FrozenInstanceError: cannot assign to field 'remote'",
+    "pops": "raised AttributeError: 'tuple' object has no attribute 'pop'",
     "exit": "raised SystemExit: good bye",
     "bug": "raised RuntimeError: bug",
 }

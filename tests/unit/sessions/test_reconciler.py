@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -28,6 +28,7 @@ from pm.sessions.failures import FAILURES_MAX, note_failure
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
 from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
+from tests.unit.sessions import world as world_module
 from tests.unit.sessions.world import ADDRESSES, ANNOUNCED, World
 
 
@@ -153,6 +154,42 @@ def test_broken_path_manager_ends_nothing(
     assert len(session.subflows) == 1
     notes = [e.detail for e in session.history if e.event is HistoryEvent.PATH_MANAGER_FAILED]
     assert notes == [f"fullmesh: raised {error.__name__}: no way"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session, addresses: session.subflows.clear(),
+        lambda session, addresses: setattr(session.subflows[0], "stuck", True),
+        lambda session, addresses: setattr(session.subflows[0], "backup", True),
+        lambda session, addresses: setattr(session, "remote", "192.0.2.1"),
+        lambda session, addresses: session.unroutable.clear(),
+        lambda session, addresses: addresses.pop(),
+    ],
+)
+def test_a_third_party_changes_nothing(monkeypatch: pytest.MonkeyPatch, change: Callable[..., Any]) -> None:
+    """It has a copy of the session, which refuses to be changed; its answer is judged by the original."""
+
+    class Changes:
+        Parameters = registry()["fullmesh"].Parameters
+
+        @staticmethod
+        def wanted(session: Any, addresses: Any, parameters: Any) -> Any:
+            change(session, addresses)
+            return {}
+
+    monkeypatch.setattr(world_module, "registry", lambda: registry() | {"fullmesh": Changes})
+    world = World(policy("fullmesh"))
+    world.addresses(set(ADDRESSES[:2]))
+    world.connect(ADDRESSES[0])
+    world.sessions.events.read()
+    session = only(world)
+    assert session.complaint.startswith("raised ")
+    assert len(session.subflows) == 1
+    assert session.remote == REMOTE
+    assert not session.subflows[0].backup
+    assert not session.subflows[0].stuck
+    assert [a.ip for a in world.sessions.addresses.current.usable] == ADDRESSES[:2]
 
 
 def test_broken_path_manager_leaves_what_is_lost_to_us(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,6 +44,12 @@ class Nonsense:
                 return {session.initial_pair: Want(0)}
             case "million":
                 return {session.initial_pair: Want(), Pair(local, remote, port): Want(1_000_000)}
+            case "clears":
+                session.subflows.clear()  # type: ignore[attr-defined]
+            case "writes":
+                session.remote = "192.0.2.1"  # type: ignore[misc]
+            case "pops":
+                addresses.pop()  # type: ignore[attr-defined]
             case "exit":
                 sys.exit("good bye")
             case "slow":
