@@ -103,7 +103,9 @@ async def finish_loading(child: subprocess.Popen[bytes], path: str) -> Loaded:
         output, complaint = await asyncio.to_thread(child.communicate, timeout=CHILD_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise PmError(
-            f"reading {path} took longer than {CHILD_TIMEOUT_S:.0f} s", "check the file system that it is on"
+            f"reading {path} took longer than {CHILD_TIMEOUT_S:.0f} s",
+            "check the file system that it is on, and third parties' path managers: "
+            "the code of their parameters may not end",
         ) from None
     finally:
         child.kill()  # nothing happens to one that has ended

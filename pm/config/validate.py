@@ -22,7 +22,8 @@ from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
 from pm.errors import ConfigError
 from pm.notation import parse_listen
-from pm.path_managers.choice import spelled_out, unusable
+from pm.path_managers.answers import in_words
+from pm.path_managers.choice import PathManagerChoice, spelled_out, unusable
 
 
 def validate(document: Document) -> Config:
@@ -32,6 +33,8 @@ def validate(document: Document) -> Config:
         # From JSON, strict validation accepts a list as a tuple and text as an enumeration, but
         # neither a number as text nor 1 as true.
         config = TypeAdapter(Config).validate_json(json.dumps(_spelled_out(document.data)))
+    except KeyboardInterrupt:
+        raise
     except ValidationError as e:
         schema = json_schema()
         errors = e.errors(include_url=False)
@@ -43,6 +46,9 @@ def validate(document: Document) -> Config:
                 # To the user, the name of a path manager is a value, although it is a key in YAML.
                 place = loc[:-1] if _is_path_manager(error) else loc
                 document.report(place, _message(document, schema, error), document.line_of(loc))
+    except BaseException:  # a third party's parameters may do anything while they are made
+        if not _blame(document):
+            raise
     _check_unique(document, "name", "names must be unique")
     _check_unique(document, "cgroup", "use one policy per cgroup")
     _check_listen(document)
@@ -64,6 +70,25 @@ def _spelled_out(data: Any) -> Any:
         for policy in policies
     ]
     return data | {"policies": spelled}
+
+
+def _blame(document: Document) -> bool:
+    """Report the path managers that raise what is no ValueError; whether there are any."""
+    before = len(document.problems)
+    for i, policy in enumerate(_policies(document)):
+        chosen = spelled_out(policy.get("path_manager"))
+        for name, parameters in chosen.items() if isinstance(chosen, dict) else ():
+            try:
+                TypeAdapter(PathManagerChoice).validate_json(json.dumps({name: parameters}))
+            except KeyboardInterrupt:
+                raise
+            except ValidationError:
+                pass  # reported once this one is gone
+            except BaseException as e:
+                what = f"path manager {name}: its parameters {in_words(e)}"
+                remedy = "correct them, or report it to its author"
+                document.report(("policies", i, "path_manager", name), f"{what}: {remedy}")
+    return len(document.problems) > before
 
 
 def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:

@@ -48,6 +48,16 @@ def subflows_in(answer: Wanted) -> int:
     return sum(want.subflows for want in answer.values())
 
 
+def in_words(error: BaseException) -> str:
+    """What a third party's code raised, in one line of bounded length."""
+    try:
+        text = " ".join(str(error).split())[:200]
+    except Exception:  # its own __str__ raises
+        text = ""
+    name = type(error).__name__
+    return f"raised {name}: {text}" if text.isprintable() and text else f"raised {name}"
+
+
 def _problem_of_pair(pair: object, session: SessionView) -> str:
     if type(pair) is not Pair:
         return "is not a Pair"

@@ -14,7 +14,7 @@ from typing import Any
 from pm.clock import Clock, moment
 from pm.log_budget import get_limited_logger
 from pm.model import SUBFLOWS_MAX, LocalAddress, Wanted, token_text
-from pm.path_managers.answers import as_it_is, problem_of, subflows_in
+from pm.path_managers.answers import as_it_is, in_words, problem_of, subflows_in
 from pm.path_managers.base import PathManager, SessionView
 from pm.sessions.history import HistoryEvent
 from pm.sessions.read_only import read_only
@@ -68,7 +68,7 @@ class GuardedPathManager:
             problem, error = f"{e}: it is not asked for {REST_S:g} s", e
             self._rest_until = clock.monotonic() + REST_S
         except BaseException as e:  # sys.exit() too: it runs here, and nothing else does meanwhile
-            problem, error = _in_words(e), e
+            problem, error = in_words(e), e
         took_s = clock.monotonic() - start
         self._observe(self._name, took_s)
         if took_s > SLOW_S:
@@ -102,12 +102,3 @@ class GuardedPathManager:
     def _report(self, event: str, session: Session, about: Hashable, **details: Any) -> None:
         token = token_text(session.token)
         log.warning(event, about=about, path_manager=self._name, token=token, **details)
-
-
-def _in_words(error: BaseException) -> str:
-    try:
-        text = " ".join(str(error).split())[:200]
-    except Exception:  # its own __str__ raises
-        text = ""
-    name = type(error).__name__
-    return f"raised {name}: {text}" if text.isprintable() and text else f"raised {name}"

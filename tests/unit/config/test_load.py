@@ -289,6 +289,70 @@ def test_third_party_parameters_are_validated_like_our_own(path_manager: str, pr
 
 
 @pytest.mark.usefixtures("_weighted")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TypeError("no\nway"), "raised TypeError: no way"),
+        (SystemExit(0), "raised SystemExit: 0"),
+        (RecursionError(), "raised RecursionError"),
+    ],
+)
+def test_third_party_parameters_that_raise_are_a_problem(
+    error: BaseException, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever they raise: one problem at each place that names them, and the other problems too."""
+
+    def fail(self: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Weighted.Parameters, "__post_init__", fail)
+    chosen = "path_manager: {weighted: {weights: {}}}"
+    with pytest.raises(ConfigError) as e:
+        load_text(
+            f"policies:\n- {{name: a, cgroup: /a, {chosen}}}\n- {{name: a, cgroup: /b, path_manager: none}}"
+            f"\n- {{name: c, cgroup: /c, {chosen}}}\n"
+        )
+    first, second, third = str(e.value).splitlines()
+    what = f"path manager weighted: its parameters {words}: correct them, or report it to its author"
+    assert first == f"test.yaml:2: policies[0].path_manager.weighted: {what}"
+    assert second.startswith("test.yaml:3: policies[1].name: 'a' is already used")
+    assert third == f"test.yaml:4: policies[2].path_manager.weighted: {what}"
+
+
+async def test_third_party_parameters_that_never_end_are_named_as_a_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loader's process is ended, and the message says where to look."""
+    install_in(tmp_path, "endless", "while True: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("pm.config.load.CHILD_TIMEOUT_S", 2.0)
+    file = tmp_path / "config.yaml"
+    file.write_text("policies:\n- {name: a, cgroup: /a, path_manager: endless}\n")
+    with pytest.raises(
+        PmError, match=r"took longer than 2 s: .* third parties' path managers: the code of th"
+    ):
+        await load_in_child(str(file))
+
+
+def install_in(path: Path, name: str, post_init: str) -> None:
+    """A package with a path manager whose parameters run this when they are made."""
+    info = path / f"{name}-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[mptcp_pm.path_managers]\n{name} = {name}_module:X\n")
+    (path / f"{name}_module.py").write_text(
+        "from dataclasses import dataclass\n"
+        "class X:\n"
+        f"    name, summary = '{name}', ''\n"
+        "    @dataclass(frozen=True)\n"
+        "    class Parameters:\n"
+        "        def __post_init__(self):\n"
+        f"            {post_init}\n"
+        "    wanted = staticmethod(lambda session, addresses, parameters: {})\n"
+    )
+
+
+@pytest.mark.usefixtures("_weighted")
 def test_third_party_parameters_can_be_lists() -> None:
     """Declared as tuples, like those of the package's own models, which authors copy."""
     text = "{weighted: {weights: {}, never: [tun*, wg0]}}"
