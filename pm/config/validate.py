@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import pickle
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -20,10 +21,11 @@ from pm.config.misplaced import where_it_belongs
 from pm.config.model import Config
 from pm.config.option_rules import check_options
 from pm.config.schema import Schema, alternatives, describe, items, json_schema, schema_at, variant
-from pm.errors import ConfigError
+from pm.errors import ConfigError, PmError
 from pm.notation import parse_listen
 from pm.path_managers.answers import in_words
 from pm.path_managers.choice import PathManagerChoice, spelled_out, unusable
+from pm.path_managers.registry import built_in
 
 
 def validate(document: Document) -> Config:
@@ -33,6 +35,7 @@ def validate(document: Document) -> Config:
         # From JSON, strict validation accepts a list as a tuple and text as an enumeration, but
         # neither a number as text nor 1 as true.
         config = TypeAdapter(Config).validate_json(json.dumps(_spelled_out(document.data)))
+        _check_pickles(document, config)
     except KeyboardInterrupt:
         raise
     except ValidationError as e:
@@ -89,6 +92,21 @@ def _blame(document: Document) -> bool:
                 remedy = "correct them, or report it to its author"
                 document.report(("policies", i, "path_manager", name), f"{what}: {remedy}")
     return len(document.problems) > before
+
+
+def _check_pickles(document: Document, config: Config) -> None:
+    """Report the parameters that the loader's process cannot hand to the service."""
+    for i, policy in enumerate(config.policies):
+        name = policy.path_manager.name
+        try:
+            if name not in built_in():
+                pickle.loads(pickle.dumps(policy.path_manager))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as e:
+            why = str(e) if isinstance(e, PmError) else in_words(e)
+            what = f"path manager {name}: its parameters cannot be handed to the service ({one_line(why)})"
+            document.report(("policies", i, "path_manager", name), f"{what}: report it to its author")
 
 
 def _message(document: Document, schema: Schema, error: ErrorDetails) -> str:

@@ -319,6 +319,26 @@ def test_third_party_parameters_that_raise_are_a_problem(
     assert third == f"test.yaml:4: policies[2].path_manager.weighted: {what}"
 
 
+async def test_third_party_parameters_that_cannot_be_pickled_are_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`check` says what the service says, which gets them from the loader's process."""
+    install_in(tmp_path, "unfit", "pass", "lock: Any = field(default_factory=Lock)")
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "config.yaml"
+    file.write_text("policies:\n- {name: a, cgroup: /a, path_manager: unfit}\n")
+    with pytest.raises(ConfigError) as e:
+        await load_in_child(str(file))
+    assert str(e.value) == (
+        f"{file}:2: policies[0].path_manager.unfit: path manager unfit: its parameters cannot be handed "
+        "to the service (raised TypeError: cannot pickle '_thread.lock' object): report it to its author"
+    )
+    check = [sys.executable, "-m", "pm.cli.main", "check", str(file)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = await asyncio.to_thread(subprocess.run, check, capture_output=True, text=True, env=environment)
+    assert run.stderr.strip() == str(e.value)
+
+
 async def test_third_party_parameters_that_never_end_are_named_as_a_cause(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -334,18 +354,21 @@ async def test_third_party_parameters_that_never_end_are_named_as_a_cause(
         await load_in_child(str(file))
 
 
-def install_in(path: Path, name: str, post_init: str) -> None:
-    """A package with a path manager whose parameters run this when they are made."""
+def install_in(path: Path, name: str, post_init: str, field: str = "pass") -> None:
+    """A package with a path manager whose parameters have this field, and run this when they are made."""
     info = path / f"{name}-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     (info / "entry_points.txt").write_text(f"[mptcp_pm.path_managers]\n{name} = {name}_module:X\n")
     (path / f"{name}_module.py").write_text(
-        "from dataclasses import dataclass\n"
+        "from dataclasses import dataclass, field\n"
+        "from threading import Lock\n"
+        "from typing import Any\n"
         "class X:\n"
         f"    name, summary = '{name}', ''\n"
         "    @dataclass(frozen=True)\n"
         "    class Parameters:\n"
+        f"        {field}\n"
         "        def __post_init__(self):\n"
         f"            {post_init}\n"
         "    wanted = staticmethod(lambda session, addresses, parameters: {})\n"
