@@ -151,7 +151,12 @@ def report(options: argparse.Namespace) -> int:
 
 
 def schema(options: argparse.Namespace) -> int:
-    from pm.config.schema import json_schema
+    from pm.config.schema import json_schema, undescribed
+    from pm.path_managers.choice import usable
 
-    print_json(json_schema())
+    known = usable()
+    for name, why in undescribed(known).items():
+        print(f"path manager {name} is left out: its parameters cannot be described ({why})", file=sys.stderr)
+        del known[name]
+    print_json(json_schema(known))
     return 0

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import functools
+import json
 import operator
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -17,6 +18,7 @@ from typing_extensions import Doc
 
 from pm.config.model import Config
 from pm.notation import Automatic, Check, Notation, Off, yaml_key
+from pm.path_managers.answers import in_words
 from pm.path_managers.base import PathManager
 from pm.path_managers.choice import PathManagerChoice, usable
 
@@ -43,6 +45,17 @@ def json_schema(path_managers: PathManagers | None = None) -> Schema:
     known = usable() if path_managers is None else path_managers
     root = {"$schema": DIALECT, "description": "Configuration of mptcp-pm."}
     return root | _of_dataclass(Config, dict(sorted(known.items())))
+
+
+def undescribed(path_managers: PathManagers) -> dict[str, str]:
+    """Those of third parties whose parameters JSON Schema cannot describe, with the reason."""
+    found = {}
+    for name, path_manager in path_managers.items():
+        try:
+            json.dumps(_of_path_managers({name: path_manager}))
+        except Exception as e:  # whatever an annotation or a default causes
+            found[name] = in_words(e)
+    return found
 
 
 def schema_at(schema: Schema, loc: tuple[str | int, ...]) -> Schema:
@@ -117,7 +130,10 @@ def _of_field(f: Field[Any], hint: Any, known: PathManagers) -> Schema:
     schema = _of_type(hint, known)
     default = f.default
     if f.default_factory is not MISSING:
-        default = f.default_factory()
+        try:
+            default = f.default_factory()
+        except Exception:  # a third party's
+            default = MISSING
     if default is not MISSING and default is not None and not is_dataclass(default):
         schema["default"] = _as_yaml(default, hint)
     return schema
@@ -128,9 +144,11 @@ def _as_yaml(value: Any, hint: Any) -> Any:
     for notation in get_args(hint)[1:]:
         if isinstance(notation, Notation):
             return notation.show(value)
-    if isinstance(value, tuple):
-        return [str(item) if isinstance(item, IPv4Network | IPv6Network) else item for item in value]
-    return value
+    if isinstance(value, tuple | list):
+        return [_as_yaml(item, None) for item in value]
+    if isinstance(value, IPv4Network | IPv6Network):
+        return str(value)
+    return value.value if isinstance(value, Enum) else value
 
 
 def _of_type(hint: Any, known: PathManagers) -> Schema:

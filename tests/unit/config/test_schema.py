@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import field, make_dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from pm.cli.main import main
 from pm.config.load import load_config
 from pm.config.reference import reference_markdown
 from pm.config.schema import json_schema, schema_at, variant
@@ -61,6 +64,48 @@ def test_the_schema_refuses_what_the_loader_refuses(name: str, schema: dict[str,
     assert not Draft202012Validator(schema).is_valid(yaml.safe_load(path.read_text()))
     with pytest.raises(ConfigError):
         load_config(str(path))
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+def with_default(hint: Any, default: Any) -> Any:
+    """A third party's path manager with one parameter."""
+    parameters = make_dataclass("Parameters", [("it", hint, default)], frozen=True)
+    return type("Plugin", (), {"name": "plugin", "summary": "For tests.", "Parameters": parameters})
+
+
+@pytest.mark.parametrize(
+    ("hint", "default", "shown"),
+    [
+        (Colour, Colour.RED, "red"),
+        (tuple[Colour, ...], (Colour.RED, Colour.BLUE), ["red", "blue"]),
+        (list[int], field(default_factory=lambda: [1]), [1]),
+    ],
+)
+def test_the_schema_has_defaults_of_third_parties(hint: Any, default: Any, shown: Any) -> None:
+    """As they are written in YAML."""
+    schema = json.loads(json.dumps(json_schema({"plugin": with_default(hint, default)})))
+    place = ("policies", 0, "path_manager", "plugin", "it")
+    assert schema_at(schema, place)["default"] == shown
+
+
+def test_the_schema_leaves_out_what_it_cannot_describe(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One such package costs the others nothing."""
+    known = {"good": with_default(int, 1), "bad": with_default(Any, print)}
+    monkeypatch.setattr("pm.path_managers.choice.usable", lambda: dict(known))
+    assert main(["schema"]) == 0
+    printed = capsys.readouterr()
+    place = ("policies", 0, "path_manager")
+    assert list(variant(schema_at(json.loads(printed.out), place), "object")["properties"]) == ["good"]  # type: ignore[index]
+    assert printed.err == (
+        "path manager bad is left out: its parameters cannot be described (raised TypeError: Object of type "
+        "builtin_function_or_method is not JSON serializable)\n"
+    )
 
 
 def every_key(schema: dict[str, Any], prefix: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
