@@ -36,6 +36,7 @@ class ExplanationShape(TypedDict):
     remote_port: Port
     subflows: Annotated[list[PlannedSubflowShape], Doc("Those beside the initial one, in order.")]
     unroutable: list[UnroutableShape]
+    complaint: Annotated[str | None, Doc("What was wrong with the path manager's answer; null if nothing.")]
 
 
 class ClosingSubflowShape(TypedDict):

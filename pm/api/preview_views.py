@@ -24,6 +24,7 @@ def explanation_view(cgroup: str, found: Explanation) -> ExplanationShape:
         "remote_port": session.remote_port,
         "subflows": [_planned(action) for action in found.subflows],
         "unroutable": unroutable_views(session),
+        "complaint": session.complaint or None,
     }
 
 

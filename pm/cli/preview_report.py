@@ -38,6 +38,8 @@ def explanation_report(found: Json) -> RenderableType:
         parts += ["", Text("no other subflow")]
     if found["unroutable"]:
         parts += ["", unroutable_table(found["unroutable"])]
+    if found.get("complaint"):
+        parts += ["", Text(f"path manager {found['path_manager']}: {found['complaint']}", "yellow")]
     return Group(*parts)
 
 

@@ -51,6 +51,7 @@ class GuardedPathManager:
         self._observe = observe
         self._clock = clock
         self._rest_until = 0.0
+        self._rest_reason = ""
         self._ours = path_manager.__module__.startswith("pm.path_managers.")
 
     def wanted(self, session: Session, addresses: Sequence[LocalAddress], parameters: Any) -> Wanted:
@@ -59,6 +60,7 @@ class GuardedPathManager:
         error: BaseException | None = None
         start = clock.monotonic()
         if start < self._rest_until:
+            self._note(session, HistoryEvent.PATH_MANAGER_FAILED, self._rest_reason)
             return as_it_is(session)
         try:
             with self._limit:
@@ -66,7 +68,7 @@ class GuardedPathManager:
             problem = problem_of(answer, session, addresses)
         except TookTooLong as e:
             problem, error = f"{e}: it is not asked for {REST_S:g} s", e
-            self._rest_until = clock.monotonic() + REST_S
+            self._rest_until, self._rest_reason = clock.monotonic() + REST_S, problem
         except BaseException as e:  # sys.exit() too: it runs here, and nothing else does meanwhile
             problem, error = in_words(e), e
         took_s = clock.monotonic() - start

@@ -192,12 +192,15 @@ def assemble(
         clock=clock,
         scheduler=scheduler,
     )
-    choosers = {
-        name: GuardedPathManager(
-            name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
-        )
-        for name, path_manager in {**path_managers, Endpoints.name: Endpoints}.items()
-    }
+    choosers, tried = (
+        {
+            name: GuardedPathManager(
+                name, path_manager, limit=limit, counters=counters, observe=observe_answer, clock=clock
+            )
+            for name, path_manager in {**path_managers, Endpoints.name: Endpoints}.items()
+        }
+        for _ in range(2)
+    )
     reconciler = Reconciler(
         table=table,
         diagnosis=diagnosis,
@@ -265,6 +268,11 @@ def assemble(
         remote_rules=remote_rules,
         operator_commands=OperatorCommands(table=table, executor=executor, addresses=addresses),
         preview=Preview(
-            table=table, addresses=addresses, endpoints=book, path_managers=choosers, clock=clock
+            table=table,
+            addresses=addresses,
+            endpoints=book,
+            path_managers=choosers,
+            tried=tried,
+            clock=clock,
         ),
     )

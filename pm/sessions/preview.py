@@ -32,7 +32,8 @@ Decision = Open | Close | SetBackup
 class Explanation:
     """What a connection to ``session.remote`` would get: ``subflows`` beside the initial one, in order.
 
-    ``session`` is made up; its ``unroutable`` has the pairs that are left out, with the reason.
+    ``session`` is made up; its ``unroutable`` has the pairs that are left out, with the reason, and its
+    ``complaint`` is what was wrong with the path manager's answer.
     """
 
     session: Session
@@ -65,12 +66,17 @@ class Preview:
         addresses: AddressBook,
         endpoints: EndpointBook,
         path_managers: Mapping[str, Chooser],
+        tried: Mapping[str, Chooser],
         clock: Clock,
     ) -> None:
+        """``tried`` are the path managers that answer for sessions that do not exist, or under another
+        configuration: one that takes too long there still serves the sessions that exist.
+        """
         self._table = table
         self._addresses = addresses
         self._endpoints = endpoints
         self._path_managers = path_managers
+        self._tried = tried
         self._clock = clock
 
     def picture(self, session: Session) -> Picture | None:
@@ -145,7 +151,7 @@ class Preview:
     def _actions(self, session: Session, addresses: LocalAddresses) -> Sequence[Action]:
         if session.policy is None:
             return ()
-        path_manager = self._path_managers[session.policy.path_manager.name]
+        path_manager = self._tried[session.policy.path_manager.name]
         return plan(session, path_manager, addresses, self._clock.monotonic()).actions
 
 

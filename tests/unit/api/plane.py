@@ -182,6 +182,7 @@ class Plane:
     def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:
         session = make_session(9)
         session.unroutable = {Pair("10.0.3.1", remote, remote_port): "no route (ENETUNREACH)"}
+        session.complaint = "raised RuntimeError: bug"
         return Explanation(session, [Open(Pair("10.0.2.1", remote, remote_port), 1, True, "fullmesh", 3)])
 
     async def missing(self, session: Session) -> Sequence[MissingPair]:

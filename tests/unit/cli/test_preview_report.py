@@ -46,6 +46,7 @@ def test_explain_shows_subflows_and_what_is_left_out(
     assert "10.0.2.1 × 10.0.9.1" in text
     assert "to its interface" in text
     assert "no route (ENETUNREACH)" in text
+    assert "raised RuntimeError: bug" in text
     assert prefix not in text
 
 

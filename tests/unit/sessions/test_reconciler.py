@@ -27,6 +27,7 @@ from pm.sessions.backoff import EARLY_RETRY_S
 from pm.sessions.failures import FAILURES_MAX, note_failure
 from pm.sessions.history import HistoryEvent
 from pm.sessions.session import Session
+from pm.sessions.time_limit import TookTooLong
 from tests.unit.builders import REMOTE, REMOTE_PORT, event, policy
 from tests.unit.sessions import world as world_module
 from tests.unit.sessions.world import ADDRESSES, ANNOUNCED, World
@@ -190,6 +191,30 @@ def test_a_third_party_changes_nothing(monkeypatch: pytest.MonkeyPatch, change: 
     assert not session.subflows[0].backup
     assert not session.subflows[0].stuck
     assert [a.ip for a in world.sessions.addresses.current.usable] == ADDRESSES[:2]
+
+
+def test_what_fails_in_a_preview_still_serves_sessions(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for it is told, also while it is at rest; only what fails for a session rests for all."""
+
+    def slow(*args: Any) -> Any:
+        raise TookTooLong("took longer than 1 s")
+
+    mesh = registry()["fullmesh"].wanted
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", slow)
+    of = world.sessions.preview
+    chosen = policy("fullmesh")
+    problem = "took longer than 1 s: it is not asked for 60 s"
+    assert of.explain(chosen, ADDRESSES[0], REMOTE, REMOTE_PORT).session.complaint == problem
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", mesh)
+    assert of.explain(chosen, ADDRESSES[0], REMOTE, REMOTE_PORT).session.complaint == problem
+    world.connect(ADDRESSES[0])
+    world.settle()
+    assert len(only(world).subflows) == 2
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", slow)
+    world.sweep()
+    monkeypatch.setattr(registry()["fullmesh"], "wanted", mesh)
+    world.sweep()
+    assert only(world).complaint == problem
 
 
 def test_broken_path_manager_leaves_what_is_lost_to_us(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
