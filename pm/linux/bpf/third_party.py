@@ -113,7 +113,9 @@ def _places(kind: str, third_party: ThirdParty, functions: Sequence[str], zero_p
             f"{kind} {name}: {source}:{line}: `{found[1]}` defines a map, which such a file cannot have",
             "keep state in the private words that it is given",
         )
-    known = sorted(set(re.findall(rf"\bPARAMETER\(\w+, {name}_(\w+)\)", text)))
+    blank = r"[\s\\]*"  # a macro's definition has line breaks after backslashes
+    uses = rf"\bPARAMETER{blank}\([^,;]{{1,200}},{blank}{name}_(\w+){blank}\)"
+    known = sorted(set(re.findall(uses, text)))
     for parameter in parameters:
         if parameter not in known:
             raise PmError(

@@ -117,6 +117,23 @@ def test_parameters_of_third_parties_have_one_order(tmp_path: Path) -> None:
     assert "-DTHIRD_PARTY_PATH_MANAGERS(X)=X(mine)" in flags
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        "PARAMETER(p,mine_a)",
+        "PARAMETER (p, mine_a )",
+        "PARAMETER(\n\tp,\n\tmine_a\n)",
+        "PARAMETER(&x->p[1], \\\n mine_a)",
+        "PARAMETER(of(p), mine_a)",
+    ],
+)
+def test_a_parameter_is_found_however_c_is_laid_out(tmp_path: Path, use: str) -> None:
+    """As the compiler reads it."""
+    source = tmp_path / "mine.c"
+    source.write_text(f"mine_manage({use})")
+    assert "-DPARAMETER_mine_a=0" in compiler_flags(third_parties_of([third_party("mine", str(source), a=1)]))
+
+
 def test_mistakes_with_third_parties(tmp_path: Path) -> None:
     """A file that is not there, an unknown parameter, one name for two files: said in one line."""
     source = tmp_path / "mine.c"
