@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pm.errors import KernelRefused, SystemUnfit
+from pm.linux.bpf.verifier_log import reason_in
 
 PROG_TYPE_SOCK_OPS = 13
 MAP_TYPE_SK_STORAGE = 24
@@ -47,8 +48,7 @@ class ProgramRefused(KernelRefused):
 
     def __init__(self, name: str, errno: int, log: str) -> None:
         self.log = log
-        lines = [line for line in log.splitlines() if not line.startswith("processed ")]
-        super().__init__(f"load BPF program {name}", errno, lines[-1] if lines else "")
+        super().__init__(f"load BPF program {name}", errno, reason_in(log))
 
 
 class LinkInfo(NamedTuple):
