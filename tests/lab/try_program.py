@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 from tests.lab.lab import Lab
 from tests.lab.oracle import Flow
 from tests.lab.scenarios import config, policy
+from tests.lab.service import command
 
 QUIET_S = 1.0  # when nothing has changed for so long, it is done
 
@@ -19,6 +24,7 @@ def main(arguments: list[str]) -> None:
     source = Path(arguments[0])
     parameters = {name: int(value) for name, _, value in (a.partition("=") for a in arguments[1:])}
     program = {"program": {"name": source.stem, "source": str(source), "parameters": parameters}}
+    _check(program)
     with Lab(client=3, server=2) as lab:
         lab.server()
         service = lab.service(config(policy(lab, "a", program), datapath="bpf"))
@@ -31,6 +37,17 @@ def main(arguments: list[str]) -> None:
             print(f"  {ends} {flow.state} {kind}".rstrip())
         counters = service.get("/v1/status")["counters"]
         print(f"opened by the program: {counters.get('claimed', 0) > 0 and not counters.get('open', 0)}")
+
+
+def _check(path_manager: dict[str, Any]) -> None:
+    """Exit with the problems of the C file, if it has any, in words."""
+    chosen = {"policies": [{"name": "a", "cgroup": "/a", "path_manager": path_manager}], "datapath": "bpf"}
+    with NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(chosen, file)
+        file.flush()
+        checked = subprocess.run([*command(), "check", file.name], stdout=subprocess.DEVNULL, check=False)
+    if checked.returncode:
+        sys.exit(checked.returncode)
 
 
 def _settled(look: Callable[[], list[Flow]]) -> list[Flow]:
