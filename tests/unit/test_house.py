@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
@@ -260,3 +262,21 @@ def test_decisions_that_are_named_exist() -> None:
         for number, linked in re.findall(r"\b[Dd]ecision[\s*#]+(\d+)(?:\]\([\w./]*?(\d{4})-)?", text):
             assert 1 <= int(number) <= len(RECORDS), f"{file}: decision {number}"
             assert not linked or int(linked) == int(number), f"{file}: decision {number} links to {linked}"
+
+
+def test_the_source_distribution_has_the_whole_project(tmp_path: Path) -> None:
+    """Documents, examples, tests, the kernel's patches and licences are in the archive."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no checkout")
+    files = [name for name in listed.stdout.split("\0") if (ROOT / name).is_file()]
+    source = tmp_path / "source"
+    for name in files:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        there = {name.partition("/")[2] for name in opened.getnames()}
+    assert sorted(set(files) - there) == []
