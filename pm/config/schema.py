@@ -52,7 +52,7 @@ def undescribed(path_managers: PathManagers) -> dict[str, str]:
     found = {}
     for name, path_manager in path_managers.items():
         try:
-            json.dumps(_of_path_managers({name: path_manager}))
+            json.dumps(_of_dataclass(path_manager.Parameters, {}))
         except Exception as e:  # whatever an annotation or a default causes
             found[name] = in_words(e)
     return found

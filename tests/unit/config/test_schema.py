@@ -96,12 +96,14 @@ def test_the_schema_leaves_out_what_it_cannot_describe(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One such package costs the others nothing."""
-    known = {"good": with_default(int, 1), "bad": with_default(Any, print)}
+    needs = built_in()["program"]  # it has required parameters
+    known = {"good": with_default(int, 1), "program": needs, "bad": with_default(Any, print)}
     monkeypatch.setattr("pm.path_managers.choice.usable", lambda: dict(known))
     assert main(["schema"]) == 0
     printed = capsys.readouterr()
     place = ("policies", 0, "path_manager")
-    assert list(variant(schema_at(json.loads(printed.out), place), "object")["properties"]) == ["good"]  # type: ignore[index]
+    mapping = variant(schema_at(json.loads(printed.out), place), "object") or {}
+    assert list(mapping["properties"]) == ["good", "program"]
     assert printed.err == (
         "path manager bad is left out: its parameters cannot be described (raised TypeError: Object of type "
         "builtin_function_or_method is not JSON serializable)\n"
