@@ -12,7 +12,7 @@ from pm.api.socket_report import why_tcp
 from pm.errors import NotFound
 from pm.kernel import PathFacts, SessionInfo
 from pm.linux.host.counters import CounterHistory
-from pm.linux.host.sysctl import SYSCTLS
+from pm.linux.host.mptcp_state import blackhole_timeout_s
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.path_facts import PathQuestion, read_paths
 from pm.linux.netlink.path_lookup import Flow
@@ -97,8 +97,8 @@ class Investigator:
     async def _evidence(self, info: SessionInfo, since: float = LONG_AGO) -> Evidence:
         """What does not depend on what the service knows of the session."""
         rises = await asyncio.to_thread(self._counters.rises_since, since)
-        timeout_s = await asyncio.to_thread(_blackhole_timeout_s)
-        return Evidence(now=time.monotonic(), info=info, rises=rises, blackhole_timeout_s=timeout_s)
+        timeout_s = await asyncio.to_thread(blackhole_timeout_s)
+        return Evidence(now=time.monotonic(), info=info, rises=rises, blackhole_timeout_s=timeout_s or 0)
 
     async def _syns(self, session: Session) -> dict[Pair, int]:
         """How often the SYNs of a session that have no answer were sent again, at most, by pair."""
@@ -124,11 +124,3 @@ class Investigator:
             return dict(zip(known, await asyncio.to_thread(read_paths, questions), strict=True))
         except OSError:
             return {}
-
-
-def _blackhole_timeout_s() -> int:
-    """0 before Linux 6.12, and where nothing is detected."""
-    try:
-        return int((SYSCTLS / "blackhole_timeout").read_text())
-    except (OSError, ValueError):
-        return 0
