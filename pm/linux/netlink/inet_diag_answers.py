@@ -42,8 +42,8 @@ _TCP_INFO = struct.Struct(
     "Q32x"  # delivery_rate, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce
     "QQ"  # bytes_sent, bytes_retrans
 )
-# Of struct tcp_info: retransmits, backoff, unacked, rtt, bytes_acked, bytes_received.
-_PROGRESS = struct.Struct("=2xBxB19xI40xI48xQQ")
+# Of struct tcp_info: retransmits, backoff, unacked, rtt, total_retrans, bytes_acked, bytes_received.
+_PROGRESS = struct.Struct("=2xBxB19xI40xI28xI16xQQ")
 # struct mptcp_info: what all supported kernels have, and what was added behind (struct and offset).
 _MPTCP_INFO = struct.Struct("=BBB5xII")
 _MPTCP_COUNTERS, _MPTCP_COUNTERS_AT = struct.Struct("=IQQQQ"), 44  # retransmits to bytes_acked
@@ -127,8 +127,8 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
     )
     if family == socket.AF_INET:
         local, remote = local[:4], remote[:4]
-    retransmits, backoff, unacked, rtt_us, bytes_acked, bytes_received = (
-        _PROGRESS.unpack_from(data, info_at) if info_at else (0, 0, 0, 0, 0, 0)
+    retransmits, backoff, unacked, rtt_us, all_retransmits, bytes_acked, bytes_received = (
+        _PROGRESS.unpack_from(data, info_at) if info_at else (0, 0, 0, 0, 0, 0, 0)
     )
     return SubflowRecord(
         token,
@@ -152,6 +152,7 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
         mark,
         rtt_us,
         retransmits,
+        all_retransmits,
     )
 
 
