@@ -177,7 +177,8 @@ Wanted = dict[Pair, Want]
 class Figures(NamedTuple):
     """What a subflow has carried, as the kernel counts it (struct tcp_info).
 
-    SYN and FIN count as a byte each. ``retransmits`` are segments; ``rtt_us`` is the smoothed round-trip time.
+    SYN and FIN count as a byte each. ``retransmits`` are segments, ``rtt_us`` is the smoothed round-trip
+    time.
     """
 
     bytes_acked: int = 0

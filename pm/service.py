@@ -204,6 +204,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             endpoints=endpoints,
             judge_way=PathJudge(lookup, addresses, lambda: addresses.rules.bind_interface).way,
             on_ways=programs.write_ways if programs else unwatched,
+            finals=selection.attachments,
         )
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
@@ -257,6 +258,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             attached=selection.attached,
             parts=(
                 partial(sessions.sweeper.run, sessions.events),
+                sessions.endings.run,
                 selection.run,
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,

@@ -23,7 +23,7 @@ from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow
+from pm.model import LocalAddress, Pair, Subflow, SubflowState
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
@@ -133,7 +133,12 @@ class ServiceControlPlane:
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
         subflows = [subflow for session in sessions for subflow in session.subflows]
         answers = iter(self._diagnosis.subflow_stats(subflows))
-        return [[next(answers) for _ in session.subflows] for session in sessions]
+        found = [[next(answers) for _ in session.subflows] for session in sessions]
+        for session, of_session in zip(sessions, found, strict=True):
+            for subflow, stats in zip(session.subflows, of_session, strict=True):
+                if stats and subflow.state is SubflowState.ESTABLISHED:
+                    self._sessions.ledger.note(session, subflow, stats.figures)
+        return found
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return self._options.counters()

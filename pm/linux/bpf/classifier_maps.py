@@ -99,7 +99,8 @@ class Classifier(Attachments[str]):
 
 def parse_final(record: bytes) -> FinalFigures:
     """Pure."""
-    local, remote, local_port, remote_port, retransmits, acked, received, rtt_us = FINAL_FIGURES.unpack(record)
+    local, remote, local_port, remote_port, *counts = FINAL_FIGURES.unpack(record)
+    retransmits, acked, received, rtt_us = counts
     figures = Figures(acked, received, retransmits, rtt_us)
     return FinalFigures(ip_text(local), local_port, ip_text(remote), remote_port, figures)
 

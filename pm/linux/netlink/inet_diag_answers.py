@@ -18,6 +18,7 @@ from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
 from pm.linux.netlink.framing import NetlinkMessage
 from pm.linux.netlink.inet_diag_requests import CONG, INFO
+from pm.model import Figures
 from pm.names import show_name
 
 T = TypeVar("T")
@@ -74,6 +75,10 @@ class SubflowStats(NamedTuple):
     last_received_ms: int
     cookie: int
     ifindex: int
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(self.bytes_acked, self.bytes_received, self.retransmits, self.rtt_us)
 
 
 class _Ulp(NamedTuple):
