@@ -59,6 +59,7 @@ class ServiceControlPlane:
         try_out: Callable[[str | None], Awaitable[Loaded]],
         judge_under: Callable[[Addresses], Judge],
         counters: CounterHistory,
+        record_counts: Callable[[], Mapping[str, int]],
     ) -> None:
         """``try_out`` loads the file and changes nothing; ``judge_under`` asks for ways under other rules."""
         self._state = state
@@ -73,6 +74,7 @@ class ServiceControlPlane:
         self._reload = reload
         self._try_out = try_out
         self._judge_under = judge_under
+        self._record_counts = record_counts
         self._investigator = Investigator(
             sessions=sessions,
             addresses=addresses,
@@ -107,6 +109,7 @@ class ServiceControlPlane:
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())
         counters["log_lines_lost"] = lost_lines()
+        counters.update(self._record_counts())
         return counters + Counter(self._programs.counters()) if self._programs else counters
 
     def policies(self) -> Sequence[Policy]:

@@ -18,7 +18,7 @@ from pm.policies.remote_addresses import RemoteAddresses, RemoteRules
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
-from pm.sessions.endings import Ended, Endings
+from pm.sessions.endings import Endings
 from pm.sessions.endpoint_book import EndpointBook, EndpointSource
 from pm.sessions.event_handler import EventHandler
 from pm.sessions.event_reader import EventReader
@@ -86,7 +86,6 @@ def assemble(
     judge_way: Judge = anywhere,
     on_ways: Watcher = unwatched,
     finals: FinalFigureSource | None = None,
-    on_ended: Callable[[Ended], None] | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -96,7 +95,7 @@ def assemble(
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
     the kernel whether it routes an address as local, ``judge_way`` by which way packets leave; ``on_ways``
     hears of its answers. ``endpoints`` are the namespace's, None where the kernel's own path manager has
-    the sessions that no policy owns. ``finals`` and ``on_ended`` are as in ``Endings``.
+    the sessions that no policy owns. ``finals`` is as in ``Endings``.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -130,7 +129,6 @@ def assemble(
         ledger=ledger,
         diagnosis=diagnosis,
         finals=finals,
-        on_ended=on_ended,
         cgroup_path=selector.cgroup_path,
         clock=clock,
         scheduler=scheduler,
@@ -246,6 +244,7 @@ def assemble(
         timers=timers,
         watch=watch,
         endpoints=book,
+        endings=endings,
         reconciler=reconciler,
         on_denied=on_denied,
         publish=publish,

@@ -69,18 +69,16 @@ class Endings:
         ledger: Ledger,
         diagnosis: Diagnosis,
         finals: FinalFigureSource | None,
-        on_ended: Callable[[Ended], None] | None,
         cgroup_path: Callable[[int], str | None],
         clock: Clock,
         scheduler: EventLoop,
     ) -> None:
-        """``finals`` is None where no classifier runs. ``on_ended`` hears of each session whose subflows have
-        their last figures; without it nothing is asked about sessions that end.
-        """
+        """``finals`` is None where no classifier runs."""
         self._ledger = ledger
         self._diagnosis = diagnosis
         self._finals = finals
-        self.on_ended = on_ended
+        self.on_ended: Callable[[Ended], None] | None = None
+        """Hears of each session that is over and whose subflows have their last figures."""
         self._cgroup_path = cgroup_path
         self._clock = clock
         self._scheduler = scheduler
