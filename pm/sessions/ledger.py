@@ -10,19 +10,18 @@ subflow, and so does each reader of the API for the sessions that it sees. No I/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pm.model import Figures, LocalAddress, Subflow
 from pm.sessions.session import Session
 from pm.sessions.traffic import Traffic
 
-INTERFACES_MAX = 1024  # names of interfaces and policies may come and go; those beyond are added up as OTHERS
+ACCOUNTS_MAX = 1024  # interfaces come and go, and policies too: what is beyond is added up as OTHERS
 ADDRESSES_MAX = 4096
 OTHERS = "others"
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """Whose traffic it is: ``policy`` is None for sessions without one, ``interface`` "" where unknown."""
 
     policy: str | None
@@ -82,11 +81,15 @@ class Ledger:
         return sums
 
     def _account(self, account: Account) -> Traffic:
-        if account not in self._accounts and len(self._accounts) >= INTERFACES_MAX:
+        if account not in self._accounts and len(self._accounts) >= ACCOUNTS_MAX:
             account = Account(OTHERS, OTHERS)
         return self._accounts.setdefault(account, Traffic())
 
 
 def _follow(before: Figures, after: Figures) -> bool:
     """Whether both can be of one socket: another one may have its addresses and ports by now."""
-    return after.bytes_acked >= before.bytes_acked and after.bytes_received >= before.bytes_received
+    return (
+        after.bytes_acked >= before.bytes_acked
+        and after.bytes_received >= before.bytes_received
+        and after.retransmits >= before.retransmits
+    )
