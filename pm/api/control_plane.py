@@ -110,7 +110,9 @@ class ServiceControlPlane:
         counters = self._state.counters | Counter(self._selection.counters())
         counters["log_lines_lost"] = lost_lines()
         counters.update(self._record_counts())
-        return counters + Counter(self._programs.counters()) if self._programs else counters
+        if self._programs:
+            counters.update(self._programs.counters())
+        return counters
 
     def policies(self) -> Sequence[Policy]:
         return self._state.loaded.config.policies
