@@ -106,8 +106,8 @@ def test_strict_makes_warnings_errors(config: str, capsys: pytest.CaptureFixture
     assert main(["check", "--strict", config]) == 0
     assert main(["check", "--strict", "--here", config]) == 1
     out, err = capsys.readouterr()
-    assert (out.count("valid"), err.count(": error: ")) == (1, 4)
+    assert (out.count("valid"), err.count(": error: ")) == (1, 5)
     assert main(["check", "--strict", "--here", "--json", config]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 4)
+    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 5)
     assert {"file", "line", "path", "message"} == answer["warnings"][0].keys()
