@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What is wrong with the service itself: on top of every view, until it is right again.
 
-import { Notice, html, useStore } from "./dom.js";
+import { Notice, html, useState, useStore } from "./dom.js";
 import { connection } from "./live.js";
 import { href } from "./route.js";
 import { plural } from "./format.js";
 
 const SHOWN = 5;
+const KNOWN = "mptcp-pm-known-missing";
 
 export function problemText({ file, line, path, message }) {
   const where = [file && (line ? `${file}:${line}` : file), path].filter(Boolean).join(" ");
@@ -49,11 +50,22 @@ function Service({ status }) {
     html`<${Notice} tone="bad" title=${`The kernel does not have what is required: ${names(required)}`}>
       <a href=${href("doctor")}>Doctor: how to fix it</a>
     <//>`}
-    ${failed.length > required.length &&
-    html`<${Notice} tone="warn" title=${`The kernel does not have: ${names(failed.filter((check) => !check.required))}`}>
-      <a href=${href("doctor")}>Doctor: what that means</a>
-    <//>`}
+    <${Optional} missing=${names(failed.filter((check) => !check.required))} />
   `;
 }
 
 const names = (checks) => checks.map((check) => check.name).join(", ");
+
+// The service does without them: who knows that need not read it again.
+function Optional({ missing }) {
+  const [known, setKnown] = useState(localStorage.getItem(KNOWN));
+  if (!missing || missing === known) return null;
+  const hide = () => {
+    localStorage.setItem(KNOWN, missing);
+    setKnown(missing);
+  };
+  return html`<${Notice} tone="warn" title=${`Not on this kernel: ${missing}`}>
+    <a href=${href("doctor")}>Doctor: what that means</a>
+    <button class="plain" onClick=${hide}>Hide</button>
+  <//>`;
+}

@@ -7,8 +7,8 @@ import { colour, theme } from "./theme.js";
 
 export const SPAN_S = 300;
 
-// `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero. `times` are seconds since the
-// epoch, ascending. `show` writes a value.
+// `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
+// `times` are seconds since the epoch, ascending. `show` writes a value.
 export function Chart({ label, times, series, show, stacked = false, height = 200 }) {
   const place = useRef();
   const plot = useRef(null);
@@ -38,12 +38,17 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
     <div class="plot" ref=${place} aria-hidden="true"></div>
     <figcaption aria-hidden="true">
       <ul class="legend">
-        ${series.map(
-          (s) => html`<li key=${s.name}>
-            <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
-            <span class="legend-name">${s.name}</span> <span class="legend-value">${show(value(s))}</span>
-          </li>`,
-        )}
+        ${series
+          .filter((s) => !s.below)
+          .map((s) => {
+            const other = series.find((one) => one.below && one.name === s.name);
+            return html`<li key=${s.name}>
+              <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
+              <span>${s.name}</span>
+              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            </li>`;
+          })}
         <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
       </ul>
     </figcaption>
@@ -55,7 +60,7 @@ function clock(seconds) {
 }
 
 function summary(label, series, last, show) {
-  return `${label}. Now: ${series.map((s) => `${s.name} ${show(s.values[last] ?? null)}`).join(", ") || "nothing"}`;
+  return `${label}. Now: ${series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`).join(", ") || "nothing"}`;
 }
 
 // Values as they are drawn. Areas: the sum with those before; the last is the outermost, and is drawn first.
@@ -87,7 +92,7 @@ function options({ series, show, stacked, height, setAt, width }) {
       y: { range: (_, low, high) => range(low, high) },
     },
     axes: [
-      { ...axis, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })), incrs: [60, 120, 300] },
+      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })), incrs: [60, 120, 300] },
       { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
     ],
     series: [

@@ -85,7 +85,8 @@ function Tree({ value }) {
       ${value.map((one, i) => html`<li key=${i}><${Tree} value=${one} /></li>`)}
     </ol>`;
   }
-  if (value === null || typeof value !== "object") return html`<code>${String(value)}</code>`;
+  if (value === null) return html`<span class="quiet-text">not set</span>`;
+  if (typeof value !== "object") return html`<code>${String(value)}</code>`;
   return html`<dl class="tree">
     ${Object.entries(value).map(
       ([key, one]) => html`<div key=${key}>

@@ -2,7 +2,7 @@
 // What the service found on this system when it started, and the command that fixes what is missing.
 
 import { Badge, Waiting, html } from "./dom.js";
-import { dateAndClock, duration } from "./format.js";
+import { dateAndClock, duration, plural } from "./format.js";
 
 export function DoctorView({ status }) {
   const { data, error } = status;
@@ -17,18 +17,16 @@ function Found({ status }) {
       ${fact("Policies by", status.selection)} ${fact("Process", status.pid)}
       ${fact("Started", `${dateAndClock(status.started_at)} (${duration(status.uptime_s)} ago)`)}
     </dl>
-    <p>${checks.filter((check) => check.ok).length} of ${checks.length} checks are well.</p>
-    <ul class="checks">
-      ${checks.map(
-        (check) => html`<li key=${check.name} class="card">
-          <h2>
-            ${check.ok
-              ? html`<${Badge} tone="good">well<//>`
-              : html`<${Badge} tone=${check.required ? "bad" : "warn"}>${check.required ? "required" : "missing"}<//>`}
-            ${" "}${check.name}
-          </h2>
-          <p>${check.found}</p>
-          ${check.remedy && html`<pre tabindex="0">${check.remedy}</pre>`}
+    <p class="lead">${checks.filter((check) => check.ok).length} of ${plural(checks.length, "check")} are well.</p>
+    <ul class="checks card">
+      ${[...checks].sort((a, b) => a.ok - b.ok).map(
+        (check) => html`<li key=${check.name}>
+          ${check.ok
+            ? html`<${Badge} tone="good">well<//>`
+            : html`<${Badge} tone=${check.required ? "bad" : "warn"}>${check.required ? "required" : "missing"}<//>`}
+          <strong>${check.name}</strong>
+          <span class="found">${check.found}</span>
+          ${check.remedy && html`<span class="remedy">${check.remedy}</span>`}
         </li>`,
       )}
     </ul>

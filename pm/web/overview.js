@@ -35,7 +35,7 @@ function Interfaces({ data }) {
   }, [data]);
   const table = minutes.table(names.flatMap((name) => [`${name}/received`, `${name}/sent`]));
   const line = (name, way) => ({
-    name: `${name} ${way}`,
+    name,
     hue: hue(name),
     values: table.values.get(`${name}/${way}`),
     below: way === "sent",

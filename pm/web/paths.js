@@ -75,7 +75,7 @@ function ends(line, i, lines, left, right, height) {
 function Line({ line, from, to, at }) {
   const [y1, y2] = at;
   const half = (from + to) / 2;
-  const text = line.missing ? line.state : [line.state === "established" ? percent(line.share) : line.state, milliseconds(line.rtt)].join(" · ");
+  const text = line.missing ? line.state : [line.state === "established" ? percent(line.share) : line.state.replace("established, ", ""), milliseconds(line.rtt)].join(" · ");
   // Written nearer to this host, where lines to one peer are still apart.
   const t = to - from > 300 ? 0.36 : 0.5;
   const y = y1 * (1 - t) ** 3 + 3 * y1 * (1 - t) ** 2 * t + 3 * y2 * (1 - t) * t ** 2 + y2 * t ** 3;
@@ -83,7 +83,9 @@ function Line({ line, from, to, at }) {
   return html`<g class=${`path ${line.tone} ${line.backup ? "backup" : ""}`}>
     <title>${`${line.local} → ${line.remote}: ${line.state}${line.speed === null || line.speed === undefined ? "" : `, ${rate(line.speed)}`}`}</title>
     <path d=${`M${from} ${y1}C${half} ${y1} ${half} ${y2} ${to} ${y2}`} stroke-width=${line.missing ? 1.5 : (2 + line.share * (WIDEST - 2)).toFixed(1)} />
-    ${to - from > 110 && html`<text x=${x} y=${y - 5 - line.share * 5} text-anchor="middle">${text}</text>`}
+    ${to - from > 110 &&
+    html`<rect class="label" x=${x - text.length * 3.4 - 6} y=${y - 9} width=${text.length * 6.8 + 12} height="18" rx="9" />
+      <text x=${x} y=${y + 4} text-anchor="middle">${text}</text>`}
   </g>`;
 }
 

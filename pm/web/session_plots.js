@@ -55,7 +55,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
   const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));
   const rtt = minutes.table(lines.map(({ id }) => `${id}/rtt`));
   const series = WAYS.flatMap((way) =>
-    lines.map((line) => ({ ...line, name: `${line.name} ${way}`, values: throughput.values.get(`${line.id}/${way}`), below: way === "sent" })),
+    lines.map((line) => ({ ...line, values: throughput.values.get(`${line.id}/${way}`), below: way === "sent" })),
   );
   return html`<section aria-labelledby="plots">
     <h2 id="plots">The last minutes</h2>

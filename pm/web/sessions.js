@@ -186,7 +186,8 @@ function Row({ index, session, measured, top, active, choose }) {
     </div>`;
   }
   const found = lacks(session);
-  const rtts = session.subflows.map((one) => one.rtt_s).filter((rtt) => rtt !== null);
+  const carrying = session.subflows.filter((one) => one.state === "established" && !one.backup && !one.peer_backup);
+  const rtts = carrying.map((one) => one.rtt_s).filter((rtt) => rtt !== null);
   const open = (event) => {
     choose(index);
     if (!event.target.closest("a")) location.hash = href("session", session.token);

@@ -28,7 +28,7 @@ export function Subflows({ path, session, speeds, interfaces, gone }) {
           (one) => html`<tr key=${one.id}>
             <th scope="row">
               <span class="name">${interfaces.get(one.local.ip) ?? ""}</span>
-              <code class="under">${endpoint(one.local)} → ${endpoint(one.remote)}</code>
+              <code class="under pair">${endpoint(one.local)} → ${endpoint(one.remote)}</code>
             </th>
             <td>
               <${Badge} tone=${subflowTone(one)}>${one.stuck ? "stuck" : one.state}<//>
