@@ -15,7 +15,7 @@ function Table({ addresses }) {
   if (addresses.length === 0) return html`<${Empty}>This host has no address.<//>`;
   const used = addresses.filter((address) => address.usable).length;
   return html`<p>${used} of ${addresses.length} are used.</p>
-    <div class="table-frame" tabindex="0" role="region" aria-label="Addresses">
+    <div class="table-frame" tabindex="0" role="group" aria-label="Addresses">
       <table>
         <thead>
           <tr>

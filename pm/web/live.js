@@ -8,6 +8,7 @@ import { Store, announcement, useEffect, useState } from "./dom.js";
 
 const GAP_MS = 1000;
 const RETRY_MAX_MS = 15_000;
+const ANSWER_MS = 10_000;
 const SILENCE_MS = 40_000; // the service says something every 15 s
 
 // "connecting", "live", or "lost".
@@ -26,7 +27,7 @@ class Source {
 
   // `wants` says whether an event is a reason to look again at once.
   hear(event) {
-    if (this.wants?.(event)) this.due = 0;
+    if (this.wants?.(event)) this.due = Math.min(this.due, performance.now());
   }
 }
 
@@ -139,18 +140,18 @@ async function follow() {
   const mine = new AbortController();
   stream = mine;
   let watchdog = 0;
-  const awake = () => {
+  const awake = (ms) => {
     clearTimeout(watchdog);
-    watchdog = setTimeout(() => mine.abort(), SILENCE_MS);
+    watchdog = setTimeout(() => mine.abort(), ms);
   };
   try {
-    awake();
+    awake(ANSWER_MS);
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
     const response = await fetch("v1/events", { headers, cache: "no-store", signal: mine.signal });
     if (!response.ok) throw await problem(response);
     streamFailures = 0;
     found();
-    await read(response.body.getReader(), awake);
+    await read(response.body.getReader(), () => awake(SILENCE_MS));
     throw new Error("the stream ended");
   } catch (error) {
     // A stream that this page ended itself, as hidden pages do, is no loss. Neither is one that is refused
@@ -189,6 +190,7 @@ function understand(block) {
   if (fields.id) lastId = fields.id;
   if (fields.event === "lost") {
     refresh();
+    deliver({ type: "lost" });
   } else if (fields.data) {
     deliver({ id: fields.id, ...JSON.parse(fields.data) });
   }

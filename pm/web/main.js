@@ -77,7 +77,7 @@ function Page({ codeError }) {
     const heading = main.current.querySelector("h1");
     document.title = heading ? `${heading.textContent} – mptcp-pm` : "mptcp-pm";
     // A reader who follows a link goes on at the new view, not at the old link.
-    if (!first.current) main.current.focus({ preventScroll: true });
+    if (!first.current && !main.current.contains(document.activeElement)) main.current.focus({ preventScroll: true });
     if (!first.current) window.scrollTo(0, 0);
     first.current = false;
   }, [now.view, now.id, wanted]);

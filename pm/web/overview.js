@@ -76,7 +76,7 @@ export function Sampled({ data }) {
 }
 
 function InterfaceTable({ shown }) {
-  return html`<div class="table-frame" tabindex="0" role="region" aria-label="Interfaces">
+  return html`<div class="table-frame" tabindex="0" role="group" aria-label="Interfaces">
     <table class="wide">
       <thead>
         <tr>
@@ -136,7 +136,7 @@ function Policies() {
     <h2 id="policies">Policies</h2>
     ${!data
       ? html`<${Waiting} error=${error} />`
-      : html`<div class="table-frame" tabindex="0" role="region" aria-label="Policies">
+      : html`<div class="table-frame" tabindex="0" role="group" aria-label="Policies">
           <table class="wide">
             <thead>
               <tr>
@@ -210,7 +210,7 @@ function PolicyRow({ policy }) {
 
 function Latest() {
   const [events, setEvents] = useState([]);
-  const hear = useMemo(() => (event) => setEvents((old) => [event, ...old].slice(0, EVENTS)), []);
+  const hear = useMemo(() => (event) => event.id && setEvents((old) => [event, ...old].slice(0, EVENTS)), []);
   useEvents(hear);
   return html`<section aria-labelledby="latest">
     <h2 id="latest">Since this page is open</h2>

@@ -4,7 +4,8 @@
 import { get } from "./api.js";
 import { Store } from "./dom.js";
 
-export const PAGE = 200;
+const PAGE = 200;
+const GATHER_MS = 50;
 
 export class Pages {
   constructor(query) {
@@ -20,6 +21,7 @@ export class Pages {
     this.next = null; // cursor of the page after the last one
     this.complete = false;
     this.error = null;
+    this.gone = new Set();
     this.rates = new Map(); // token: {bytes, at, rate}
     this.changed();
   }
@@ -94,11 +96,16 @@ export class Pages {
     this.changed();
   }
 
+  // A session has closed. Thousands may at once: they leave together.
   remove(token) {
-    const number = this.pages.findIndex((page) => page.rows.some((row) => row.token === token));
-    if (number < 0) return;
-    this.pages[number].rows = this.pages[number].rows.filter((row) => row.token !== token);
-    this.rates.delete(token);
+    if (this.gone.size === 0) setTimeout(() => this.leave(), GATHER_MS);
+    this.gone.add(token);
+  }
+
+  leave() {
+    for (const page of this.pages) page.rows = page.rows.filter((row) => !this.gone.has(row.token));
+    for (const token of this.gone) this.rates.delete(token);
+    this.gone.clear();
     this.changed();
   }
 

@@ -113,7 +113,7 @@ function Options({ options, subflows }) {
   };
   return html`<section aria-labelledby="options">
     <h2 id="options">TCP options</h2>
-    <div class="table-frame" tabindex="0" role="region" aria-label="TCP options">
+    <div class="table-frame" tabindex="0" role="group" aria-label="TCP options">
       <table>
         <thead>
           <tr><th scope="col">Subflow</th><th scope="col">Option</th><th scope="col">Sent</th><th scope="col">Received</th><th scope="col">Applied</th><th scope="col">Refused</th></tr>

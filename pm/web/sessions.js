@@ -65,7 +65,7 @@ function Filters({ wanted, focus }) {
       <span>State</span>
       <select value=${wanted.state ?? ""} onChange=${(event) => change("state", event.target.value)}>
         <option value="">all</option>
-        ${["created", "established", "closed"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+        ${["created", "established"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select>
     </label>
     ${wanted.cgroup &&
@@ -91,6 +91,7 @@ function List({ pages, total }) {
   useRestart(pages);
   useEvents(useMemo(() => (event) => {
     if (event.type === "session" && event.action === "closed") pages.remove(event.token);
+    else if (event.type === "lost") pages.reset();
   }, [pages]));
   const said = pages.complete ? plural(rows.length, "session") : total === null ? "more sessions" : plural(total, "session");
   useEffect(() => announcement.set(pages.complete ? said : ""), [pages.complete]);

@@ -8,7 +8,7 @@ import { bytes, count, endpoint, milliseconds, rate } from "./format.js";
 import { subflowTone } from "./lacks.js";
 
 export function Subflows({ path, session, speeds, interfaces, gone }) {
-  return html`<div class="table-frame" tabindex="0" role="region" aria-label="Subflows">
+  return html`<div class="table-frame" tabindex="0" role="group" aria-label="Subflows">
     <table class="wide">
       <thead>
         <tr>

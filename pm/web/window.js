@@ -45,6 +45,7 @@ export function useWindow(ref, total) {
       watch.disconnect();
       cancelAnimationFrame(frame);
       clearTimeout(timer);
+      setCalm(true);
     };
   }, [element]);
   const fit = Math.max(1, Math.floor(seen.space / height) - 1);
