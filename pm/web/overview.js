@@ -23,6 +23,8 @@ export function OverviewView({ status }) {
 
 function Interfaces({ data }) {
   const minutes = useMinutes();
+  const [, setMerges] = useState(0);
+  const redraw = useMemo(() => () => setMerges((n) => n + 1), []);
   const shown = data.interfaces;
   const names = shown.filter((one) => one.used || one.bytes_sent + one.bytes_received > 0).map((one) => one.name);
   names.forEach(hue); // their colours, in this order
@@ -45,7 +47,7 @@ function Interfaces({ data }) {
     <h2 id="interfaces">Interfaces</h2>
     <div class="card">
       <p class="chart-title">Throughput of MPTCP subflows: received above the line, sent below</p>
-      ${names.map((name) => html`<${Earlier} key=${name} name=${name} minutes=${minutes} />`)}
+      ${names.map((name) => html`<${Earlier} key=${name} name=${name} minutes=${minutes} merged=${redraw} />`)}
       <${Chart} label="Throughput by interface" times=${table.times} series=${series} show=${rate} stacked=${true} height=${230} />
       <${Sampled} data=${data} />
     </div>
@@ -54,16 +56,15 @@ function Interfaces({ data }) {
 }
 
 // What the service kept from before this page was opened.
-function Earlier({ name, minutes }) {
+function Earlier({ name, minutes, merged }) {
   const { data } = usePoll(`v1/interfaces/${encodeURIComponent(name)}/series`, 45);
-  const [, redraw] = useState(0);
   useEffect(() => {
     if (!data) return;
     minutes.merge(data, (one) => {
       const way = { received_per_second: "received", sent_per_second: "sent" }[one.name];
       return way ? `${name}/${way}` : null;
     });
-    redraw((n) => n + 1);
+    merged();
   }, [data]);
   return null;
 }
@@ -107,26 +108,26 @@ function InterfaceRow({ one }) {
       <span class="under">${one.addresses.join(", ")}</span>
       ${!one.used && one.reason && html`<span class="under why">${one.reason}</span>`}
     </th>
-    <td>
+    <td data-label="State">
       <${Badge} tone=${STATES[one.state] ?? "quiet"}>${one.state}<//>
       ${!one.used && html` <${Badge}>not used<//>`} ${one.backup && html` <${Badge}>backup<//>`}
     </td>
-    <td class="n">${rate(one.received_per_second)}</td>
-    <td class="n">${rate(one.sent_per_second)}</td>
-    <td class="share">
+    <td data-label="Received" class="n">${rate(one.received_per_second)}</td>
+    <td data-label="Sent" class="n">${rate(one.sent_per_second)}</td>
+    <td data-label="Share" class="share">
       <${ShareBar}
         parts=${[{ name: one.name, share: one.share ?? 0, colour: `var(--${hue(one.name)})` }]}
         label=${`${percent(one.share)} of the traffic`}
       /><span>${percent(one.share)}</span>
     </td>
-    <td class="n">${milliseconds(one.rtt)}</td>
-    <td class="n">
+    <td data-label="RTT" class="n">${milliseconds(one.rtt)}</td>
+    <td data-label="Retransmits" class="n">
       ${count(one.retransmits)}
       ${one.retransmits_per_second > 0 && html`<span class="warn-text"> +${one.retransmits_per_second.toFixed(1)}/s</span>`}
     </td>
-    <td class="n">${count(one.sessions)}</td>
-    <td class="n">${count(one.subflows)}</td>
-    <td class="n">${bytes(one.bytes_sent + one.bytes_received)}</td>
+    <td data-label="Sessions" class="n">${count(one.sessions)}</td>
+    <td data-label="Subflows" class="n">${count(one.subflows)}</td>
+    <td data-label="Volume" class="n">${bytes(one.bytes_sent + one.bytes_received)}</td>
   </tr>`;
 }
 
@@ -189,17 +190,17 @@ function PolicyRow({ policy }) {
   }));
   return html`<tr>
     <th scope="row"><a href=${href("sessions", "", { policy: policy.name })} class="name">${policy.name}</a></th>
-    <td>${policy.path_manager.name}</td>
-    <td class="n">${count(policy.sessions)}</td>
-    <td class="n">${total ? rate(sum(0)) : "–"}</td>
-    <td class="n">${total ? rate(sum(1)) : "–"}</td>
-    <td class="share">
+    <td data-label="Path manager">${policy.path_manager.name}</td>
+    <td data-label="Sessions" class="n">${count(policy.sessions)}</td>
+    <td data-label="Received" class="n">${total ? rate(sum(0)) : "–"}</td>
+    <td data-label="Sent" class="n">${total ? rate(sum(1)) : "–"}</td>
+    <td data-label="By interface" class="share">
       ${total
         ? html`<${ShareBar} parts=${parts} label=${parts.map((part) => part.name).join(", ")} />
             <span>${parts.map((part) => part.name).join(", ")}</span>`
         : "–"}
     </td>
-    <td class="cgroups">
+    <td data-label="Cgroups" class="cgroups">
       <code>${policy.cgroup}</code>
       <span class="under">
         ${policy.cgroups.length ? `attached to ${plural(policy.cgroups.length, "cgroup")}` : "no cgroup matches now"}

@@ -30,16 +30,16 @@ export function Subflows({ path, session, speeds, interfaces, gone }) {
               <span class="name">${interfaces.get(one.local.ip) ?? ""}</span>
               <code class="under pair">${endpoint(one.local)} → ${endpoint(one.remote)}</code>
             </th>
-            <td>
+            <td data-label="State">
               <${Badge} tone=${subflowTone(one)}>${one.stuck ? "stuck" : one.state}<//>
               ${one.backup && html` <${Badge}>backup<//>`} ${one.peer_backup && html` <${Badge}>backup (peer)<//>`}
             </td>
-            <td class="n">${rate(speeds.received.get(one.id))}</td>
-            <td class="n">${rate(speeds.sent.get(one.id))}</td>
-            <td class="n">${milliseconds(one.rtt_s)}</td>
-            <td class="n">${count(one.retransmits)}</td>
-            <td class="n">${one.bytes_sent === null ? "–" : bytes(one.bytes_sent + one.bytes_received)}</td>
-            <td>${one.reason}</td>
+            <td data-label="Received" class="n">${rate(speeds.received.get(one.id))}</td>
+            <td data-label="Sent" class="n">${rate(speeds.sent.get(one.id))}</td>
+            <td data-label="RTT" class="n">${milliseconds(one.rtt_s)}</td>
+            <td data-label="Retransmits" class="n">${count(one.retransmits)}</td>
+            <td data-label="Volume" class="n">${one.bytes_sent === null ? "–" : bytes(one.bytes_sent + one.bytes_received)}</td>
+            <td data-label="Why it is there">${one.reason}</td>
             <td class="actions">${!gone && session.managed && html`<${Actions} path=${path} one=${one} />`}</td>
           </tr>`,
         )}
