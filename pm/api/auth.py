@@ -9,17 +9,16 @@ import socket
 from aiohttp import web
 
 from pm.api.connections import trust
-from pm.api.keys import TOKEN
+from pm.api.keys import PUBLIC, TOKEN
 from pm.api.problems import Handler, Unauthorised
-
-PUBLIC = frozenset({"/healthz", "/readyz"})
 
 
 @web.middleware
 async def bearer_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Raises Unauthorised for a request over TCP without the right token, unless the path is public."""
+    """Raises Unauthorised for a request over TCP without the right token, unless its handler is public."""
     connection = request.get_extra_info("socket")
-    if (connection is None or connection.family != socket.AF_UNIX) and request.path not in PUBLIC:
+    over_tcp = connection is None or connection.family != socket.AF_UNIX
+    if over_tcp and request.match_info.handler not in request.app[PUBLIC]:
         _check(request.headers.get("Authorization", ""), request.app[TOKEN])
         trust(request)
     return await handler(request)

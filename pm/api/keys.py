@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Container
 
 from aiohttp import web
 
@@ -17,4 +18,6 @@ TIMINGS = web.AppKey("TIMINGS", Timings)
 TOKEN: web.AppKey[bytes | None] = web.AppKey("TOKEN")
 OPENAPI = web.AppKey("OPENAPI", bytes)
 DRY_RUNS: web.AppKey[asyncio.Semaphore] = web.AppKey("DRY_RUNS")
+PUBLIC: web.AppKey[Container[object]] = web.AppKey("PUBLIC")
+"""The handlers that need no token."""
 STREAMS: web.AppKey[set[asyncio.Task[None]]] = web.AppKey("STREAMS")

@@ -13,12 +13,12 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from pm.api import sockets
+from pm.api import page, sockets
 from pm.api.auth import bearer_middleware
 from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen
 from pm.api.control import ControlPlane
 from pm.api.handlers import DRY_RUNS_MAX
-from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
+from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, PUBLIC, STREAMS, TIMINGS, TOKEN
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
@@ -38,7 +38,9 @@ _log = get_logger()
 def create_app(control: ControlPlane, timings: Timings, token: bytes | None = None) -> web.Application:
     """The application. Without ``token``, every request over TCP except the probes is refused."""
     app = _create(control, timings, ROUTES, problem_middleware, bearer_middleware)
+    page.add_page(app)
     app[TOKEN] = token
+    app[PUBLIC] = page.PUBLIC | {route.handler for route in ROUTES if route.public}
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
     app[DRY_RUNS] = asyncio.Semaphore(DRY_RUNS_MAX)
@@ -59,6 +61,7 @@ def _create(
     app[CONTROL] = control
     app[LISTING] = Listing(control)
     app[TIMINGS] = timings
+    app.on_response_prepare.append(page.add_headers)
     for route in routes:
         app.router.add_route(route.method, route.path, route.handler)
     return app
