@@ -47,9 +47,9 @@ export class Pages {
     return `v1/sessions?${query}`;
   }
 
-  // Fetch until row `index` is there.
+  // Fetch until row `index` is there. After an error nothing more is, until `reset`.
   async need(index) {
-    if (this.loading || this.complete || index < this.rows.length) return;
+    if (this.loading || this.error || this.complete || index < this.rows.length) return;
     const mine = new AbortController();
     this.loading = mine;
     try {

@@ -76,7 +76,7 @@ function Filters({ wanted, focus }) {
 }
 
 function List({ pages, total }) {
-  useStore(pages.changes);
+  const version = useStore(pages.changes);
   const [active, setActive] = useState(0);
   const rows = pages.rows;
   const known = pages.complete ? rows.length : Math.max(rows.length + 1, total ?? 0);
@@ -85,7 +85,7 @@ function List({ pages, total }) {
   const from = pages.owner[view.first] ?? pages.pages.length - 1;
   const to = pages.owner[Math.min(view.last, rows.length - 1)] ?? from;
 
-  useEffect(() => void pages.need(view.last), [pages, view.last, rows.length]);
+  useEffect(() => void pages.need(view.last), [pages, view.last, version]);
   useRenewed(pages, view.calm ? from : null, from === to ? 1 : 2);
   useRenewed(pages, view.calm && to !== from ? to : null, 2);
   useRestart(pages);
@@ -112,13 +112,15 @@ function List({ pages, total }) {
     }
   };
   if (pages.error && rows.length === 0) {
-    return html`<${Waiting} error=${pages.error} /> <button onClick=${() => pages.need(0)}>Try again</button>`;
+    return html`<${Waiting} error=${pages.error} /> <button onClick=${() => pages.reset()}>Try again</button>`;
   }
   if (pages.complete && rows.length === 0) return html`<p class="empty" role="status">There is no such session now.</p>`;
   const shown = [];
   for (let i = view.first; i <= Math.min(view.last, known - 1); i += 1) shown.push(i);
   return html`
-    ${pages.error && html`<${Notice} tone="warn" title=${pages.error.title}>${pages.error.message}<//>`}
+    ${pages.error && html`<${Notice} tone="warn" title=${pages.error.title}>
+      ${pages.error.message} <button class="plain" onClick=${() => pages.reset()}>Try again</button>
+    <//>`}
     <p class="fine">
       ${pages.complete ? said : total === null ? `${count(rows.length)} sessions so far, scroll for more` : said}
     </p>
