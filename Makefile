@@ -2,7 +2,7 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
+.PHONY: help setup test test-browser lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
 	test-container image image-full image-arm64 web-libraries licences lock man clean packages bench-packages
 
 VENV := .venv
@@ -18,6 +18,9 @@ PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mp
 PACKAGES += $(if $(shell command -v npm),,npm)
 # mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
+
+# fonts-dejavu-core: without a font, pictures have no text.
+BROWSER_PACKAGES := chromium fonts-dejavu-core
 
 SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
 
@@ -57,6 +60,10 @@ lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, reuse, 
 	$(VENV)/bin/reuse lint --quiet || $(VENV)/bin/reuse lint --lines
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
+
+test-browser: setup ## the page in headless Chromium, with real sessions; pictures of it in build/browser
+	$(call install_missing,$(BROWSER_PACKAGES))
+	@$(AS_ROOT) $(PYTHON) -m pytest tests/browser
 
 demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 checks and prints once
 	@$(AS_ROOT) $(PYTHON) -m tests.demo

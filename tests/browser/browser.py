@@ -80,7 +80,7 @@ class Chromium:
         login: bool = True,
         failures: bool = False,
     ) -> Tab:
-        """A tab of a browser of its own, logged in as the login form does it. ``failures``: requests may fail."""
+        """A tab of a browser of its own, logged in as by the form. ``failures``: requests may fail."""
         context = self.context(size, scheme)
         if login:
             answer = context.request.post(f"{ORIGIN}/v1/login", data={"token": TOKEN})

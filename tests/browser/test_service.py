@@ -134,7 +134,7 @@ def hide(tab: Tab, *, hidden: bool) -> None:
 
 
 def test_login(lab: Lab, browser: Chromium) -> None:
-    """A wrong token is refused in words; the right one opens the page; it is nowhere that a script can read."""
+    """A wrong token is refused in words; the right one opens the page, and no script can read it."""
     start_service(lab, policy(lab, "a"))
     tab = browser.open("#/addresses", login=False, failures=True)
     tab.heading("Log in")

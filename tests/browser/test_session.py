@@ -9,12 +9,19 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.browser import Chromium, Tab, pairs, pairs_of_kernel, start_service
+from tests.lab.firewall import RESET
 from tests.lab.lab import Lab
-from tests.lab.scenarios import policy
+from tests.lab.scenarios import policy, wait_reported
 from tests.lab.service import Service
 from tests.lab.waiting import wait_for
 
 LINES = ".picture .path"
+
+
+def refuse_second_link(lab: Lab) -> None:
+    """The server resets what comes from the client's second address."""
+    words = ("-A", "INPUT", "-p", "tcp", "-s", lab.address("client", 2), *RESET)
+    lab.run("server", "iptables", "-w", *words)
 
 
 def open_session(lab: Lab, browser: Chromium, subflows: int = 2, **top: object) -> tuple[Tab, Service, str]:
@@ -22,11 +29,7 @@ def open_session(lab: Lab, browser: Chromium, subflows: int = 2, **top: object) 
     lab.server()
     service = start_service(lab, policy(lab, "a"), **top)
     lab.client(cgroup="a").open(1)
-    (session,) = wait_for(
-        lambda: service.sessions(),
-        f"a session with {subflows} subflows",
-        until=lambda found: [sum(f["state"] == "established" for f in s["subflows"]) for s in found] == [subflows],
-    )
+    (session,) = wait_reported(service, subflows)
     token = session["token"]
     tab = browser.open(f"#/session/{token}", failures=True)
     tab.wait(lambda: len(pairs(tab)) == subflows, f"{subflows} subflows")
@@ -43,7 +46,8 @@ def test_subflows_are_the_kernels(lab: Lab, browser: Chromium) -> None:
     lab.set_link("client", 2, up=True)
     tab.wait(lambda: pairs(tab) == pairs_of_kernel(lab, token) and len(pairs(tab)) == 2, "the two of ss")
     tab.count(f"{LINES}.good", 2)
-    expect(tab.page.locator("#history ~ .log li").filter(has_text="subflow established").first).to_be_visible()
+    history = tab.page.locator("#history ~ .log li", has_text="subflow established")
+    expect(history.first).to_be_visible()
     label = tab.page.locator(".picture svg").get_attribute("aria-label")
     assert f"eth1 {lab.address('client', 2)} to {lab.address('server', 1)}: established" in str(label)
 
@@ -77,7 +81,7 @@ WATCH = """async () => {
 
 def test_why_a_path_is_missing(lab: Lab, browser: Chromium) -> None:
     """The finding of the API, its evidence and its command are there, and the picture has a dotted line."""
-    lab.run("server", "iptables", "-A", "INPUT", "-s", lab.address("client", 2), "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+    refuse_second_link(lab)
     tab, _, _ = open_session(lab, browser, subflows=1)
     why = tab.page.locator("section", has=tab.page.get_by_role("heading", name="What is missing, and why"))
     expect(why).to_contain_text("connection_refused")
@@ -119,7 +123,7 @@ def test_actions_are_asked_about(lab: Lab, browser: Chromium) -> None:
 
 def test_what_the_kernel_refuses_is_said(lab: Lab, browser: Chromium) -> None:
     """The dialog stays, with the kernel's reason."""
-    lab.run("server", "iptables", "-A", "INPUT", "-s", lab.address("client", 2), "-p", "tcp", "-j", "REJECT", "--reject-with", "tcp-reset")
+    refuse_second_link(lab)
     tab, _, _ = open_session(lab, browser, subflows=1)
     tab.page.get_by_role("button", name="Open a subflow").click()
     dialog = tab.page.get_by_role("dialog")
