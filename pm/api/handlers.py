@@ -114,7 +114,7 @@ async def get_socket_report(request: web.Request) -> web.Response:
 async def open_subflow(request: web.Request) -> web.Response:
     """201 once it is established: its id has the local port, told by the kernel then. 202 after a second."""
     control, session = request.app[CONTROL], _session(request)
-    wanted = parse_body(OpenSubflow, await _body(request))
+    wanted = parse_body(OpenSubflow, await read_body(request))
     local, remote = wanted.local or session.local, wanted.remote or session.remote
     if (":" in local) != (":" in remote):
         name = "local" if wanted.local else "remote"
@@ -147,7 +147,7 @@ async def close_subflow(request: web.Request) -> web.Response:
 
 async def change_subflow(request: web.Request) -> web.Response:
     control, session, subflow_id = request.app[CONTROL], _session(request), request.match_info["id"]
-    change = parse_body(ChangeSubflow, await _body(request))
+    change = parse_body(ChangeSubflow, await read_body(request))
     control.set_backup(session.token, subflow_id, change.backup)
     for subflow in session.subflows:
         if subflow.id == subflow_id:
@@ -160,7 +160,7 @@ async def list_addresses(request: web.Request) -> web.Response:
 
 
 async def explain(request: web.Request) -> web.Response:
-    asked = parse_body(Explain, await _body(request))
+    asked = parse_body(Explain, await read_body(request))
     found = request.app[CONTROL].explain(asked.cgroup, asked.remote, asked.remote_port)
     return _json(explanation_view(asked.cgroup, found))
 
@@ -170,7 +170,7 @@ async def dry_run(request: web.Request) -> web.Response:
     if running.locked():
         raise web.HTTPServiceUnavailable(text=f"{DRY_RUNS_MAX} dry runs are going on already")
     async with running:
-        body = await _body(request.clone(client_max_size=CONFIGURATION_BYTES))
+        body = await read_body(request.clone(client_max_size=CONFIGURATION_BYTES))
         trial = parse_body(Trial, body) if body else Trial()
         return _json(dry_run_view(await control.dry_run(trial.content), control.status()))
 
@@ -207,7 +207,7 @@ async def get_openapi(request: web.Request) -> web.Response:
     return _json_bytes(request.app[OPENAPI])
 
 
-async def _body(request: web.Request) -> bytes:
+async def read_body(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.read()

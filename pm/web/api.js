@@ -8,7 +8,7 @@ const TIMEOUT_MS = 10_000;
 // Whether the service wants a token first.
 export const loginWanted = new Store(false);
 // Whether this browser has logged in: then there is something to log out of.
-export const loggedIn = new Store(localStorage.getItem("mptcp-pm-login") === "yes");
+export const loggedIn = new Store(false);
 
 // An answer that is no success. `status` is 0 where the service did not answer.
 export class Problem extends Error {
@@ -68,16 +68,22 @@ export async function problem(response) {
 // `what` is {token} or {code}.
 export async function logIn(what) {
   await call("POST", "v1/login", what);
-  localStorage.setItem("mptcp-pm-login", "yes");
   loggedIn.set(true);
   loginWanted.set(false);
 }
 
 export async function logOut() {
   await call("POST", "v1/logout");
-  localStorage.removeItem("mptcp-pm-login");
   loggedIn.set(false);
   loginWanted.set(true);
+}
+
+export async function askAboutLogin() {
+  try {
+    loggedIn.set((await get("v1/login")).logged_in);
+  } catch {
+    // Whatever is wrong, the requests of the views say it.
+  }
 }
 
 // The one-time code of `mptcp-pm web` leaves the address bar and the history before anything else happens.

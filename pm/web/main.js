@@ -2,7 +2,7 @@
 // The frame around the views: header, what is wrong, the view that the address names, keys.
 
 import { AddressesView } from "./addresses.js";
-import { logOut, loggedIn, loginWanted, redeemCode } from "./api.js";
+import { askAboutLogin, logOut, loggedIn, loginWanted, redeemCode } from "./api.js";
 import { Banners } from "./banners.js";
 import { ConfigurationView } from "./configuration.js";
 import { DoctorView } from "./doctor.js";
@@ -106,5 +106,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 const codeError = await redeemCode();
+askAboutLogin();
 start();
 render(html`<${Page} codeError=${codeError} />`, document.getElementById("page"));
