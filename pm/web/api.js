@@ -96,6 +96,7 @@ export async function redeemCode() {
     return null;
   } catch (error) {
     loginWanted.set(true);
-    return error;
+    const used = error.status >= 400 && error.status < 500;
+    return used ? new Problem(error.status, "The code of this address is not valid any more", "") : error;
   }
 }

@@ -25,8 +25,8 @@ export function LoginView({ error }) {
   return html`<form class="login card" onSubmit=${submit}>
     <h1>Log in</h1>
     <p>
-      The token is in the file that <code>api.tcp.token_file</code> names. On the host itself,
-      <code>mptcp-pm web</code> needs none.
+      The token is in the file that <code>api.tcp.token_file</code> names. The page of <code>mptcp-pm web</code>
+      has none: run the command again for a new address.
     </p>
     <label for="token">Token</label>
     <input id="token" type="password" autocomplete="current-password" required ref=${field} />
@@ -36,7 +36,7 @@ export function LoginView({ error }) {
 }
 
 function refusal(problem) {
-  if (problem.status === 0) return problem.title;
-  if (problem.status === 401) return "This token, or code, is not valid (any more)";
+  if (!problem.message) return problem.title;
+  if (problem.status === 401) return "This token is not valid";
   return `${problem.title}${problem.message ? `: ${problem.message}` : ""}`;
 }

@@ -21,6 +21,7 @@ from tests.lab.waiting import PATIENCE, wait_for
 TOKEN = "a-token-that-only-this-test-knows"
 PORT = 8642
 ORIGIN = f"http://127.0.0.1:{PORT}"
+LOG_IN = "async token => (await fetch('/v1/login', {method: 'POST', body: JSON.stringify({token})})).status"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 Size = Literal["desktop", "phone"]
 Scheme = Literal["light", "dark"]
@@ -78,14 +79,20 @@ class Chromium:
         scheme: Scheme = "light",
         *,
         login: bool = True,
+        header: bool = False,
         failures: bool = False,
     ) -> Tab:
-        """A tab of a browser of its own, logged in as by the form. ``failures``: requests may fail."""
-        context = self.context(size, scheme)
-        if login:
-            answer = context.request.post(f"{ORIGIN}/v1/login", data={"token": TOKEN})
-            assert answer.status == 204, answer.text()
-        tab = Tab(context.new_page(), failures)
+        """A tab of a browser of its own, logged in as by the form. ``failures``: requests may fail.
+
+        ``header``: instead of a login, the token is added on the way, as a proxy does.
+        """
+        page = self.context(size, scheme).new_page()
+        if header:
+            page.set_extra_http_headers({"Authorization": f"Bearer {TOKEN}"})
+        elif login:
+            page.goto(f"{ORIGIN}/web/icon.svg")
+            assert page.evaluate(LOG_IN, TOKEN) == 204
+        tab = Tab(page, failures)
         self.tabs.append(tab)
         tab.go(where)
         return tab

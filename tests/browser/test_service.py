@@ -74,7 +74,7 @@ def test_a_restart_of_the_service(lab: Lab, browser: Chromium) -> None:
     service = start_service(lab, policy(lab, "a"))
     client = lab.client(cgroup="a")
     client.open(3)
-    tab = browser.open("#/sessions", failures=True)
+    tab = browser.open("#/sessions", header=True, failures=True)
     tab.count(ROWS, 3)
     service.kill()
     expect(tab.page.locator(".banners")).to_contain_text("The service does not answer")
@@ -158,14 +158,17 @@ def test_login(lab: Lab, browser: Chromium) -> None:
 
 
 def test_a_new_token_ends_the_login(lab: Lab, browser: Chromium) -> None:
-    """Whoever is logged in when the service gets another token is asked again."""
-    service = start_service(lab, policy(lab, "a"))
+    """Whoever is logged in when the service gets another token is asked again, and goes on where he was."""
+    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/doctor", failures=True)
     tab.live()
-    service.terminate()
-    (lab.directory / "token").write_text("another-token-that-is-long-enough")
-    service.start()
+    token = "another-token-that-is-long-enough"
+    (lab.directory / "token").write_text(token)
     expect(tab.page.locator("h1")).to_have_text("Log in", timeout=40_000)
+    tab.page.get_by_label("Token").fill(token)
+    tab.page.keyboard.press("Enter")
+    tab.heading("Doctor")
+    tab.live()
 
 
 def test_a_code_that_nobody_gave(lab: Lab, browser: Chromium) -> None:
