@@ -25,8 +25,8 @@ export function LoginView({ error }) {
   return html`<form class="login card" onSubmit=${submit}>
     <h1>Log in</h1>
     <p>
-      The token is in the file that <code>api.tcp.token_file</code> names. The page of <code>mptcp-pm web</code>
-      has none: run the command again for a new address.
+      The token is in the file that <code>api.tcp.token_file</code> names. A page
+      of${" "}<code>mptcp-pm web</code>${" "}has none: run the command again for a new address.
     </p>
     <label for="token">Token</label>
     <input id="token" type="password" autocomplete="current-password" required ref=${field} />
