@@ -271,6 +271,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 source_routing.run,
                 mptcp_counters.run,
                 control.sampler.run,
+                timings.watch_lag,
                 reloader.on_change,
                 reloader.on_source_change,
                 upkeep.run,

@@ -31,9 +31,9 @@ from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
+from pm.sampling.sampler import Sampler
 from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
-from pm.sampling.sampler import Sampler
 from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation
@@ -116,6 +116,9 @@ class ServiceControlPlane:
             counters=self._counters(),
             sessions=len(self._sessions.table),
         )
+
+    def configuration(self) -> Loaded:
+        return self._state.loaded
 
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())

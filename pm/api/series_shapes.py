@@ -29,7 +29,9 @@ class InterfaceShape(TypedDict):
     subflows: Count
     sent_per_second: Rate
     received_per_second: Rate
-    bytes_sent: Annotated[int, Doc("Acknowledged by the peers since the service started, also on subflows that ended.")]
+    bytes_sent: Annotated[
+        int, Doc("Acknowledged by the peers since the service started, also on subflows that ended.")
+    ]
     bytes_received: Annotated[int, Doc("Likewise.")]
     share: Annotated[float | None, Ge(0), Le(1), Doc("Of all bytes per second both ways; null without any.")]
     rtt: Annotated[float | None, Doc("Smoothed round-trip time, seconds: the median of its subflows.")]

@@ -20,7 +20,12 @@ INTERFACES_MAX = 256
 Columns = Sequence[tuple[str, int, str]]
 """Name of the series, its column in a track, its unit."""
 RATES: Columns = (("sent_per_second", SENT, "B/s"), ("received_per_second", RECEIVED, "B/s"))
-OF_ACCOUNTS: Columns = (*RATES, ("rtt", RTT, "s"), ("retransmits_per_second", RETRANSMITS, "1/s"), ("subflows", SUBFLOWS, ""))
+OF_ACCOUNTS: Columns = (
+    *RATES,
+    ("rtt", RTT, "s"),
+    ("retransmits_per_second", RETRANSMITS, "1/s"),
+    ("subflows", SUBFLOWS, ""),
+)
 OF_SUBFLOWS: Columns = (*RATES, ("rtt", RTT, "s"))
 
 
@@ -49,7 +54,13 @@ def interfaces_view(
     total = sum(found[SENT] + found[RECEIVED] for found in last.values() if not math.isnan(found[SENT]))
     views = [
         _interface_view(
-            name, by_name[name], carried.get(name, Traffic()), used.get(name, Use()), state_of(name), last[name], total
+            name,
+            by_name[name],
+            carried.get(name, Traffic()),
+            used.get(name, Use()),
+            state_of(name),
+            last[name],
+            total,
         )
         for name in names[:INTERFACES_MAX]
     ]

@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from pm.clock import Clock
 from pm.errors import KernelRefused
 from pm.model import Figures, Subflow, SubflowState
 from pm.sampling.track import HISTORY, UNKNOWN, Track
-from pm.sessions.ledger import Account, Ledger
+from pm.sessions.ledger import ACCOUNTS_MAX, Account, Ledger
 from pm.sessions.session import Session
 from pm.sessions.traffic import Traffic
 
@@ -35,6 +35,7 @@ SETTLED_AFTER = 3  # samples in which the final figures of a closed subflow come
 SENT, RECEIVED, RTT, RETRANSMITS, SUBFLOWS = range(5)
 
 Move = tuple[int, int, int]
+Key = TypeVar("Key", Account, str | None)
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Sampler:
         self.followed: dict[Subflow, Followed] = {}
         self.accounts: dict[Account, Track] = {}
         self.policies: dict[str | None, Track] = {}
+        self._active: dict[object, int] = {}
         self.sampled, self.there = 0, 0
 
     def look(self) -> None:
@@ -170,9 +172,7 @@ class Sampler:
         self._end = self._clock.time()
         self._number += 1
 
-    def _follow(
-        self, chosen: Iterable[Session], before: float, rtts: dict[Account, list[int]]
-    ) -> None:
+    def _follow(self, chosen: Iterable[Session], before: float, rtts: dict[Account, list[int]]) -> None:
         for session in chosen:
             policy = session.policy.name if session.policy else None
             for subflow in session.subflows:
@@ -213,10 +213,10 @@ class Sampler:
         self, moved: Mapping[Account, Traffic], rtts: Mapping[Account, Sequence[int]], elapsed: float
     ) -> None:
         for account in {*self.accounts, *moved, *rtts}:
-            track = self.accounts.get(account)
-            if track is None:
-                track = self.accounts[account] = Track(5)
             of_account, found = moved.get(account, Traffic()), rtts.get(account, ())
+            track = self._track(self.accounts, account, 5, active=account in moved or account in rtts)
+            if track is None:
+                continue
             track.put(
                 self._number,
                 (
@@ -230,7 +230,18 @@ class Sampler:
     def _count(self, chosen: Iterable[Session]) -> None:
         counts = Counter(session.policy.name if session.policy else None for session in chosen)
         for policy in {*self.policies, *counts}:
-            self.policies.setdefault(policy, Track(1)).put(self._number, (counts[policy],))
+            track = self._track(self.policies, policy, 1, active=policy in counts)
+            if track is not None:
+                track.put(self._number, (counts[policy],))
+
+    def _track(self, tracks: dict[Key, Track], key: Key, width: int, *, active: bool) -> Track | None:
+        """None where there are too many, and for one that had nothing for as long as is shown."""
+        if active and (key in tracks or len(tracks) < ACCOUNTS_MAX):
+            self._active[key] = self._number
+            return tracks.setdefault(key, Track(width))
+        if key in tracks and self._number - self._active[key] > HISTORY:
+            del tracks[key], self._active[key]
+        return tracks.get(key)
 
 
 def _rates(sent: int, received: int, elapsed: float) -> tuple[float, float]:

@@ -33,10 +33,10 @@ class Track:
             column.extend(gap)
             column.append(value)
         # Not each time: the rest of a column moves.
-        if len(self._columns[0]) >= HISTORY + SPARE:
+        if (excess := len(self._columns[0]) - HISTORY) > SPARE:
             for column in self._columns:
-                del column[:SPARE]
-            self._first += SPARE
+                del column[:excess]
+            self._first += excess
 
     def get(self, column: int, number: int) -> float:
         """UNKNOWN outside of what was put."""
