@@ -29,8 +29,9 @@ BPF_PERCPU_ARRAY(counters, u64, COUNTERS);
 /* key: policy; value: its keepalive, no entry for none. Written by the service, read here. */
 BPF_F_TABLE("hash", u64, struct keepalive, keepalives, 4096, NO_PREALLOC);
 
+#define PAGE_SIZE 4096 /* BCC counts a ring buffer in pages; its size has to suit larger ones too */
+
 /* What subflows had carried at their end. Written here, read by the service. */
-#define PAGE_SIZE 4096
 BPF_RINGBUF_OUTPUT(finals, FINALS_BYTES / PAGE_SIZE);
 
 /*

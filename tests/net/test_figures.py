@@ -26,8 +26,23 @@ class Bytes(NamedTuple):
     received: int
 
 
+def is_quiet(lab: Lab) -> bool:
+    """Nothing is on its way, and nothing will be sent again, neither by TCP nor by MPTCP."""
+    for ns in ("client", "server"):
+        netns = lab.netns(ns)
+        for line in run_inside(netns, "ss", "-tniOH", "state", "established").splitlines():
+            if line.split()[:2] != ["0", "0"]:
+                return False
+        for line in run_inside(netns, "ss", "-MniOH", "state", "established").splitlines():
+            sent = dict(re.findall(r"(write_seq|snd_una):(\w+)", line))
+            if len(set(sent.values())) != 1:
+                return False
+    return True
+
+
 def ss_bytes(lab: Lab, ns: str = "client") -> dict[str, Bytes]:
-    """What ss shows of each established MPTCP subflow, by its local address and port and the remote ones."""
+    """What ss shows of each established MPTCP subflow once all is quiet, by its ends as in REST."""
+    wait_for(lambda: is_quiet(lab), "quiet connections")
     found = {}
     for line in run_inside(lab.netns(ns), "ss", "-tniOH", "state", "established").splitlines():
         if "tcp-ulp-mptcp" in line:
