@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One session: its paths, what they carry, what is missing and why, what happened.
 
+import { ClosedSubflows } from "./closed.js";
 import { Badge, Empty, Evidence, Notice, Waiting, html, useMemo } from "./dom.js";
 import { bytes, clock, count, dateAndClock, duration, endpoint, plural, words } from "./format.js";
 import { usePoll } from "./live.js";
 import { PathsPicture } from "./paths.js";
-import { volume } from "./pages.js";
 import { href } from "./route.js";
 import { SessionPlots, useSpeeds } from "./session_plots.js";
 import { Subflows, askToOpen } from "./subflows.js";
@@ -53,20 +53,20 @@ function Detail({ path, session, interfaces, gone, addresses }) {
     </section>
     <${WhyPart} path=${path} gone=${gone} />
     <${SessionPlots} path=${path} session=${session} speeds=${speeds} interfaces=${interfaces} />
+    <${ClosedSubflows} closed=${session.closed_subflows} earlier=${session.earlier_subflows} />
     <${Options} options=${session.options} subflows=${session.subflows} />
     <${History} events=${session.events} />`;
 }
 
 function Facts({ session }) {
   const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
-  const totals = session.totals;
-  const all = totals ? totals.bytes_sent + totals.bytes_received : volume(session);
+  const { totals } = session;
   return html`<dl class="facts-grid card">
     ${fact("State", html`<${Badge} tone=${session.state === "established" ? "good" : "quiet"}>${session.state}<//>`)}
     ${fact("Policy", session.policy ? html`<a href=${href("sessions", "", { policy: session.policy })}>${session.policy}</a>` : "none")}
     ${fact("Path manager", `${session.path_manager ?? "none"}${session.program ? ` (program ${session.program})` : ""}`)}
     ${fact("Role", session.role)} ${fact("Age", html`<span title=${dateAndClock(session.created_at)}>${duration(session.age_s)}</span>`)}
-    ${fact("Volume", html`<span title=${totals ? "with subflows that have closed" : "of the subflows that are there"}>${bytes(all)}</span>`)}
+    ${fact("Volume", html`<span title="Also of subflows that have ended">${bytes(totals.bytes_received)} received, ${bytes(totals.bytes_acked)} sent</span>`)}
     ${fact("Managed", session.managed ? "by the service" : "not by the service")}
     ${fact("Cgroup", session.cgroup ? html`<a href=${href("sessions", "", { cgroup: session.cgroup })}><code>${session.cgroup}</code></a>` : "unknown")}
     ${fact("Addresses of the peer", session.remote_addresses.map((one) => `${endpoint(one)} (id ${one.address_id})`).join(", "))}
