@@ -18,7 +18,11 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
   const data = [times, ...arrange(series, stacked)];
 
   useEffect(() => {
-    const made = new uPlot(options({ series, show, stacked, height, setAt, width: place.current.clientWidth }), data, place.current);
+    const made = new uPlot(
+      options({ series, show, stacked, height, setAt, width: place.current.clientWidth }),
+      data,
+      place.current,
+    );
     plot.current = made;
     const watch = new ResizeObserver(() => {
       const width = place.current?.clientWidth;
@@ -60,12 +64,14 @@ function clock(seconds) {
 }
 
 function summary(label, series, last, show) {
-  return `${label}. Now: ${series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`).join(", ") || "nothing"}`;
+  const each = series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`);
+  return `${label}. Now: ${each.join(", ") || "nothing"}`;
 }
 
 // Values as they are drawn. Areas: the sum with those before; the last is the outermost, and is drawn first.
 function arrange(series, stacked) {
-  if (!stacked) return series.map((s) => s.values.map((v) => (v === null || v === undefined ? null : s.below ? -v : v)));
+  if (!stacked)
+    return series.map((s) => s.values.map((v) => (v === null || v === undefined ? null : s.below ? -v : v)));
   const sums = { true: [], false: [] };
   const drawn = series.map((s) => {
     const sum = sums[Boolean(s.below)];
@@ -80,7 +86,12 @@ function arrange(series, stacked) {
 
 function options({ series, show, stacked, height, setAt, width }) {
   const line = colour("line");
-  const axis = { stroke: colour("muted"), grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const axis = {
+    stroke: colour("muted"),
+    grid: { stroke: line, width: 1 },
+    ticks: { show: false },
+    font: "11px system-ui, sans-serif",
+  };
   const drawn = stacked ? [...series].reverse() : series;
   return {
     width,
@@ -92,7 +103,14 @@ function options({ series, show, stacked, height, setAt, width }) {
       y: { range: (_, low, high) => range(low, high) },
     },
     axes: [
-      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })), incrs: [60, 120, 300] },
+      {
+        ...axis,
+        size: 26,
+        space: 70,
+        values: (_, ticks) =>
+          ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })),
+        incrs: [60, 120, 300],
+      },
       { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
     ],
     series: [

@@ -27,10 +27,13 @@ export function ClosedSubflows({ closed, earlier }) {
         </tbody>
       </table>
     </div>
-    ${earlier.count > 0 &&
-    html`<p class="fine">
-      ${plural(earlier.count, "subflow")} before these: ${bytes(earlier.bytes_received)} received, ${bytes(earlier.bytes_acked)} sent.
-    </p>`}
+    ${
+      earlier.count > 0 &&
+      html`<p class="fine">
+      ${`${plural(earlier.count, "subflow")} before these: `}
+      ${`${bytes(earlier.bytes_received)} received, ${bytes(earlier.bytes_acked)} sent.`}
+    </p>`
+    }
   </section>`;
 }
 
@@ -40,7 +43,9 @@ function Row({ one }) {
       <span class="name">${one.interface ?? ""}</span>
       <code class="under pair">${endpoint(one.local)} → ${endpoint(one.remote)}</code>
     </th>
-    <td data-label="Ended"><time datetime=${one.closed_at} title=${dateAndClock(one.closed_at)}>${clock(one.closed_at)}</time></td>
+    <td data-label="Ended">
+      <time datetime=${one.closed_at} title=${dateAndClock(one.closed_at)}>${clock(one.closed_at)}</time>
+    </td>
     <td data-label="Lasted" class="n">${duration(one.duration_s)}</td>
     <td data-label="Received" class="n">${bytes(one.bytes_received)}</td>
     <td data-label="Sent" class="n">${bytes(one.bytes_acked)}</td>
@@ -48,7 +53,10 @@ function Row({ one }) {
     <td data-label="Retransmits" class="n">${count(one.retransmits)}</td>
     <td data-label="Why it ended">
       ${one.reason}
-      ${one.source === "last_sample" && html`${" "}<${Badge}><span title="What the kernel last showed, from before the end">last sample</span><//>`}
+      ${
+        one.source === "last_sample" &&
+        html`${" "}<${Badge}><span title="What the kernel showed last, from before the end">last sample</span><//>`
+      }
     </td>
   </tr>`;
 }

@@ -135,9 +135,10 @@ function Policies() {
   const { data, error } = usePoll("v1/policies", 4, (event) => event.type === "policy" || event.type === "config");
   return html`<section aria-labelledby="policies">
     <h2 id="policies">Policies</h2>
-    ${!data
-      ? html`<${Waiting} error=${error} />`
-      : html`<div class="table-frame" tabindex="0" role="group" aria-label="Policies">
+    ${
+      !data
+        ? html`<${Waiting} error=${error} />`
+        : html`<div class="table-frame" tabindex="0" role="group" aria-label="Policies">
           <table class="wide">
             <thead>
               <tr>
@@ -154,7 +155,8 @@ function Policies() {
               ${data.policies.map((policy) => html`<${PolicyRow} key=${policy.name} policy=${policy} />`)}
             </tbody>
           </table>
-        </div>`}
+        </div>`
+    }
   </section>`;
 }
 
@@ -195,10 +197,12 @@ function PolicyRow({ policy }) {
     <td data-label="Received" class="n">${total ? rate(sum(0)) : "–"}</td>
     <td data-label="Sent" class="n">${total ? rate(sum(1)) : "–"}</td>
     <td data-label="By interface" class="share">
-      ${total
-        ? html`<${ShareBar} parts=${parts} label=${parts.map((part) => part.name).join(", ")} />
+      ${
+        total
+          ? html`<${ShareBar} parts=${parts} label=${parts.map((part) => part.name).join(", ")} />
             <span>${parts.map((part) => part.name).join(", ")}</span>`
-        : "–"}
+          : "–"
+      }
     </td>
     <td data-label="Cgroups" class="cgroups">
       <code>${policy.cgroup}</code>
@@ -215,9 +219,10 @@ function Latest() {
   useEvents(hear);
   return html`<section aria-labelledby="latest">
     <h2 id="latest">Since this page is open</h2>
-    ${events.length === 0
-      ? html`<${Empty}>Nothing has happened yet.<//>`
-      : html`<ol class="log">
+    ${
+      events.length === 0
+        ? html`<${Empty}>Nothing has happened yet.<//>`
+        : html`<ol class="log">
           ${events.map(
             (event) => html`<li key=${event.id}>
               <time datetime=${event.time}>${clock(event.time)}</time>
@@ -226,7 +231,8 @@ function Latest() {
               <span class="detail">${detailText(event.detail)}</span>
             </li>`,
           )}
-        </ol>`}
+        </ol>`
+    }
   </section>`;
 }
 

@@ -49,7 +49,10 @@ export class Minutes {
       columns.set(key, column);
     }
     const times = [...seconds].sort((a, b) => a - b);
-    return { times, values: new Map(keys.map((key) => [key, times.map((t, i) => pick(columns.get(key), t, times, i))])) };
+    return {
+      times,
+      values: new Map(keys.map((key) => [key, times.map((t, i) => pick(columns.get(key), t, times, i))])),
+    };
   }
 }
 
