@@ -6,6 +6,8 @@ import { html, useEffect, useRef, useState, useStore } from "./dom.js";
 import { colour, theme } from "./theme.js";
 
 export const SPAN_S = 300;
+const LEAST_S = 60;
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
 // `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
 // `times` are seconds since the epoch, ascending. `show` writes a value.
@@ -99,7 +101,7 @@ function options({ series, show, stacked, height, setAt, width }) {
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: !stacked }, y: false },
     scales: {
-      x: { range: (_, low, high) => [(high ?? Date.now() / 1000) - SPAN_S, high ?? Date.now() / 1000] },
+      x: { range: (_, low, high) => span(low, high) },
       y: { range: (_, low, high) => range(low, high) },
     },
     axes: [
@@ -107,9 +109,8 @@ function options({ series, show, stacked, height, setAt, width }) {
         ...axis,
         size: 26,
         space: 70,
-        values: (_, ticks) =>
-          ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })),
-        incrs: [60, 120, 300],
+        values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", CLOCK)),
+        incrs: [15, 30, 60, 120],
       },
       { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
     ],
@@ -129,6 +130,12 @@ function options({ series, show, stacked, height, setAt, width }) {
     ],
     hooks: { setCursor: [(u) => setAt(u.cursor.idx ?? null)] },
   };
+}
+
+// As much as there is, a minute at least.
+function span(low, high) {
+  const end = high ?? Date.now() / 1000;
+  return [Math.max(end - SPAN_S, Math.min(low ?? end, end - LEAST_S)), end];
 }
 
 function range(low, high) {
