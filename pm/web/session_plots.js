@@ -7,8 +7,8 @@ import { milliseconds, rate } from "./format.js";
 import { usePoll } from "./live.js";
 import { Sampled } from "./overview.js";
 import { useMinutes } from "./series.js";
+import { HUES } from "./theme.js";
 
-const HUES = 8;
 const WAYS = ["received", "sent"];
 
 // {sent, received, total: Map of subflow id to bytes per second, minutes}, from one answer to the next.
