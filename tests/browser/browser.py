@@ -185,6 +185,6 @@ def violations(tab: Tab) -> list[str]:
     ]
 
 
-def picture(tab: Tab, directory: Path, name: str) -> None:
+def picture(tab: Tab, directory: Path, name: str, *, full_page: bool = True) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    tab.page.screenshot(path=str(directory / f"{name}.png"), full_page=True)
+    tab.page.screenshot(path=str(directory / f"{name}.png"), full_page=full_page)
