@@ -6,12 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pm.api import handlers, login
+from pm.api import handlers, login, series_handlers
 from pm.api.configuration import ConfigurationShape
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, EventQuery, OpenSubflow, SessionQuery
 from pm.api.login_shapes import LogIn, LoginShape
 from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
+from pm.api.series_shapes import InterfacesShape, SeriesShape
 from pm.api.shapes import (
     AddressesShape,
     ConfigShape,
@@ -80,6 +81,14 @@ ROUTES = (
     ),
     Route(
         method="GET",
+        path="/v1/policies/{name}/series",
+        handler=series_handlers.policy_series,
+        summary="Figures of a policy by interface, each second of the last minutes",
+        shape=SeriesShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
         path="/v1/sessions",
         handler=handlers.list_sessions,
         summary="Sessions with their subflows, oldest first; each is at most one second old",
@@ -93,6 +102,14 @@ ROUTES = (
         handler=handlers.get_session,
         summary="One session as it is now, with its history",
         shape=SessionDetailShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions/{token}/series",
+        handler=series_handlers.session_series,
+        summary="Figures of a session's subflows, each second of the last minutes",
+        shape=SeriesShape,
         errors=(404,),
     ),
     Route(
@@ -146,6 +163,21 @@ ROUTES = (
         handler=handlers.list_addresses,
         summary="Local addresses, and why each is used or not",
         shape=AddressesShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/interfaces",
+        handler=series_handlers.list_interfaces,
+        summary="What each interface carries for MPTCP, and whether and why it is used",
+        shape=InterfacesShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/interfaces/{name}/series",
+        handler=series_handlers.interface_series,
+        summary="Figures of an interface, each second of the last minutes",
+        shape=SeriesShape,
+        errors=(404,),
     ),
     Route(
         method="GET",

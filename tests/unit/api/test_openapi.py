@@ -167,7 +167,8 @@ async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Pat
     plane.sockets += [listener(), socket_record(mptcp=True, token=session.token), socket_record(local_port=2)]
     if route.media_type == "text/event-stream":
         return  # endless: see test_event_fits_its_schema
-    path = route.path.format(name="sync", token="0xa0000001", id=session.subflows[1].id)
+    name = "eth0" if "interfaces" in route.path else "sync"
+    path = route.path.format(name=name, token="0xa0000001", id=session.subflows[1].id)
     path += QUERIES.get(route.handler.__name__, "")
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
     unix, token_file = str(tmp_path / "s"), tmp_path / "token"
