@@ -40,25 +40,23 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
 
   const index = at !== null && at < times.length ? at : times.length - 1;
   const value = (s) => (index >= 0 ? s.values[index] : null);
-  return html`<figure class="chart" aria-label=${summary(label, series, times.length - 1, show)} role="img">
-    <div class="plot" ref=${place} aria-hidden="true"></div>
-    <figcaption aria-hidden="true">
-      <ul class="legend">
-        ${series
-          .filter((s) => !s.below)
-          .map((s) => {
-            const other = series.find((one) => one.below && one.name === s.name);
-            return html`<li key=${s.name}>
-              <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
-              <span>${s.name}</span>
-              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
-              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
-            </li>`;
-          })}
-        <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
-      </ul>
-    </figcaption>
-  </figure>`;
+  return html`<div class="chart">
+    <div class="plot" ref=${place} role="img" aria-label=${summary(label, series, times.length - 1, show)}></div>
+    <ul class="legend">
+      ${series
+        .filter((s) => !s.below)
+        .map((s) => {
+          const other = series.find((one) => one.below && one.name === s.name);
+          return html`<li key=${s.name}>
+            <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
+            <span>${s.name}</span>
+            <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+            ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+          </li>`;
+        })}
+      <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
+    </ul>
+  </div>`;
 }
 
 function clock(seconds) {

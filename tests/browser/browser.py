@@ -103,7 +103,8 @@ class Chromium:
         tabs, self.tabs = self.tabs, []
         for tab in tabs:
             tab.page.context.close()
-        assert [line for tab in tabs for line in tab.complaints] == []
+        complaints = [line for tab in tabs for line in tab.complaints]
+        assert not complaints, "\n".join(complaints)
 
 
 class Tab:
