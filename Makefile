@@ -22,6 +22,8 @@ BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 # fonts-dejavu-core: without a font, pictures have no text.
 BROWSER_PACKAGES := chromium fonts-dejavu-core
 
+AXE := build/axe/node_modules/axe-core/axe.min.js
+
 SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
 
 # The times of a build are those of the last commit: two builds of one day are equal.
@@ -61,7 +63,7 @@ lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, reuse, 
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
 
-test-browser: setup ## the page in headless Chromium, with real sessions; pictures of it in build/browser
+test-browser: setup $(AXE) ## the page in headless Chromium, with real sessions; pictures of it in build/browser
 	$(call install_missing,$(BROWSER_PACKAGES))
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/browser
 
@@ -155,6 +157,13 @@ $(STAMP): pyproject.toml requirements-dev.txt | packages web-libraries
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@rm -f $(VENV)/setup-* && touch $@
+
+# axe-core looks at the page for what readers with a handicap cannot use; the lock file has its hash.
+$(AXE): tests/browser/package-lock.json | packages
+	@mkdir -p build/axe
+	cp tests/browser/package.json tests/browser/package-lock.json build/axe
+	npm ci --prefix build/axe --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+	@touch $@
 
 build/bench/second_path.so: tests/bench/second_path.c | bench-packages
 	@mkdir -p $(@D)

@@ -201,7 +201,7 @@ def copyright_of(package: str) -> Path:
 
 def write_sbom(packages: list[str], python_packages: list[Distribution], out: Path) -> None:
     """What the image consists of, in SPDX 2.3."""
-    entries = [*map(debian_entry, packages), *map(python_entry, python_packages)]
+    entries = [*map(debian_entry, packages), *map(python_entry, python_packages), *npm_entries(out)]
     entries.sort(key=lambda entry: entry["SPDXID"])
     for entry in entries:
         entry |= {"downloadLocation": "NOASSERTION", "filesAnalyzed": False, "copyrightText": "NOASSERTION"}
@@ -260,6 +260,26 @@ def python_entry(package: Distribution) -> dict[str, Any]:
         "licenseDeclared": expression or "NOASSERTION",
         "externalRefs": [purl(f"pkg:pypi/{name}@{package.version}")],
     }
+
+
+def npm_entries(out: Path) -> list[dict[str, Any]]:
+    """The libraries of the page; their licences are beside them."""
+    lock = json.loads((out / SITE / "pm/web/vendor/package-lock.json").read_text())
+    libraries = {
+        place.rpartition("node_modules/")[2]: entry for place, entry in lock["packages"].items() if place
+    }
+    return [
+        {
+            "SPDXID": spdx_id("npm", name),
+            "name": name,
+            "versionInfo": entry["version"],
+            "supplier": "NOASSERTION",
+            "licenseConcluded": "NOASSERTION",
+            "licenseDeclared": entry.get("license", "NOASSERTION"),
+            "externalRefs": [purl(f"pkg:npm/{name}@{entry['version']}")],
+        }
+        for name, entry in libraries.items()
+    ]
 
 
 def spdx_id(kind: str, name: str) -> str:

@@ -2,12 +2,13 @@
 """``make licences``: every dependency, direct or not, with the licence that it declares.
 
 ``python -m tests.licences [DEBIAN_PACKAGE]...``. Of Python, what ``pyproject.toml`` asks for and what that
-needs, as installed here; of Debian, the packages that are named, without what these need. The exit status is
-1 if a Python package declares no licence.
+needs, as installed here; the libraries of the page, as its lock file has them; of Debian, the packages that
+are named, without what these need. The exit status is 1 if a package of Python or npm declares no licence.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
+PAGE_LOCK = PROJECT.parent / "pm/web/package-lock.json"
 
 
 class Dependency(NamedTuple):
@@ -74,6 +76,18 @@ def licence_of(package: Distribution) -> str:
     return " / ".join(text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License ::"))
 
 
+def page_dependencies() -> list[Dependency]:
+    """The libraries of the page."""
+    packages = json.loads(PAGE_LOCK.read_text())["packages"]
+    return [
+        Dependency(
+            "page", place.rpartition("node_modules/")[2], package["version"], package.get("license", "")
+        )
+        for place, package in packages.items()
+        if place  # else the project itself
+    ]
+
+
 def debian_dependency(name: str) -> Dependency:
     """A package's licences are those of all its files, where its copyright file can be read by a program."""
     shown = subprocess.run(
@@ -89,13 +103,13 @@ def debian_dependency(name: str) -> Dependency:
 
 def main(debian_packages: list[str]) -> int:
     try:
-        python = python_dependencies()
+        checked = [*python_dependencies(), *page_dependencies()]
     except PackageNotFoundError as missing:
         print(f"{missing.name} is not installed: run make setup", file=sys.stderr)
         return 1
-    for used_by, name, version, licence in [*python, *map(debian_dependency, debian_packages)]:
+    for used_by, name, version, licence in [*checked, *map(debian_dependency, debian_packages)]:
         print(f"{used_by:12} {name:26} {version:24} {licence or 'DECLARES NONE'}")
-    return 0 if all(dependency.licence for dependency in python) else 1
+    return 0 if all(dependency.licence for dependency in checked) else 1
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import io
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
@@ -106,9 +106,15 @@ class Listener:
     """Accepts the connections of one listening socket."""
 
     def __init__(
-        self, listening: socket.socket, server: web.Server, unread: Unread, context: ssl.SSLContext | None
+        self,
+        listening: socket.socket,
+        server: web.Server,
+        unread: Unread,
+        context: ssl.SSLContext | None,
+        admits: Callable[[socket.socket], bool],
     ) -> None:
         self.unread = unread
+        self._admits = admits
         self._listening = listening
         self._server = server
         self._context = context
@@ -125,6 +131,9 @@ class Listener:
             except OSError as e:  # no descriptor left, say; the connection waits in the kernel
                 _log.warning("connection_not_accepted", about=e.errno, error=e.strerror)
                 await asyncio.sleep(NO_DESCRIPTOR_WAIT_S)
+                continue
+            if not self._admits(accepted):
+                accepted.close()
                 continue
             if len(self.connections) >= CONNECTIONS_MAX and not self._make_room():
                 accepted.close()
@@ -158,15 +167,23 @@ class Listener:
             accepted.close()
 
 
+def _everybody(accepted: socket.socket) -> bool:
+    return True
+
+
 @asynccontextmanager
 async def listen(
-    runner: web.AppRunner, listening: socket.socket, unread: Unread, context: ssl.SSLContext | None = None
+    runner: web.AppRunner,
+    listening: socket.socket,
+    unread: Unread,
+    context: ssl.SSLContext | None = None,
+    admits: Callable[[socket.socket], bool] = _everybody,
 ) -> AsyncIterator[None]:
-    """Answer the connections of a bound socket while the context lasts."""
+    """Answer the connections of a bound socket while the context lasts; those that are not admitted end."""
     assert runner.server
     listening.setblocking(False)
     listening.listen(128)
-    listener = Listener(listening, runner.server, unread, context)
+    listener = Listener(listening, runner.server, unread, context, admits)
     accepting = asyncio.get_running_loop().create_task(listener.run())
     accepting.add_done_callback(raise_failure)
     try:

@@ -17,6 +17,14 @@ class LoginShape(TypedDict):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RedeemCode:
+    """A login at ``mptcp-pm web``, which has no token."""
+
+    code: str | None = None
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogIn:
     """A login with the bearer token."""
 

@@ -36,3 +36,28 @@ def positive(text: str) -> int:
 
 
 positive.__name__ = "positive number"  # argparse calls the type so in its messages
+
+
+WEB = (
+    "show the page in a browser: serve it on a loopback port until Ctrl-C, for the user who runs this; the "
+    "address that is printed logs in once, within a minute"
+)
+
+
+def web_options(parser: argparse.ArgumentParser) -> None:
+    """Those of ``web``."""
+    parser.add_argument(
+        "--port", metavar="N", type=port, default=0, help="port on 127.0.0.1 (default: any free one)"
+    )
+    parser.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="do not open a browser (default: open one where $DISPLAY or $WAYLAND_DISPLAY is set)",
+    )
+
+
+def port(text: str) -> int:
+    """Raises ArgumentTypeError."""
+    if text.isascii() and text.isdecimal() and len(text) <= 5 and 0 < int(text) < 65536:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port: 1 to 65535")

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from pm.cli import local, remote
+from pm.cli import browser, local, remote
 from pm.cli.completion import completion
 from pm.cli.parser import build_parser
 from pm.errors import ConfigError, PmError
@@ -30,6 +30,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "addresses": remote.addresses,
     "events": remote.events,
     "reload": remote.reload,
+    "web": browser.web,
     "explain": remote.explain,
     "why": remote.why,
     "subflow add": remote.add_subflow,
@@ -54,7 +55,7 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
-        endless = options.command == "events" or getattr(options, "watch", False)
+        endless = options.command in ("events", "web") or getattr(options, "watch", False)
         return 0 if endless else INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader is gone (`| head`)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pm import __version__
-from pm.cli.arguments import delay, positive, subflow_id, token_argument, values
+from pm.cli.arguments import WEB, delay, positive, subflow_id, token_argument, values, web_options
 from pm.config.model import Api
 from pm.log import Format, Level
 from pm.model import EventKind
@@ -42,6 +42,7 @@ EXAMPLES = {
     "See why a program does not use MPTCP": "mptcp-pm why $(pidof -s nginx)",
     "See what a connection would get": "mptcp-pm explain --cgroup /system.slice/a.service --to 192.0.2.1:443",
     "See what a changed configuration would do": "mptcp-pm reload --dry-run new.yaml",
+    "Look at it in a browser": "sudo mptcp-pm web",
     "Gather what a bug report needs": "mptcp-pm report",
     "Open a subflow by hand": "mptcp-pm subflow add 0x8b3e25f1 --local 10.0.2.1 --backup",
     "Ask a service on another host": "mptcp-pm --url https://host:8642 --token-file token status --json",
@@ -224,6 +225,7 @@ def _add_views(commands: Commands) -> None:
     )
     events = _add(commands, "events", "print events as they happen, until Ctrl-C")
     events.add_argument("--type", choices=values(EventKind), help="only events of this type")
+    web_options(_add(commands, "web", WEB, json=False))
 
 
 def _add_report(commands: Commands) -> None:

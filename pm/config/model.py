@@ -52,7 +52,12 @@ class ApiTcp:
         str, checks.LISTEN, Doc("IP address and port, such as `127.0.0.1:8642` or `[::1]:8642`.")
     ]
     token_file: Annotated[
-        str, PATH, Doc("File whose first line is the bearer token, at least 16 characters long.")
+        str,
+        PATH,
+        Doc(
+            "File whose first line is the bearer token, at least 16 characters long. It is followed: a new "
+            "token is good at once, and logins of browsers with the old one end."
+        ),
     ]
     tls: Annotated[Tls | None, Doc("Serve HTTPS; required unless `listen` is a loopback address.")] = None
 

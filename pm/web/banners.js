@@ -6,6 +6,7 @@ import { connection } from "./live.js";
 import { href } from "./route.js";
 import { plural } from "./format.js";
 
+const CHANGED = "Others changed what the service set";
 const SHOWN = 5;
 const KNOWN = "mptcp-pm-known-missing";
 
@@ -24,10 +25,12 @@ function Lines({ lines }) {
 export function Banners({ status }) {
   const lost = useStore(connection) === "lost";
   return html`<div class="banners">
-    ${lost &&
-    html`<${Notice} tone="bad" title="The service does not answer">
+    ${
+      lost &&
+      html`<${Notice} tone="bad" title="The service does not answer">
       What is shown may be old. The page tries again by itself.
-    <//>`}
+    <//>`
+    }
     ${status && html`<${Service} status=${status} />`}
   </div>`;
 }
@@ -37,19 +40,25 @@ function Service({ status }) {
   const failed = status.kernel.checks.filter((check) => !check.ok);
   const required = failed.filter((check) => check.required);
   return html`
-    ${!reload.ok &&
-    html`<${Notice} tone="bad" title="The configuration file is bad; the last good one stays in force">
+    ${
+      !reload.ok &&
+      html`<${Notice} tone="bad" title="The configuration file is bad; the last good one stays in force">
       <${Lines} lines=${reload.problems.map(problemText)} />
       <a href=${href("configuration")}>Configuration</a>
-    <//>`}
-    ${!status.ready &&
-    html`<${Notice} tone="bad" title=${status.reasons.length ? "Others changed what the service set" : "The service is not ready yet"}>
+    <//>`
+    }
+    ${
+      !status.ready &&
+      html`<${Notice} tone="bad" title=${status.reasons.length ? CHANGED : "The service is not ready yet"}>
       ${status.reasons.length > 0 && html`<${Lines} lines=${status.reasons} />`}
-    <//>`}
-    ${required.length > 0 &&
-    html`<${Notice} tone="bad" title=${`The kernel does not have what is required: ${names(required)}`}>
+    <//>`
+    }
+    ${
+      required.length > 0 &&
+      html`<${Notice} tone="bad" title=${`The kernel does not have what is required: ${names(required)}`}>
       <a href=${href("doctor")}>Doctor: how to fix it</a>
-    <//>`}
+    <//>`
+    }
     <${Optional} missing=${names(failed.filter((check) => !check.required))} />
   `;
 }

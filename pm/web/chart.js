@@ -6,6 +6,8 @@ import { html, useEffect, useRef, useState, useStore } from "./dom.js";
 import { colour, theme } from "./theme.js";
 
 export const SPAN_S = 300;
+const LEAST_S = 60;
+const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
 // `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
 // `times` are seconds since the epoch, ascending. `show` writes a value.
@@ -18,7 +20,11 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
   const data = [times, ...arrange(series, stacked)];
 
   useEffect(() => {
-    const made = new uPlot(options({ series, show, stacked, height, setAt, width: place.current.clientWidth }), data, place.current);
+    const made = new uPlot(
+      options({ series, show, stacked, height, setAt, width: place.current.clientWidth }),
+      data,
+      place.current,
+    );
     plot.current = made;
     const watch = new ResizeObserver(() => {
       const width = place.current?.clientWidth;
@@ -34,25 +40,23 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
 
   const index = at !== null && at < times.length ? at : times.length - 1;
   const value = (s) => (index >= 0 ? s.values[index] : null);
-  return html`<figure class="chart" aria-label=${summary(label, series, times.length - 1, show)} role="img">
-    <div class="plot" ref=${place} aria-hidden="true"></div>
-    <figcaption aria-hidden="true">
-      <ul class="legend">
-        ${series
-          .filter((s) => !s.below)
-          .map((s) => {
-            const other = series.find((one) => one.below && one.name === s.name);
-            return html`<li key=${s.name}>
-              <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
-              <span>${s.name}</span>
-              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
-              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
-            </li>`;
-          })}
-        <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
-      </ul>
-    </figcaption>
-  </figure>`;
+  return html`<div class="chart">
+    <div class="plot" ref=${place} role="img" aria-label=${summary(label, series, times.length - 1, show)}></div>
+    <ul class="legend">
+      ${series
+        .filter((s) => !s.below)
+        .map((s) => {
+          const other = series.find((one) => one.below && one.name === s.name);
+          return html`<li key=${s.name}>
+            <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
+            <span>${s.name}</span>
+            <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+            ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+          </li>`;
+        })}
+      <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
+    </ul>
+  </div>`;
 }
 
 function clock(seconds) {
@@ -60,12 +64,14 @@ function clock(seconds) {
 }
 
 function summary(label, series, last, show) {
-  return `${label}. Now: ${series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`).join(", ") || "nothing"}`;
+  const each = series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`);
+  return `${label}. Now: ${each.join(", ") || "nothing"}`;
 }
 
 // Values as they are drawn. Areas: the sum with those before; the last is the outermost, and is drawn first.
 function arrange(series, stacked) {
-  if (!stacked) return series.map((s) => s.values.map((v) => (v === null || v === undefined ? null : s.below ? -v : v)));
+  if (!stacked)
+    return series.map((s) => s.values.map((v) => (v === null || v === undefined ? null : s.below ? -v : v)));
   const sums = { true: [], false: [] };
   const drawn = series.map((s) => {
     const sum = sums[Boolean(s.below)];
@@ -80,7 +86,12 @@ function arrange(series, stacked) {
 
 function options({ series, show, stacked, height, setAt, width }) {
   const line = colour("line");
-  const axis = { stroke: colour("muted"), grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const axis = {
+    stroke: colour("muted"),
+    grid: { stroke: line, width: 1 },
+    ticks: { show: false },
+    font: "11px system-ui, sans-serif",
+  };
   const drawn = stacked ? [...series].reverse() : series;
   return {
     width,
@@ -88,11 +99,17 @@ function options({ series, show, stacked, height, setAt, width }) {
     legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: !stacked }, y: false },
     scales: {
-      x: { range: (_, low, high) => [(high ?? Date.now() / 1000) - SPAN_S, high ?? Date.now() / 1000] },
+      x: { range: (_, low, high) => span(low, high) },
       y: { range: (_, low, high) => range(low, high) },
     },
     axes: [
-      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })), incrs: [60, 120, 300] },
+      {
+        ...axis,
+        size: 26,
+        space: 70,
+        values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", CLOCK)),
+        incrs: [15, 30, 60, 120],
+      },
       { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
     ],
     series: [
@@ -111,6 +128,12 @@ function options({ series, show, stacked, height, setAt, width }) {
     ],
     hooks: { setCursor: [(u) => setAt(u.cursor.idx ?? null)] },
   };
+}
+
+// As much as there is, a minute at least.
+function span(low, high) {
+  const end = high ?? Date.now() / 1000;
+  return [Math.max(end - SPAN_S, Math.min(low ?? end, end - LEAST_S)), end];
 }
 
 function range(low, high) {

@@ -35,14 +35,19 @@ function askToReload() {
 function Prospect() {
   const [{ data, error }, setAnswer] = useState({});
   useEffect(() => {
-    call("POST", "v1/reload/dry-run").then((found) => setAnswer({ data: found }), (problem) => setAnswer({ error: problem }));
+    call("POST", "v1/reload/dry-run").then(
+      (found) => setAnswer({ data: found }),
+      (problem) => setAnswer({ error: problem }),
+    );
   }, []);
   if (error) return html`<${Notice} tone="bad" title=${error.title}>${error.message}<//>`;
   if (!data) return html`<p role="status">Looking at what it would change …</p>`;
   return html`<p role="status">
-    ${data.changed.length === 0
-      ? "No session would be changed."
-      : `It would open ${plural(data.opens, "subflow")} and close ${plural(data.closes, "subflow")}, in ${plural(data.changed.length, "session")}.`}
+    ${
+      data.changed.length === 0
+        ? "No session would be changed."
+        : `It would open ${plural(data.opens, "subflow")} and close ${plural(data.closes, "subflow")}, in ${plural(data.changed.length, "session")}.`
+    }
   </p>`;
 }
 
@@ -59,20 +64,24 @@ function File({ config }) {
       </div>
       ${sources.map((one) => html`<div key=${one.path}><dt>C file in force</dt><dd><code>${one.path}</code></dd></div>`)}
     </dl>
-    ${reload.problems.length > 0 &&
-    html`<section aria-labelledby="problems">
+    ${
+      reload.problems.length > 0 &&
+      html`<section aria-labelledby="problems">
       <h2 id="problems">Why the file was refused</h2>
       <ul class="problems card">
         ${reload.problems.map((one) => html`<li key=${problemText(one)} class="bad-text">${problemText(one)}</li>`)}
       </ul>
-    </section>`}
+    </section>`
+    }
     <section aria-labelledby="warnings">
       <h2 id="warnings">Warnings</h2>
-      ${warnings.length === 0
-        ? html`<${Empty}>There are none.<//>`
-        : html`<ul class="problems card">
+      ${
+        warnings.length === 0
+          ? html`<${Empty}>There are none.<//>`
+          : html`<ul class="problems card">
             ${warnings.map((one) => html`<li key=${problemText(one)}>${problemText(one)}</li>`)}
-          </ul>`}
+          </ul>`
+      }
     </section>`;
 }
 

@@ -19,16 +19,20 @@ function Found({ status }) {
     </dl>
     <p class="lead">${checks.filter((check) => check.ok).length} of ${plural(checks.length, "check")} are well.</p>
     <ul class="checks card">
-      ${[...checks].sort((a, b) => a.ok - b.ok).map(
-        (check) => html`<li key=${check.name}>
-          ${check.ok
-            ? html`<${Badge} tone="good">well<//>`
-            : html`<${Badge} tone=${check.required ? "bad" : "warn"}>${check.required ? "required" : "missing"}<//>`}
+      ${[...checks]
+        .sort((a, b) => a.ok - b.ok)
+        .map(
+          (check) => html`<li key=${check.name}>
+          ${
+            check.ok
+              ? html`<${Badge} tone="good">well<//>`
+              : html`<${Badge} tone=${check.required ? "bad" : "warn"}>${check.required ? "required" : "missing"}<//>`
+          }
           <strong>${check.name}</strong>
           <span class="found">${check.found}</span>
           ${check.remedy && html`<span class="remedy">${check.remedy}</span>`}
         </li>`,
-      )}
+        )}
     </ul>
     <${Counters} counters=${status.counters} />`;
 }

@@ -85,10 +85,12 @@ export function Evidence({ findings }) {
           ${finding.text} ${finding.likely && html`<${Badge}>likely<//>`}
           <code class="code-name">${finding.code}</code>
         </p>
-        ${finding.evidence.length > 0 &&
-        html`<ul class="facts">
+        ${
+          finding.evidence.length > 0 &&
+          html`<ul class="facts">
           ${finding.evidence.map((fact) => html`<li key=${fact}>${fact}</li>`)}
-        </ul>`}
+        </ul>`
+        }
         ${finding.commands.map((command) => html`<pre key=${command} tabindex="0">${command}</pre>`)}
       </li>`,
     )}

@@ -7,7 +7,7 @@ import { bytes, clock, count, milliseconds, percent, plural, rate, words } from 
 import { useEvents, usePoll } from "./live.js";
 import { href } from "./route.js";
 import { useMinutes } from "./series.js";
-import { hue } from "./theme.js";
+import { HUES, hue } from "./theme.js";
 
 const EVENTS = 8;
 const STATES = { up: "good", down: "bad", "no carrier": "bad", gone: "quiet" };
@@ -26,7 +26,7 @@ function Interfaces({ data }) {
   const [, setMerges] = useState(0);
   const redraw = useMemo(() => () => setMerges((n) => n + 1), []);
   const shown = data.interfaces;
-  const names = shown.filter((one) => one.used || one.bytes_sent + one.bytes_received > 0).map((one) => one.name);
+  const names = drawn(shown);
   names.forEach(hue); // their colours, in this order
   useMemo(() => {
     const now = Date.now() / 1000;
@@ -53,6 +53,14 @@ function Interfaces({ data }) {
     </div>
     ${shown.length ? html`<${InterfaceTable} shown=${shown} />` : html`<${Empty}>No interface has an address.<//>`}
   </section>`;
+}
+
+// The interfaces that have areas: as many as there are colours, those that carried most.
+function drawn(interfaces) {
+  const volume = (one) => one.bytes_sent + one.bytes_received;
+  const found = interfaces.filter((one) => one.name && (one.used || volume(one) > 0));
+  const most = new Set([...found].sort((a, b) => volume(b) - volume(a)).slice(0, HUES));
+  return found.filter((one) => most.has(one)).map((one) => one.name);
 }
 
 // What the service kept from before this page was opened.
@@ -104,7 +112,7 @@ function InterfaceRow({ one }) {
   return html`<tr class=${one.used ? "" : "unused"}>
     <th scope="row">
       <span class="swatch" style=${{ "--swatch": one.used ? `var(--${hue(one.name)})` : "var(--line)" }}></span>
-      <span class="name">${one.name}</span>
+      <span class="name">${one.name || "unknown"}</span>
       <span class="under">${one.addresses.join(", ")}</span>
       ${!one.used && one.reason && html`<span class="under why">${one.reason}</span>`}
     </th>
@@ -135,9 +143,10 @@ function Policies() {
   const { data, error } = usePoll("v1/policies", 4, (event) => event.type === "policy" || event.type === "config");
   return html`<section aria-labelledby="policies">
     <h2 id="policies">Policies</h2>
-    ${!data
-      ? html`<${Waiting} error=${error} />`
-      : html`<div class="table-frame" tabindex="0" role="group" aria-label="Policies">
+    ${
+      !data
+        ? html`<${Waiting} error=${error} />`
+        : html`<div class="table-frame" tabindex="0" role="group" aria-label="Policies">
           <table class="wide">
             <thead>
               <tr>
@@ -154,7 +163,8 @@ function Policies() {
               ${data.policies.map((policy) => html`<${PolicyRow} key=${policy.name} policy=${policy} />`)}
             </tbody>
           </table>
-        </div>`}
+        </div>`
+    }
   </section>`;
 }
 
@@ -195,10 +205,12 @@ function PolicyRow({ policy }) {
     <td data-label="Received" class="n">${total ? rate(sum(0)) : "–"}</td>
     <td data-label="Sent" class="n">${total ? rate(sum(1)) : "–"}</td>
     <td data-label="By interface" class="share">
-      ${total
-        ? html`<${ShareBar} parts=${parts} label=${parts.map((part) => part.name).join(", ")} />
+      ${
+        total
+          ? html`<${ShareBar} parts=${parts} label=${parts.map((part) => part.name).join(", ")} />
             <span>${parts.map((part) => part.name).join(", ")}</span>`
-        : "–"}
+          : "–"
+      }
     </td>
     <td data-label="Cgroups" class="cgroups">
       <code>${policy.cgroup}</code>
@@ -215,9 +227,10 @@ function Latest() {
   useEvents(hear);
   return html`<section aria-labelledby="latest">
     <h2 id="latest">Since this page is open</h2>
-    ${events.length === 0
-      ? html`<${Empty}>Nothing has happened yet.<//>`
-      : html`<ol class="log">
+    ${
+      events.length === 0
+        ? html`<${Empty}>Nothing has happened yet.<//>`
+        : html`<ol class="log">
           ${events.map(
             (event) => html`<li key=${event.id}>
               <time datetime=${event.time}>${clock(event.time)}</time>
@@ -226,7 +239,8 @@ function Latest() {
               <span class="detail">${detailText(event.detail)}</span>
             </li>`,
           )}
-        </ol>`}
+        </ol>`
+    }
   </section>`;
 }
 

@@ -22,11 +22,18 @@ export function PathsPicture({ session, speeds, interfaces }) {
   const rows = Math.max(left.length, right.length, Math.ceil(lines.length / 2));
   const height = Math.max(rows * ROW + 16, lines.length * 24 + 24);
   const box = Math.min(190, width * 0.34);
+  const boxes = (ips, x, name) =>
+    ips.map((ip, i) => {
+      const y = middle(i, ips.length, height);
+      return html`<${Box} key=${ip} x=${x} y=${y} width=${box} name=${name(ip)} ip=${ip} />`;
+    });
   return html`<div class="picture" ref=${place}>
-    <svg width=${width} height=${height} viewBox=${`0 0 ${width} ${height}`} role="img" aria-label=${told(lines, interfaces)}>
-      ${lines.map((line, i) => html`<${Line} key=${line.key} line=${line} from=${box} to=${width - box} at=${ends(line, i, lines, left, right, height)} />`)}
-      ${left.map((ip, i) => html`<${Box} key=${ip} x=${0} y=${middle(i, left.length, height)} width=${box} name=${interfaces.get(ip) ?? ""} ip=${ip} />`)}
-      ${right.map((ip, i) => html`<${Box} key=${ip} x=${width - box} y=${middle(i, right.length, height)} width=${box} name="peer" ip=${ip} />`)}
+    <svg width=${width} height=${height} role="img" aria-label=${told(lines, interfaces)}>
+      ${lines.map((line) => {
+        const at = ends(line, lines, left, right, height);
+        return html`<${Line} key=${line.key} line=${line} from=${box} to=${width - box} at=${at} />`;
+      })}
+      ${boxes(left, 0, (ip) => interfaces.get(ip) ?? "")} ${boxes(right, width - box, () => "peer")}
     </svg>
   </div>`;
 }
@@ -48,7 +55,15 @@ function arrange(session, speeds) {
   const there = new Set(lines.map((line) => `${line.local} ${line.remote}`));
   for (const one of session.missing ?? []) {
     if (there.has(`${one.local} ${one.remote}`)) continue;
-    lines.push({ key: `missing ${one.local} ${one.remote} ${one.remote_port}`, local: one.local, remote: one.remote, share: 0, missing: true, tone: "absent", state: words(one.state) });
+    lines.push({
+      key: `missing ${one.local} ${one.remote} ${one.remote_port}`,
+      local: one.local,
+      remote: one.remote,
+      share: 0,
+      missing: true,
+      tone: "absent",
+      state: words(one.state),
+    });
   }
   const unique = (key) => [...new Set(lines.map((line) => line[key]))];
   return { lines, left: unique("local"), right: unique("remote") };
@@ -63,11 +78,13 @@ function weight(one, speeds) {
 const middle = (i, count, height) => ((i + 0.5) * height) / count;
 
 // Lines that end at one box are spread over its side, so that two subflows of a pair are two lines.
-function ends(line, i, lines, left, right, height) {
+function ends(line, lines, left, right, height) {
   const spread = (key, boxes) => {
     const mine = lines.filter((other) => other[key] === line[key]);
     const step = Math.min(12, (BOX - 8) / mine.length);
-    return middle(boxes.indexOf(line[key]), boxes.length, height) + (mine.indexOf(line) - (mine.length - 1) / 2) * step;
+    return (
+      middle(boxes.indexOf(line[key]), boxes.length, height) + (mine.indexOf(line) - (mine.length - 1) / 2) * step
+    );
   };
   return [spread("local", left), spread("remote", right)];
 }
@@ -75,17 +92,26 @@ function ends(line, i, lines, left, right, height) {
 function Line({ line, from, to, at }) {
   const [y1, y2] = at;
   const half = (from + to) / 2;
-  const text = line.missing ? line.state : [line.state === "established" ? percent(line.share) : line.state.replace("established, ", ""), milliseconds(line.rtt)].join(" · ");
+  const width = line.missing ? 1.5 : (2 + line.share * (WIDEST - 2)).toFixed(1);
+  const text = line.missing
+    ? line.state
+    : [
+        line.state === "established" ? percent(line.share) : line.state.replace("established, ", ""),
+        milliseconds(line.rtt),
+      ].join(" · ");
+  const room = text.length * 6.8 + 12;
   // Written nearer to this host, where lines to one peer are still apart.
   const t = to - from > 300 ? 0.36 : 0.5;
   const y = y1 * (1 - t) ** 3 + 3 * y1 * (1 - t) ** 2 * t + 3 * y2 * (1 - t) * t ** 2 + y2 * t ** 3;
   const x = from * (1 - t) ** 3 + 3 * half * (1 - t) ** 2 * t + 3 * half * (1 - t) * t ** 2 + to * t ** 3;
   return html`<g class=${`path ${line.tone} ${line.backup ? "backup" : ""}`}>
-    <title>${`${line.local} → ${line.remote}: ${line.state}${line.speed === null || line.speed === undefined ? "" : `, ${rate(line.speed)}`}`}</title>
-    <path d=${`M${from} ${y1}C${half} ${y1} ${half} ${y2} ${to} ${y2}`} stroke-width=${line.missing ? 1.5 : (2 + line.share * (WIDEST - 2)).toFixed(1)} />
-    ${to - from > 110 &&
-    html`<rect class="label" x=${x - text.length * 3.4 - 6} y=${y - 9} width=${text.length * 6.8 + 12} height="18" rx="9" />
-      <text x=${x} y=${y + 4} text-anchor="middle">${text}</text>`}
+    <title>${line.local} → ${line.remote}: ${line.state}${line.missing ? "" : `, ${rate(line.speed)}`}</title>
+    <path d=${`M${from} ${y1}C${half} ${y1} ${half} ${y2} ${to} ${y2}`} stroke-width=${width} />
+    ${
+      to - from > 110 &&
+      html`<rect class="label" x=${x - room / 2} y=${y - 9} width=${room} height="18" rx="9" />
+      <text x=${x} y=${y + 4} text-anchor="middle">${text}</text>`
+    }
   </g>`;
 }
 
@@ -99,6 +125,9 @@ function Box({ x, y, width, name, ip }) {
 }
 
 function told(lines, interfaces) {
-  const each = lines.map((line) => `${interfaces.get(line.local) ?? ""} ${line.local} to ${line.remote}: ${line.state}${line.missing ? "" : `, ${percent(line.share)}`}`);
+  const each = lines.map(({ local, remote, state, missing, share }) => {
+    const carries = missing ? "" : `, ${percent(share)}`;
+    return `${interfaces.get(local) ?? ""} ${local} to ${remote}: ${state}${carries}`;
+  });
   return `Paths. ${each.join(". ")}`;
 }

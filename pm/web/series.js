@@ -22,6 +22,7 @@ export class Minutes {
 
   // Take what the service has (`document` of a series endpoint); `keyOf` names a line, or null: not this one.
   merge(document, keyOf) {
+    if (document.end === null) return; // nothing was sampled yet
     const end = Date.parse(document.end) / 1000;
     for (const one of document.series) {
       const key = keyOf(one);
@@ -49,7 +50,10 @@ export class Minutes {
       columns.set(key, column);
     }
     const times = [...seconds].sort((a, b) => a - b);
-    return { times, values: new Map(keys.map((key) => [key, times.map((t, i) => pick(columns.get(key), t, times, i))])) };
+    return {
+      times,
+      values: new Map(keys.map((key) => [key, times.map((t, i) => pick(columns.get(key), t, times, i))])),
+    };
   }
 }
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // One session: its paths, what they carry, what is missing and why, what happened.
 
+import { ClosedSubflows } from "./closed.js";
 import { Badge, Empty, Evidence, Notice, Waiting, html, useMemo } from "./dom.js";
 import { bytes, clock, count, dateAndClock, duration, endpoint, plural, words } from "./format.js";
 import { usePoll } from "./live.js";
 import { PathsPicture } from "./paths.js";
-import { volume } from "./pages.js";
 import { href } from "./route.js";
 import { SessionPlots, useSpeeds } from "./session_plots.js";
 import { Subflows, askToOpen } from "./subflows.js";
@@ -15,17 +15,24 @@ export function SessionView({ id }) {
   const mine = useMemo(() => (event) => event.token === id || event.type === "address", [id]);
   const { data, error } = usePoll(path, 1, mine);
   const addresses = usePoll("v1/addresses", 20, (event) => event.type === "address").data;
-  const interfaces = useMemo(() => new Map((addresses?.addresses ?? []).map((one) => [one.ip, one.interface])), [addresses]);
+  const interfaces = useMemo(
+    () => new Map((addresses?.addresses ?? []).map((one) => [one.ip, one.interface])),
+    [addresses],
+  );
   const gone = error?.status === 404;
   return html`<p class="crumbs"><a href=${href("sessions")}>Sessions</a></p>
     <h1>Session <code>${id}</code></h1>
-    ${gone &&
-    html`<${Notice} tone=${data ? "warn" : "bad"} title=${data ? "This session has ended" : "There is no such session"}>
+    ${
+      gone &&
+      html`<${Notice} tone=${data ? "warn" : "bad"} title=${data ? "This session has ended" : "There is no such session"}>
       ${data ? "What is shown is the last that was known." : "It may have ended, or its token is another one."}
-    <//>`}
-    ${data
-      ? html`<${Detail} path=${path} session=${data} interfaces=${interfaces} gone=${gone} addresses=${addresses?.addresses ?? []} />`
-      : !gone && html`<${Waiting} error=${error} />`}`;
+    <//>`
+    }
+    ${
+      data
+        ? html`<${Detail} path=${path} session=${data} interfaces=${interfaces} gone=${gone} addresses=${addresses?.addresses ?? []} />`
+        : !gone && html`<${Waiting} error=${error} />`
+    }`;
 }
 
 function Detail({ path, session, interfaces, gone, addresses }) {
@@ -34,9 +41,11 @@ function Detail({ path, session, interfaces, gone, addresses }) {
     <section aria-labelledby="paths">
       <div class="section-head">
         <h2 id="paths">Paths</h2>
-        ${!gone &&
-        session.managed &&
-        html`<button onClick=${() => askToOpen(path, session, addresses, interfaces)}>Open a subflow …</button>`}
+        ${
+          !gone &&
+          session.managed &&
+          html`<button onClick=${() => askToOpen(path, session, addresses, interfaces)}>Open a subflow …</button>`
+        }
       </div>
       <div class="card">
         <${PathsPicture} session=${session} speeds=${speeds.total} interfaces=${interfaces} />
@@ -53,23 +62,34 @@ function Detail({ path, session, interfaces, gone, addresses }) {
     </section>
     <${WhyPart} path=${path} gone=${gone} />
     <${SessionPlots} path=${path} session=${session} speeds=${speeds} interfaces=${interfaces} />
+    <${ClosedSubflows} closed=${session.closed_subflows} earlier=${session.earlier_subflows} />
     <${Options} options=${session.options} subflows=${session.subflows} />
     <${History} events=${session.events} />`;
 }
 
 function Facts({ session }) {
-  const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
-  const totals = session.totals;
-  const all = totals ? totals.bytes_sent + totals.bytes_received : volume(session);
+  const { policy, cgroup, totals, program } = session;
+  const facts = {
+    State: html`<${Badge} tone=${session.state === "established" ? "good" : "quiet"}>${session.state}<//>`,
+    Policy: policy ? html`<a href=${href("sessions", "", { policy })}>${policy}</a>` : "none",
+    "Path manager": `${session.path_manager ?? "none"}${program ? ` (program ${program})` : ""}`,
+    Role: session.role,
+    Age: html`<span title=${dateAndClock(session.created_at)}>${duration(session.age_s)}</span>`,
+    Received: html`<span title="Also by subflows that have ended">${bytes(totals.bytes_received)}</span>`,
+    Sent: html`<span title="Also by subflows that have ended">${bytes(totals.bytes_acked)}</span>`,
+    Managed: session.managed ? "by the service" : "not by the service",
+    Cgroup: cgroup ? html`<a href=${href("sessions", "", { cgroup })}><code>${cgroup}</code></a>` : "unknown",
+    "Addresses of the peer": session.remote_addresses
+      .map((one) => `${endpoint(one)} (id ${one.address_id})`)
+      .join(", "),
+  };
   return html`<dl class="facts-grid card">
-    ${fact("State", html`<${Badge} tone=${session.state === "established" ? "good" : "quiet"}>${session.state}<//>`)}
-    ${fact("Policy", session.policy ? html`<a href=${href("sessions", "", { policy: session.policy })}>${session.policy}</a>` : "none")}
-    ${fact("Path manager", `${session.path_manager ?? "none"}${session.program ? ` (program ${session.program})` : ""}`)}
-    ${fact("Role", session.role)} ${fact("Age", html`<span title=${dateAndClock(session.created_at)}>${duration(session.age_s)}</span>`)}
-    ${fact("Volume", html`<span title=${totals ? "with subflows that have closed" : "of the subflows that are there"}>${bytes(all)}</span>`)}
-    ${fact("Managed", session.managed ? "by the service" : "not by the service")}
-    ${fact("Cgroup", session.cgroup ? html`<a href=${href("sessions", "", { cgroup: session.cgroup })}><code>${session.cgroup}</code></a>` : "unknown")}
-    ${fact("Addresses of the peer", session.remote_addresses.map((one) => `${endpoint(one)} (id ${one.address_id})`).join(", "))}
+    ${Object.entries(facts).map(
+      ([name, value]) => html`<div key=${name}>
+        <dt>${name}</dt>
+        <dd>${value}</dd>
+      </div>`,
+    )}
   </dl>`;
 }
 
@@ -78,13 +98,18 @@ function WhyPart({ path, gone }) {
   if (gone && !data) return null;
   return html`<section aria-labelledby="why">
     <h2 id="why">What is missing, and why</h2>
-    ${!data
-      ? html`<${Waiting} error=${error} />`
-      : html`<div class="card">
+    ${
+      !data
+        ? html`<${Waiting} error=${error} />`
+        : html`<div class="card">
           ${data.findings.length === 0 && data.pairs.length === 0 && html`<${Empty}>Nothing is missing.<//>`}
           ${data.findings.length > 0 && html`<${Evidence} findings=${data.findings} />`}
-          ${data.pairs.map((pair) => html`<${MissingPair} key=${`${pair.local} ${pair.remote} ${pair.remote_port}`} pair=${pair} />`)}
-        </div>`}
+          ${data.pairs.map((pair) => {
+            const key = `${pair.local} ${pair.remote} ${pair.remote_port}`;
+            return html`<${MissingPair} key=${key} pair=${pair} />`;
+          })}
+        </div>`
+    }
   </section>`;
 }
 
@@ -101,7 +126,11 @@ function MissingPair({ pair }) {
       <${Badge} tone=${pair.state === "failed" || pair.state === "stuck" ? "bad" : "warn"}>${words(pair.state)}<//>
     </h3>
     ${more.length > 0 && html`<p class="fine">${more.join(", ")}</p>`}
-    ${pair.findings.length > 0 ? html`<${Evidence} findings=${pair.findings} />` : pair.reason && html`<p>${pair.reason}</p>`}
+    ${
+      pair.findings.length > 0
+        ? html`<${Evidence} findings=${pair.findings} />`
+        : pair.reason && html`<p>${pair.reason}</p>`
+    }
   </div>`;
 }
 
@@ -116,7 +145,11 @@ function Options({ options, subflows }) {
     <div class="table-frame" tabindex="0" role="group" aria-label="TCP options">
       <table>
         <thead>
-          <tr><th scope="col">Subflow</th><th scope="col">Option</th><th scope="col">Sent</th><th scope="col">Received</th><th scope="col">Applied</th><th scope="col">Refused</th></tr>
+          <tr>
+            ${["Subflow", "Option", "Sent", "Received", "Applied", "Refused"].map(
+              (name) => html`<th key=${name} scope="col">${name}</th>`,
+            )}
+          </tr>
         </thead>
         <tbody>
           ${options.map(

@@ -7,8 +7,8 @@ import { milliseconds, rate } from "./format.js";
 import { usePoll } from "./live.js";
 import { Sampled } from "./overview.js";
 import { useMinutes } from "./series.js";
+import { HUES } from "./theme.js";
 
-const HUES = 8;
 const WAYS = ["received", "sent"];
 
 // {sent, received, total: Map of subflow id to bytes per second, minutes}, from one answer to the next.
@@ -49,7 +49,10 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
     redraw((n) => n + 1);
   }, [earlier]);
   for (const one of session.subflows) {
-    names.current.set(one.id, `${interfaces.get(one.local.ip) ?? one.local.ip} → ${one.remote.ip}:${one.local.port || "…"}`);
+    names.current.set(
+      one.id,
+      `${interfaces.get(one.local.ip) ?? one.local.ip} → ${one.remote.ip}:${one.local.port || "…"}`,
+    );
   }
   const lines = [...names.current].map(([id, name], i) => ({ id, name, hue: `hue-${i % HUES}`, dash: i >= HUES }));
   const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));

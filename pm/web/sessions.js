@@ -14,7 +14,9 @@ const COLUMNS = ["Session", "Policy", "Cgroup", "Peer", "Paths", "Throughput", "
 const TYPING_MS = 250;
 
 export function SessionsView({ query, status }) {
-  const wanted = Object.fromEntries(FILTERS.map((name) => [name, query.get(name) ?? ""]).filter(([, value]) => value));
+  const wanted = Object.fromEntries(
+    FILTERS.map((name) => [name, query.get(name) ?? ""]).filter(([, value]) => value),
+  );
   const key = JSON.stringify(wanted);
   const pages = useMemo(() => new Pages(wanted), [key]);
   useEffect(() => () => pages.reset(), [pages]);
@@ -38,7 +40,10 @@ function Filters({ wanted, focus }) {
     clearTimeout(timer.current);
     timer.current = setTimeout(() => change("search", value.trim()), TYPING_MS);
   };
-  const names = new Set([...(data?.policies ?? []).map((policy) => policy.name), ...(wanted.policy ? [wanted.policy] : [])]);
+  const names = new Set([
+    ...(data?.policies ?? []).map((policy) => policy.name),
+    ...(wanted.policy ? [wanted.policy] : []),
+  ]);
   return html`<form class="filters" role="search" aria-label="Sessions" onSubmit=${(event) => event.preventDefault()}>
     <label class="grow">
       <span>Search</span>
@@ -68,10 +73,12 @@ function Filters({ wanted, focus }) {
         ${["created", "established"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
       </select>
     </label>
-    ${wanted.cgroup &&
-    html`<button type="button" class="chip" onClick=${() => change("cgroup", "")} aria-label="Do not filter by cgroup any more">
+    ${
+      wanted.cgroup &&
+      html`<button type="button" class="chip" onClick=${() => change("cgroup", "")} aria-label="Do not filter by cgroup any more">
       ${wanted.cgroup} ×
-    </button>`}
+    </button>`
+    }
   </form>`;
 }
 
@@ -89,11 +96,20 @@ function List({ pages, total }) {
   useRenewed(pages, view.calm ? from : null, from === to ? 1 : 2);
   useRenewed(pages, view.calm && to !== from ? to : null, 2);
   useRestart(pages);
-  useEvents(useMemo(() => (event) => {
-    if (event.type === "session" && event.action === "closed") pages.remove(event.token);
-    else if (event.type === "lost") pages.reset();
-  }, [pages]));
-  const said = pages.complete ? plural(rows.length, "session") : total === null ? "more sessions" : plural(total, "session");
+  useEvents(
+    useMemo(
+      () => (event) => {
+        if (event.type === "session" && event.action === "closed") pages.remove(event.token);
+        else if (event.type === "lost") pages.reset();
+      },
+      [pages],
+    ),
+  );
+  const said = pages.complete
+    ? plural(rows.length, "session")
+    : total === null
+      ? "more sessions"
+      : plural(total, "session");
   useEffect(() => announcement.set(pages.complete ? said : ""), [pages.complete]);
 
   const move = (to_) => {
@@ -103,7 +119,14 @@ function List({ pages, total }) {
   };
   const keys = (event) => {
     const page = Math.max(1, view.fit - 1);
-    const steps = { ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: known - 1 };
+    const steps = {
+      ArrowDown: active + 1,
+      ArrowUp: active - 1,
+      PageDown: active + page,
+      PageUp: active - page,
+      Home: 0,
+      End: known - 1,
+    };
     if (event.key in steps) {
       event.preventDefault();
       move(steps[event.key]);
@@ -114,13 +137,17 @@ function List({ pages, total }) {
   if (pages.error && rows.length === 0) {
     return html`<${Waiting} error=${pages.error} /> <button onClick=${() => pages.reset()}>Try again</button>`;
   }
-  if (pages.complete && rows.length === 0) return html`<p class="empty" role="status">There is no such session now.</p>`;
+  if (pages.complete && rows.length === 0)
+    return html`<p class="empty" role="status">There is no such session now.</p>`;
   const shown = [];
   for (let i = view.first; i <= Math.min(view.last, known - 1); i += 1) shown.push(i);
   return html`
-    ${pages.error && html`<${Notice} tone="warn" title=${pages.error.title}>
+    ${
+      pages.error &&
+      html`<${Notice} tone="warn" title=${pages.error.title}>
       ${pages.error.message} <button class="plain" onClick=${() => pages.reset()}>Try again</button>
-    <//>`}
+    <//>`
+    }
     <p class="fine">
       ${pages.complete ? said : total === null ? `${count(rows.length)} sessions so far, scroll for more` : said}
     </p>
@@ -204,9 +231,12 @@ function Row({ index, session, measured, top, active, choose }) {
     <span role="gridcell" class="c-cgroup" title=${session.cgroup ?? ""}><bdi>${session.cgroup ?? "–"}</bdi></span>
     <span role="gridcell" class="c-peer">${endpoint(peer(session))}</span>
     <span role="gridcell" class="c-paths">
-      ${paths(session).slice(0, 12).map(
-        (mark, i) => html`<i key=${i} class=${`mark ${mark.tone} ${mark.backup ? "backup" : ""}`} title=${mark.title}></i>`,
-      )}
+      ${paths(session)
+        .slice(0, 12)
+        .map(
+          (mark, i) =>
+            html`<i key=${i} class=${`mark ${mark.tone} ${mark.backup ? "backup" : ""}`} title=${mark.title}></i>`,
+        )}
       <span class="unseen">${plural(session.subflows.length, "subflow")}</span>
     </span>
     <span role="gridcell" class="c-throughput n">${rate(measured)}</span>

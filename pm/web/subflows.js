@@ -62,7 +62,7 @@ function Actions({ path, one }) {
   const change = () =>
     ask({
       title: one.backup ? "Clear the backup flag?" : "Make this subflow a backup?",
-      text: `${name}. ${one.backup ? "It carries data again as the others do." : "It carries data only where no other can."} The peer is told.`,
+      text: `${name}. It carries data ${one.backup ? "again as others do" : "only where no other can"}. The peer is told.`,
       action: one.backup ? "Clear the flag" : "Make it a backup",
       run: () => call("PATCH", mine, { backup: !one.backup }),
     });

@@ -37,7 +37,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-const HUES = 8;
+export const HUES = 8;
 const places = new Map();
 
 // The same interface has the same colour wherever it appears, in the order in which interfaces were met.

@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Playwright, Request, expect
 
 from tests.lab.lab import Lab
-from tests.lab.service import Service
+from tests.lab.service import ROOT, Service
 from tests.lab.waiting import PATIENCE, wait_for
 
 TOKEN = "a-token-that-only-this-test-knows"
 PORT = 8642
 ORIGIN = f"http://127.0.0.1:{PORT}"
+AXE = ROOT / "build/axe/node_modules/axe-core/axe.min.js"
 LOG_IN = "async token => (await fetch('/v1/login', {method: 'POST', body: JSON.stringify({token})})).status"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 Size = Literal["desktop", "phone"]
@@ -102,7 +103,8 @@ class Chromium:
         tabs, self.tabs = self.tabs, []
         for tab in tabs:
             tab.page.context.close()
-        assert [line for tab in tabs for line in tab.complaints] == []
+        complaints = [line for tab in tabs for line in tab.complaints]
+        assert not complaints, "\n".join(complaints)
 
 
 class Tab:
@@ -175,9 +177,9 @@ def pairs_of_kernel(lab: Lab, token: str) -> set[str]:
 
 def violations(tab: Tab) -> list[str]:
     """What axe-core finds wrong with the page as it is, one line for each rule and element."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    found = Axe().run(tab.page).response
+    assert AXE.exists(), "there is no axe-core: make test-browser fetches it"
+    tab.evaluate(AXE.read_text())
+    found = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")
     return [
         f"{rule['id']}: {rule['help']}: {node['html']} {json.dumps(node['any'] + node['all'])[:300]}"
         for rule in found["violations"]
@@ -185,6 +187,6 @@ def violations(tab: Tab) -> list[str]:
     ]
 
 
-def picture(tab: Tab, directory: Path, name: str) -> None:
+def picture(tab: Tab, directory: Path, name: str, *, full_page: bool = True) -> None:
     directory.mkdir(parents=True, exist_ok=True)
-    tab.page.screenshot(path=str(directory / f"{name}.png"), full_page=True)
+    tab.page.screenshot(path=str(directory / f"{name}.png"), full_page=full_page)

@@ -16,6 +16,7 @@ from tests.lab.waiting import wait_for
 
 PICTURES = ROOT / "build/browser"
 EVIL = "<img src=x onerror=alert(1)>"
+PLOTTED_MS = 5000  # of samples, so that a picture has something to show
 HEADINGS = {
     "overview": "Overview",
     "sessions": "Sessions",
@@ -37,7 +38,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(playwright: Playwright, programs: None) -> Iterator[World]:
     with Lab(client=3, server=1) as lab, chromium(playwright, lab) as browser:
-        for link, mbit in ((1, 40), (2, 20), (3, 5)):
+        for link, mbit in ((1, 8), (2, 12), (3, 5)):  # one link is not enough for what is sent
             lab.shape(link, mbit)
         lab.server()
         service = start_service(
@@ -161,3 +162,18 @@ def test_keys(world: World) -> None:
     expect(grid).to_have_attribute("aria-activedescendant", "row-2")
     tab.page.keyboard.press("Enter")
     tab.heading(f"Session {third}")
+
+
+@pytest.mark.parametrize(("view", "scheme"), [("overview", "light"), ("session", "dark")])
+def test_pictures_for_the_documents(world: World, view: str, scheme: Scheme) -> None:
+    """What docs/images shows is what the page looks like: they are copies of these, and small."""
+    tab = world.browser.open("#/doctor", scheme=scheme)
+    tab.page.set_viewport_size({"width": 1120, "height": 780})
+    ready(tab, "doctor")
+    for hide in tab.page.get_by_role("button", name="Hide").all():
+        hide.click()
+    tab.go(f"#/session/{world.token}" if view == "session" else f"#/{view}")
+    ready(tab, view)
+    tab.page.wait_for_timeout(PLOTTED_MS)
+    picture(tab, PICTURES, f"document-{view}", full_page=False)
+    assert (PICTURES / f"document-{view}.png").stat().st_size < 150_000

@@ -19,7 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.licences import python_dependencies
+from tests.licences import page_dependencies, python_dependencies
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "pm").rglob("*.py"))
@@ -189,10 +189,11 @@ def test_every_make_target_in_documents_exists() -> None:
 
 
 def test_every_dependency_declares_a_licence() -> None:
-    """`make licences` knows what pyproject.toml asks for, what that needs in turn, and a licence of each."""
-    dependencies = python_dependencies()
+    """`make licences` knows what pyproject.toml and the page ask for, what that needs, a licence of each."""
+    dependencies = [*python_dependencies(), *page_dependencies()]
     used_by = {dependency.name.lower(): dependency.used_by for dependency in dependencies}
     assert used_by["aiohttp"] == used_by["multidict"] == "service"
+    assert used_by["preact"] == used_by["uplot"] == "page"
     assert used_by["pytest"] == used_by["pluggy"] == "development"
     assert [dependency.name for dependency in dependencies if not dependency.licence] == []
 
