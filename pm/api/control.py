@@ -138,6 +138,8 @@ class SocketReport(NamedTuple):
 
 class ControlPlane(Protocol):
     def status(self) -> Status: ...
+    def configuration(self) -> Loaded:
+        """What is in force."""
 
     def policies(self) -> Sequence[Policy]: ...
 

@@ -104,6 +104,9 @@ class ServiceControlPlane:
             sessions=len(self._sessions.table),
         )
 
+    def configuration(self) -> Loaded:
+        return self._state.loaded
+
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())
         counters["log_lines_lost"] = lost_lines()

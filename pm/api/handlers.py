@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import web
 
 from pm.api import metrics
+from pm.api.configuration import configuration_view
 from pm.api.control import ControlPlane
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, OpenSubflow, SessionQuery
 from pm.api.inputs import parse_body, parse_query, parse_token
@@ -52,6 +53,10 @@ CONFIGURATION_BYTES = 2 << 20
 async def get_status(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     return _json(status_view(control.status(), control.option_counters(), moment(time)))
+
+
+async def get_configuration(request: web.Request) -> web.Response:
+    return _json(configuration_view(request.app[CONTROL].configuration()))
 
 
 async def list_policies(request: web.Request) -> web.Response:

@@ -22,7 +22,7 @@ from pm.api.input_shapes import SessionQuery
 from pm.api.problems import BadRequest
 from pm.api.views import encode, session_view
 from pm.clock import moment
-from pm.model import SubflowState
+from pm.model import SubflowState, token_text
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
@@ -131,11 +131,14 @@ class Listing:
             return False
         if query.policy is not None and (session.policy is None or session.policy.name != query.policy):
             return False
+        if query.cgroup is query.search is None:
+            return True
+        path = self._control.cgroup_path(session)
         if query.cgroup is not None:
-            path = self._control.cgroup_path(session)
             below = query.cgroup.rstrip("/")
-            return path is not None and (path == query.cgroup or path.startswith(below + "/"))
-        return True
+            if path is None or not (path == query.cgroup or path.startswith(below + "/")):
+                return False
+        return query.search is None or _has(session, path, query.search.lower())
 
     def _fresh(self, session: Session) -> _Fragment | None:
         fragment = self._fragments.get(session.token)
@@ -170,7 +173,15 @@ class Listing:
 
 
 def _filters(query: SessionQuery) -> bool:
-    return not (query.policy is None and query.cgroup is None and query.state is None)
+    return not (query.policy is query.cgroup is query.state is query.search is None)
+
+
+def _has(session: Session, cgroup: str | None, text: str) -> bool:
+    """Whether any of the words that name a session has ``text`` (lower case)."""
+    words = [token_text(session.token), cgroup or "", session.policy.name if session.policy else ""]
+    for subflow in session.subflows:
+        words += (f"{subflow.local}:{subflow.local_port}", f"{subflow.remote}:{subflow.remote_port}")
+    return any(text in word.lower() for word in words)
 
 
 def _chunks(items: Sequence[Session], length: int) -> Iterable[Sequence[Session]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pm.api import handlers
+from pm.api.configuration import ConfigurationShape
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, EventQuery, OpenSubflow, SessionQuery
 from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
@@ -53,6 +54,13 @@ ROUTES = (
         handler=handlers.get_status,
         summary="Datapath, kernel features, configuration in force, last reload, counters and uptime",
         shape=StatusShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/configuration",
+        handler=handlers.get_configuration,
+        summary="The configuration in force, with the defaults of what was left out",
+        shape=ConfigurationShape,
     ),
     Route(
         method="GET",

@@ -129,6 +129,9 @@ class Plane:
             sessions=len(self.table),
         )
 
+    def configuration(self) -> Loaded:
+        return Loaded(Config(policies=(SYNC, REST)), "ab" * 32, ())
+
     def policies(self) -> Sequence[Policy]:
         return (SYNC, REST)
 

@@ -65,6 +65,12 @@ async def test_full_last_page_has_no_next(plane: Plane) -> None:
         ({"cgroup": "/system.slice/rsync1"}, []),
         ({"cgroup": "/"}, [1, 3, 5, 7, 9]),
         ({"policy": "sync", "state": "created"}, [3]),
+        ({"search": "A0000004"}, [4]),
+        ({"search": "RSYNC"}, [1, 3, 5, 7, 9]),
+        ({"search": "rest"}, [2, 4, 6, 8, 10]),
+        ({"search": ":443"}, list(range(1, 11))),
+        ({"search": "nosuch"}, []),
+        ({"search": "0xa", "state": "created"}, [3]),
     ],
 )
 async def test_filters(plane: Plane, query: dict[str, str], numbers: list[int]) -> None:
