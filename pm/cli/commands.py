@@ -29,6 +29,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policies": remote.policies,
     "addresses": remote.addresses,
     "events": remote.events,
+    "top": remote.top,
     "reload": remote.reload,
     "explain": remote.explain,
     "why": remote.why,
@@ -54,7 +55,7 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
-        endless = options.command == "events" or getattr(options, "watch", False)
+        endless = options.command in ("events", "top") or getattr(options, "watch", False)
         return 0 if endless else INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader is gone (`| head`)

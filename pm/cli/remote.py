@@ -97,6 +97,12 @@ def _check_filters(client: Client, options: argparse.Namespace) -> None:
         raise PmError(f"no policy {name!r}", "`mptcp-pm policies` shows those there are")
 
 
+def top(options: argparse.Namespace) -> int:
+    from pm.cli.top.command import top as show
+
+    return show(options)
+
+
 def session(options: argparse.Namespace) -> int:
     with _client(options) as client:
         document = client.get(f"/v1/sessions/{segment(options.token)}")
