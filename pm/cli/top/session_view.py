@@ -14,7 +14,7 @@ from pm.cli.tables import bytes_text, duration_text, number_text, pair_text
 from pm.cli.top.collector import RATES, Snapshot, sums
 from pm.cli.top.columns import Cell, Column, Look, table
 from pm.cli.top.glyphs import Glyphs
-from pm.cli.top.tables import RATE, RTT, rate_text, rtt_text
+from pm.cli.top.live_tables import RATE, RTT, rate_text, rtt_text
 
 Json = Mapping[str, Any]
 Values = Sequence[float | None]

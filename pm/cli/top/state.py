@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from pm.cli.top.keys import Key
+from pm.cli.top.typed_keys import Key
 
 FILTER_MAX = 100
 

@@ -17,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from pm.cli.top.keys import decode, is_unfinished
+from pm.cli.top.typed_keys import decode, is_unfinished
 
 # The other screen, no cursor, and no line that goes on in the next one.
 _ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"

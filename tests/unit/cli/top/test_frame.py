@@ -13,9 +13,9 @@ from rich.cells import cell_len
 from pm.cli.top.collector import SessionRow, Snapshot
 from pm.cli.top.frame import Shown, frame, plain_lines
 from pm.cli.top.glyphs import ASCII, BLOCKS, Glyphs
-from pm.cli.top.keys import Key
+from pm.cli.top.live_tables import rate_text
 from pm.cli.top.state import Chosen, Screenful, State, View
-from pm.cli.top.tables import rate_text
+from pm.cli.top.typed_keys import Key
 from tests.unit.cli.top.documents import detail, interface, policy, session, snapshot, status, subflow
 
 HOSTILE = "\x1b]0;owned\x07\u202e[red]日本語\n\x9b2J"

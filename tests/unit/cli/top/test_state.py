@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.cli.top.keys import Key
 from pm.cli.top.state import FILTER_MAX, SORTS, Screenful, State, View
+from pm.cli.top.typed_keys import Key
 
 NAMES = [f"row{number}" for number in range(25)]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.cli.top.keys import Key, decode, is_unfinished
+from pm.cli.top.typed_keys import Key, decode, is_unfinished
 
 
 @pytest.mark.parametrize(
