@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 from typing import NamedTuple
 
 from pm.errors import KernelRefused
-from pm.model import Pair
+from pm.model import Figures, Pair
 
 
 class EventType(IntEnum):
@@ -128,7 +128,7 @@ class SubflowRecord(NamedTuple):
     the socket is bound to, or 0. The kernel leaves ``remote_token`` 0 on the client's initial subflow.
     ``mark`` is SO_MARK. ``unacked`` is in segments; ``backoff`` counts the doublings of the retransmission
     timeout, and ``retransmits`` how often what waits for an answer was sent again. ``rtt_us`` is the
-    smoothed round-trip time, 0 for not measured.
+    smoothed round-trip time, 0 for not measured; ``all_retransmits`` counts segments over its whole life.
     """
 
     token: int
@@ -152,10 +152,15 @@ class SubflowRecord(NamedTuple):
     mark: int = 0
     rtt_us: int = 0
     retransmits: int = 0
+    all_retransmits: int = 0
 
     @property
     def pair(self) -> Pair:
         return Pair(self.local, self.remote, self.remote_port)
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(self.bytes_acked, self.bytes_received, self.all_retransmits, self.rtt_us)
 
     @property
     def is_initial(self) -> bool:
@@ -188,6 +193,16 @@ class SubflowRecord(NamedTuple):
     @property
     def peer_backup(self) -> bool:
         return bool(self.flags & _PEER_BACKUP)
+
+
+class FinalFigures(NamedTuple):
+    """What a subflow had carried when its socket was closed, as a sock_ops program reported it."""
+
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+    figures: Figures
 
 
 # Either says which subflow of which session: token, local, local_port, remote, remote_port and both ids.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from pm.kernel import CreateCommand, RawEvent, SessionInfo, SubflowRecord
+from pm.kernel import CreateCommand, FinalFigures, RawEvent, SessionInfo, SubflowRecord
 from pm.model import Subflow
 
 
@@ -96,3 +96,13 @@ class Diagnosis(Protocol):
 
     def find_subflows(self, subflows: Sequence[Subflow | SubflowRecord]) -> Sequence[SubflowRecord | None]:
         """The sockets of subflows, by their 4-tuples; None where one is gone, or is no MPTCP subflow."""
+
+
+class FinalFigureSource(Protocol):
+    """What programs report of subflows whose socket is closed."""
+
+    def fileno(self) -> int:
+        """The descriptor that is readable while some wait."""
+
+    def read_finals(self, limit: int) -> Sequence[FinalFigures]:
+        """Those that wait, oldest first, at most ``limit``; never blocks. Raises KernelRefused."""

@@ -174,6 +174,22 @@ class Want(NamedTuple):
 Wanted = dict[Pair, Want]
 
 
+class Figures(NamedTuple):
+    """What a subflow has carried, as the kernel counts it (struct tcp_info).
+
+    SYN and FIN count as a byte each. ``retransmits`` are segments, ``rtt_us`` is the smoothed round-trip
+    time.
+    """
+
+    bytes_acked: int = 0
+    bytes_received: int = 0
+    retransmits: int = 0
+    rtt_us: int = 0
+
+
+NOTHING_CARRIED = Figures()
+
+
 @dataclass(slots=True, eq=False)
 class Subflow:
     """One TCP subflow of a session. ``local_port`` is 0 until the kernel reports it.
@@ -185,7 +201,8 @@ class Subflow:
     look first found it so, and the bytes acknowledged then. ``seen`` numbers the last comparison
     with the kernel that found it. ``ifindex`` is the interface that it is bound to, 0 for none.
     ``rtt_us`` is the smoothed round-trip time as last noted, None for unknown, which it stays where the
-    path manager does not follow it.
+    path manager does not follow it. ``figures`` are the last that the ledger noted, and ``interface`` is the
+    name of the one that has its local address, "" for not known yet.
     """
 
     local: str
@@ -208,6 +225,8 @@ class Subflow:
     seen: int = 0
     ifindex: int = 0
     rtt_us: int | None = None
+    figures: Figures = NOTHING_CARRIED
+    interface: str = ""
 
     @property
     def working(self) -> bool:

@@ -31,6 +31,7 @@ from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import CompiledPathManagers, PathManagerPrograms
 from pm.programs.tcp_option_programs import CompiledOptions, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
+from pm.records.recorder import Recorder
 from pm.selection import check_policies
 from pm.sessions.assembly import Sessions
 from pm.upkeep import Upkeep
@@ -108,6 +109,7 @@ class Reloader:
         selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
+        recorder: Recorder,
         broadcast: Broadcast,
         upkeep: Upkeep,
         seen: Signature,
@@ -124,6 +126,7 @@ class Reloader:
         self._selection = selection
         self._options = options
         self._programs = programs
+        self._recorder = recorder
         self._broadcast = broadcast
         self._upkeep = upkeep
         self._seen = seen
@@ -193,6 +196,8 @@ class Reloader:
         self, loaded: Loaded, programs: CompiledPathManagers | None, options: CompiledOptions
     ) -> None:
         config, state = loaded.config, self._state
+        await self._recorder.apply(config.records)
+        self._sessions.endings.on_ended = self._recorder.on_ended
         if self._programs and programs:
             await self._programs.activate(programs)
         await self._options.activate(options)

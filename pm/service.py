@@ -48,6 +48,7 @@ from pm.programs.kept_programs import KeptPrograms
 from pm.programs.path_manager_programs import PathManagerPrograms, remove_left_programs
 from pm.programs.tcp_option_programs import TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection, NamespaceSelection, remove_all_programs
+from pm.records.recorder import Recorder
 from pm.reloader import Reloader, log_warnings
 from pm.running import Service
 from pm.sessions.assembly import assemble
@@ -101,9 +102,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await options.attach(cgroups)
 
     source_routing: SourceRouting | None = None
+    recorder = Recorder()
     bpffs = await asyncio.to_thread(find_mount, "bpf")
     async with AsyncExitStack() as stack:
         await asyncio.to_thread(check_state_directory, state_directory)
+        stack.push_async_callback(recorder.close)
+        await recorder.apply(config.records)
         cookie = netns_cookie()
         pins = pin_directory(bpffs, cookie) if bpffs else None
         instance = Instance(pins)
@@ -204,7 +208,9 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             endpoints=endpoints,
             judge_way=PathJudge(lookup, addresses, lambda: addresses.rules.bind_interface).way,
             on_ways=programs.write_ways if programs else unwatched,
+            finals=selection.attachments,
         )
+        sessions.endings.on_ended = recorder.on_ended
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))
         notes.keep("seen_up", lambda: list(sessions.addresses.seen_up))
         notes.keep("denied", lambda: denied_sessions(sessions.table))
@@ -229,6 +235,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             selection=selection,
             options=options,
             programs=programs,
+            recorder=recorder,
             broadcast=broadcast,
             seen=start.seen,
             seen_sources=start.seen_sources,
@@ -246,6 +253,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             reload=reloader.reload,
             try_out=reloader.try_out,
             counters=mptcp_counters,
+            record_counts=recorder.counts,
             judge_under=lambda rules: PathJudge(lookup, addresses, lambda: rules.bind_interface).way,
         )
         await stack.enter_async_context(serve(control, config.api, timings))
@@ -257,6 +265,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             attached=selection.attached,
             parts=(
                 partial(sessions.sweeper.run, sessions.events),
+                sessions.endings.run,
                 selection.run,
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,

@@ -3,7 +3,7 @@
 #ifndef MPTCP_PM_SESSION_H
 #define MPTCP_PM_SESSION_H
 
-/* An initial subflow as its own host sees it. IPv4 is ::ffff:a.b.c.d, addresses are in network order. */
+/* A subflow as its own host sees it. IPv4 is ::ffff:a.b.c.d, addresses are in network order. */
 struct session_key {
 	u32 local[4];
 	u32 remote[4];
@@ -21,6 +21,7 @@ struct session_value {
 enum counter {
 	COUNTER_CLASSIFIED, /* sessions recorded */
 	COUNTER_FAILED, /* sessions the map would not take */
+	COUNTER_FINALS_LOST, /* ends of subflows for which the ring buffer had no room */
 	COUNTERS,
 };
 

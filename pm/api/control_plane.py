@@ -23,7 +23,7 @@ from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow
+from pm.model import LocalAddress, Pair, Subflow, SubflowState
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
@@ -59,6 +59,7 @@ class ServiceControlPlane:
         try_out: Callable[[str | None], Awaitable[Loaded]],
         judge_under: Callable[[Addresses], Judge],
         counters: CounterHistory,
+        record_counts: Callable[[], Mapping[str, int]],
     ) -> None:
         """``try_out`` loads the file and changes nothing; ``judge_under`` asks for ways under other rules."""
         self._state = state
@@ -73,6 +74,7 @@ class ServiceControlPlane:
         self._reload = reload
         self._try_out = try_out
         self._judge_under = judge_under
+        self._record_counts = record_counts
         self._investigator = Investigator(
             sessions=sessions,
             addresses=addresses,
@@ -110,7 +112,10 @@ class ServiceControlPlane:
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())
         counters["log_lines_lost"] = lost_lines()
-        return counters + Counter(self._programs.counters()) if self._programs else counters
+        counters.update(self._record_counts())
+        if self._programs:
+            counters.update(self._programs.counters())
+        return counters
 
     def policies(self) -> Sequence[Policy]:
         return self._state.loaded.config.policies
@@ -136,7 +141,12 @@ class ServiceControlPlane:
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
         subflows = [subflow for session in sessions for subflow in session.subflows]
         answers = iter(self._diagnosis.subflow_stats(subflows))
-        return [[next(answers) for _ in session.subflows] for session in sessions]
+        found = [[next(answers) for _ in session.subflows] for session in sessions]
+        for session, of_session in zip(sessions, found, strict=True):
+            for subflow, stats in zip(session.subflows, of_session, strict=True):
+                if stats and subflow.state is SubflowState.ESTABLISHED:
+                    self._sessions.ledger.note(session, subflow, stats.figures)
+        return found
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return self._options.counters()

@@ -48,6 +48,9 @@ _TOTALS = {
     "changes_set_back": ("changes_set_back", "Those that the service set back."),
     "repairs": ("repairs", "Actions that the service took because a program had not."),
     "failed": ("classification_failures", "Connections for which a classifier could not record the policy."),
+    "finals_lost": ("final_figures_lost", "Subflows whose final figures found no room in the ring buffer."),
+    "records_written": ("records_written", "Records of sessions that were written."),
+    "records_lost": ("records_lost", "Records of sessions that could not be written."),
 }
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
+from pm.api.common_shapes import Count, Ip, Port, Token
 from pm.api.schemas import ADDRESS, DIGEST
-from pm.api.shapes import ConfigProblemShape, Count, Ip, Port, StartShape, Token, UnroutableShape
+from pm.api.shapes import ConfigProblemShape, StartShape, UnroutableShape
 
 
 class PlannedSubflowShape(TypedDict):

@@ -11,25 +11,14 @@ from typing import Annotated, Any, Literal, TypedDict
 from annotated_types import Ge, Le
 from typing_extensions import Doc
 
-from pm.api.schemas import ADDRESS, CURSOR, DIGEST, TIME, TOKEN
-from pm.model import EventKind, Origin, Role, SubflowState
+from pm.api.closed_shapes import ClosedSubflowShape, EarlierSubflowsShape, TrafficShape
+from pm.api.common_shapes import Count, EndpointShape, Ip, Port, Time, Token
+from pm.api.schemas import CURSOR, DIGEST
+from pm.model import SUBFLOWS_MAX, EventKind, Origin, Role, SubflowState
 from pm.policies.built_in_options import BUILT_IN_OPTIONS
 from pm.sessions import history
 from pm.sessions.missing import PairState
 from pm.sessions.session import SessionState
-
-Time = Annotated[str, TIME, Doc("RFC 3339, UTC.")]
-Token = Annotated[
-    str, TOKEN, Doc("Local token of the session (RFC 8684, section 3.2), `0x` and eight hex digits.")
-]
-Ip = Annotated[str, ADDRESS, Doc("IPv4 or IPv6 address.")]
-Port = Annotated[int, Ge(0), Le(65535)]
-Count = Annotated[int, Ge(0)]
-
-
-class EndpointShape(TypedDict):
-    ip: Ip
-    port: Annotated[Port, Doc("0 until the kernel reports it.")]
 
 
 class RemoteAddressShape(TypedDict):
@@ -147,6 +136,9 @@ class SubflowOptionShape(TypedDict):
 class SessionDetailShape(SessionShape):
     """One session with its history, its TCP options and the subflows that it should have and has not."""
 
+    totals: Annotated[TrafficShape, Doc("Of all its subflows, those that have ended too.")]
+    closed_subflows: Annotated[list[ClosedSubflowShape], Doc(f"The last {SUBFLOWS_MAX}, newest last.")]
+    earlier_subflows: EarlierSubflowsShape
     missing: list[MissingPairShape]
     options: list[SubflowOptionShape]
     events: Annotated[list[HistoryShape], Doc(f"The last {history.LENGTH} events, newest last.")]

@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal
 
+from pm.api.closed_views import closed_subflow_view, earlier_subflows_view, rfc3339, traffic_view
 from pm.api.control import Status, SubflowFigures
 from pm.api.events import ServiceEvent
 from pm.api.shapes import (
@@ -48,11 +48,6 @@ _REASONS = {
 def encode(value: Any) -> bytes:
     """JSON without blanks, UTF-8."""
     return valid_text(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
-
-
-def rfc3339(time: float) -> str:
-    """Seconds since the epoch as ``2026-11-22T21:46:56.123456Z``."""
-    return datetime.fromtimestamp(time, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def reason(subflow: Subflow, path_manager: str | None) -> str:
@@ -157,6 +152,9 @@ def session_detail_view(
     """A session with its history, newest last; ``options`` are (subflow id, report) pairs."""
     return {
         **session_view(session, cgroup, program, figures, now),
+        "totals": traffic_view(session.carried),
+        "closed_subflows": [closed_subflow_view(closed) for closed in session.closed or ()],
+        "earlier_subflows": earlier_subflows_view(session),
         "missing": missing,
         "options": [_option_view(subflow, report) for subflow, report in options],
         "events": [

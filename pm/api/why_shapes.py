@@ -7,7 +7,8 @@ from typing import Annotated, TypedDict
 
 from typing_extensions import Doc
 
-from pm.api.shapes import Count, EndpointShape, MissingPairShape, Token
+from pm.api.common_shapes import Count, EndpointShape, Token
+from pm.api.shapes import MissingPairShape
 from pm.no_session import SOCKETS_MAX
 
 

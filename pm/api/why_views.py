@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pm.api.common_shapes import EndpointShape
 from pm.api.control import Connection, SocketReport
-from pm.api.shapes import EndpointShape, MissingPairShape
+from pm.api.shapes import MissingPairShape
 from pm.api.why_shapes import FindingShape, SocketShape, SocketsShape, WhyShape
 from pm.findings import Finding
 from pm.kernel import TcpState

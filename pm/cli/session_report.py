@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -21,6 +21,8 @@ from pm.cli.tables import (
 )
 from pm.names import printable
 
+_SOURCES: Mapping[str, str] = {"kernel": "complete", "last_sample": "last sample"}
+
 
 def session_report(session: Json) -> RenderableType:
     """One session: what it is, its subflows with all figures, failures, TCP options and history."""
@@ -33,12 +35,16 @@ def session_report(session: Json) -> RenderableType:
         ("cgroup", session["cgroup"] or "unknown"),
         ("managed", _managed(session)),
         ("age", duration_text(session["age_s"])),
+        ("sent", f"{bytes_text(session['totals']['bytes_acked'])} (acknowledged, over all subflows)"),
+        ("received", bytes_text(session["totals"]["bytes_received"])),
         (
             "remote addresses",
             ", ".join(f"{endpoint(r)} (id {r['address_id']})" for r in session["remote_addresses"]),
         ),
     )
     parts: list[RenderableType] = [facts, "", subflows_list(session["subflows"])]
+    if session["closed_subflows"]:
+        parts += ["", closed_list(session["closed_subflows"], session["earlier_subflows"])]
     if session["missing"]:
         missing = new_table("MISSING", "STATE", "REASON")
         for pair in session["missing"]:
@@ -66,14 +72,50 @@ def session_report(session: Json) -> RenderableType:
 def subflows_list(subflows: Sequence[Json]) -> Text:
     """Two lines per subflow, in 80 columns: the id, as other commands take it, is never broken."""
     header = ["IDS", "RTT", "CWND", "CC", "SENT", "RECEIVED", "RETRANS", "RATE"]
-    rows = [_figures(subflow) for subflow in subflows]
+    # The id has the pair of addresses that a reason may name.
+    facts = [
+        [subflow["state"], *["backup"] * subflow["backup"], subflow["reason"].partition(": ")[0]]
+        for subflow in subflows
+    ]
+    return _two_lines_each(
+        "SUBFLOW, STATE, REASON", header, subflows, facts, [_figures(subflow) for subflow in subflows]
+    )
+
+
+def closed_list(subflows: Sequence[Json], earlier: Json) -> Text:
+    """The same for subflows that have ended, with the sum of those that are not listed any more."""
+    header = ["LASTED", "RTT", "SENT", "RECEIVED", "RETRANS", "FIGURES"]
+    facts = [[subflow["reason"].partition(": ")[2] or subflow["reason"]] for subflow in subflows]
+    rows = [
+        [
+            duration_text(subflow["duration_s"]),
+            duration_text(subflow["rtt_s"]),
+            bytes_text(subflow["bytes_acked"]),
+            bytes_text(subflow["bytes_received"]),
+            number_text(subflow["retransmits"]),
+            _SOURCES.get(subflow["source"], str(subflow["source"])),
+        ]
+        for subflow in subflows
+    ]
+    text = _two_lines_each("SUBFLOW THAT ENDED, WHY", header, subflows, facts, rows)
+    if earlier["count"]:
+        sent, received = bytes_text(earlier["bytes_acked"]), bytes_text(earlier["bytes_received"])
+        text.append(f"\nand {earlier['count']} before them: {sent} sent, {received} received")
+    return text
+
+
+def _two_lines_each(
+    title: str,
+    header: Sequence[str],
+    subflows: Sequence[Json],
+    facts: Sequence[Sequence[str]],
+    rows: Sequence[Sequence[str]],
+) -> Text:
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     text = Text(no_wrap=True, overflow="ignore")
-    text.append(f"SUBFLOW, STATE, REASON\n    {_row(header, widths)}", "dim")
-    for subflow, figures in zip(subflows, rows, strict=True):
-        # The id has the pair of addresses that a reason may name.
-        facts = [subflow["state"], *["backup"] * subflow["backup"], subflow["reason"].partition(": ")[0]]
-        text.append(f"\n{subflow['id']}", "bold").append(f"  {', '.join(map(printable, facts))}")
+    text.append(f"{title}\n    {_row(header, widths)}", "dim")
+    for subflow, words, figures in zip(subflows, facts, rows, strict=True):
+        text.append(f"\n{subflow['id']}", "bold").append(f"  {', '.join(map(printable, words))}")
         text.append(f"\n    {_row(figures, widths)}")
     return text
 

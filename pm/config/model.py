@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar
 
+from annotated_types import Ge
 from typing_extensions import Doc
 
 from pm.config import checks
-from pm.notation import PATH, yaml_key
+from pm.notation import PATH, Size, yaml_key
 from pm.policies.model import Addresses, Limits, Policy
 from pm.policies.remote_addresses import RemoteAddresses
 from pm.policies.tcp_options import TcpOptions
@@ -76,6 +77,23 @@ class Api:
     ] = None
 
 
+class RecordsTo(StrEnum):
+    FILE = "file"
+    JOURNALD = "journald"
+    STDOUT = "stdout"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Records:
+    to: Annotated[RecordsTo, Doc("Standard output has nothing else: logs go to standard error.")]
+    path: Annotated[str, PATH, Doc("For `file`: it has mode 0640, its directory must be there.")] = (
+        "/var/log/mptcp-pm/sessions.jsonl"
+    )
+    max_size: Annotated[
+        Size, Ge(64 << 10), Doc("For `file`: a new one is begun then, the former is kept as `PATH.1`.")
+    ] = 100 << 20
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     # For pydantic; it applies to all models. Strict, since 1 is not `true` and "3" is not 3.
@@ -117,6 +135,10 @@ class Config:
     policies: Annotated[
         tuple[Policy, ...], Doc("The most specific cgroup wins; the order of policies never matters.")
     ] = ()
+    records: Annotated[
+        Records | None,
+        Doc("Write a line of JSON at the end of each session; see [records.md](records.md)."),
+    ] = None
     on_exit: Annotated[
         OnExit, Doc("At exit, `detach` the BPF programs, or `keep` them for the next start.")
     ] = OnExit.DETACH

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pm.errors import KernelRefused
-from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import Classifier
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.precompiled import obtain_object
@@ -200,7 +199,7 @@ class Selection:
     # Queries
 
     @property
-    def attachments(self) -> Attachments[str]:
+    def attachments(self) -> Classifier:
         """The classifiers themselves."""
         return self._classifier
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
-from pm.kernel_protocols import Commands, Diagnosis
+from pm.kernel_protocols import Commands, Diagnosis, FinalFigureSource
 from pm.model import RemoteAddress, Subflow
 from pm.path_managers.base import PathManager, follows_rtt
 from pm.path_managers.endpoints import Endpoints
@@ -18,11 +18,13 @@ from pm.policies.remote_addresses import RemoteAddresses, RemoteRules
 from pm.sessions.address_ids import AddressIds
 from pm.sessions.asking import GuardedPathManager
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms, Programs
+from pm.sessions.endings import Endings
 from pm.sessions.endpoint_book import EndpointBook, EndpointSource
 from pm.sessions.event_handler import EventHandler
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.known_ways import Judge, Routes, Watcher, anywhere, unwatched
+from pm.sessions.ledger import Ledger
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.operator_commands import OperatorCommands
@@ -44,6 +46,8 @@ class Sessions:
     """What others use of this folder."""
 
     table: SessionTable
+    ledger: Ledger
+    endings: Endings
     addresses: AddressBook
     endpoints: EndpointBook
     events: EventReader
@@ -81,6 +85,7 @@ def assemble(
     endpoints: EndpointSource | None = None,
     judge_way: Judge = anywhere,
     on_ways: Watcher = unwatched,
+    finals: FinalFigureSource | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
 
@@ -90,7 +95,7 @@ def assemble(
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
     the kernel whether it routes an address as local, ``judge_way`` by which way packets leave; ``on_ways``
     hears of its answers. ``endpoints`` are the namespace's, None where the kernel's own path manager has
-    the sessions that no policy owns.
+    the sessions that no policy owns. ``finals`` is as in ``Endings``.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -119,7 +124,16 @@ def assemble(
 
     ids = AddressIds(address_ids or {})
     remote_rules = RemoteRules(remote_addresses or RemoteAddresses())
-    table = SessionTable(ids.by_ip, judge)
+    ledger = Ledger()
+    endings = Endings(
+        ledger=ledger,
+        diagnosis=diagnosis,
+        finals=finals,
+        cgroup_path=selector.cgroup_path,
+        clock=clock,
+        scheduler=scheduler,
+    )
+    table = SessionTable(ids.by_ip, judge, endings.subflow_closed)
     routes = Routes(judge_way, on_ways)
     addresses = AddressBook(ids, is_local=is_local, seen_up=seen_up, on_change=note, routes=routes)
     book = EndpointBook(
@@ -168,6 +182,7 @@ def assemble(
         )
     watch = Watch(
         table=table,
+        ledger=ledger,
         diagnosis=diagnosis,
         reconcile=reconcile,
         follow_rtt={n for n, path_manager in path_managers.items() if follows_rtt(path_manager)},
@@ -177,6 +192,8 @@ def assemble(
     )
     resync = Resync(
         table=table,
+        ledger=ledger,
+        endings=endings,
         diagnosis=diagnosis,
         first_subflows=first_subflows,
         assignment=assignment,
@@ -227,6 +244,7 @@ def assemble(
         timers=timers,
         watch=watch,
         endpoints=book,
+        endings=endings,
         reconciler=reconciler,
         on_denied=on_denied,
         publish=publish,
@@ -236,6 +254,7 @@ def assemble(
     )
     sweeper = Sweeper(
         table=table,
+        ledger=ledger,
         executor=executor,
         first_subflows=first_subflows,
         assignment=assignment,
@@ -257,6 +276,8 @@ def assemble(
     )
     return Sessions(
         table=table,
+        ledger=ledger,
+        endings=endings,
         addresses=addresses,
         endpoints=book,
         events=events,

@@ -84,7 +84,7 @@ def merge_session(
 
 def remove_gone(table: SessionTable, session: Session, subflow: Subflow, now: Moment) -> None:
     """A subflow that ended without an event, or whose event was lost."""
-    table.remove_subflow(session, subflow)
+    table.remove_subflow(session, subflow, GONE, now)
     session.history.add(now, HistoryEvent.SUBFLOW_GONE, subflow.pair)
     note_loss(session, subflow, GONE, now, silent=True)
 

@@ -21,6 +21,7 @@ from pm.sessions.actions import ActionKind, Close
 from pm.sessions.admission import refusal
 from pm.sessions.backoff import PROVEN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
+from pm.sessions.endings import Endings
 from pm.sessions.endpoint_book import EndpointBook
 from pm.sessions.executor import Executor, Publish
 from pm.sessions.open_limits import OpenLimits
@@ -53,6 +54,7 @@ class EventHandler:
         timers: TimerQueue,
         watch: Watch,
         endpoints: EndpointBook,
+        endings: Endings,
         reconciler: Reconciler,
         on_denied: Callable[[Session], None],
         publish: Publish,
@@ -72,6 +74,7 @@ class EventHandler:
         self._timers = timers
         self._watch = watch
         self._endpoints = endpoints
+        self._endings = endings
         self._reconciler = reconciler
         self._on_denied = on_denied
         self._publish = publish
@@ -141,7 +144,10 @@ class EventHandler:
             fixed = session.started and not session.remotes and not session.retries
             if policy and fixed and policy is self._endpoints.in_force(session):
                 first_subflows.remember(event, session, policy)
-        if not session.cgroup_id:
+        if self._endings.on_ended:  # a record names it, and the session may be a short one
+            with suppress(KernelRefused):
+                self._assignment.find_cgroup(session)
+        elif not session.cgroup_id:
             self._assignment.find_cgroup_later(session.token)
         self._publish(now.time, "session", "established", session, {})
 

@@ -125,7 +125,7 @@ class Executor:
                 except KernelRefused as e:
                     if e.errno != errno.ESRCH:  # gone already
                         raise
-                self._table.remove_subflow(session, subflow)
+                self._table.remove_subflow(session, subflow, reason, now)
                 session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
                 self._publish(
                     now.time, "subflow", "closed", session, {"subflow": subflow.id, "reason": reason}

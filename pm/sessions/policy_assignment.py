@@ -43,6 +43,8 @@ class Selector(Protocol):
 
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None: ...
 
+    def cgroup_path(self, cgroup_id: int) -> str | None: ...
+
 
 class PolicyAssignment:
     def __init__(

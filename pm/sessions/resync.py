@@ -22,7 +22,9 @@ from pm.model import Origin, Subflow
 from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.dump_merge import find_known, may_deny_joins, merge_session, remove_gone
+from pm.sessions.endings import Endings
 from pm.sessions.executor import Publish
+from pm.sessions.ledger import Ledger
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
 from pm.sessions.session import Session
@@ -36,6 +38,9 @@ INTERVAL_CAP_S = 45.0
 SHARE = 0.015  # of one processor, for comparing all the time ...
 URGENT_SHARE = 0.1  # ... and when somebody asks for it: a peer can be the cause
 
+CLOSED = "closed"
+RESET = "reset, or never accepted"
+
 T = TypeVar("T")
 log = get_limited_logger()
 
@@ -45,6 +50,8 @@ class Resync:
         self,
         *,
         table: SessionTable,
+        ledger: Ledger,
+        endings: Endings,
         diagnosis: Diagnosis,
         first_subflows: FirstSubflows,
         assignment: PolicyAssignment,
@@ -68,6 +75,8 @@ class Resync:
         ``on_compared`` the number of each comparison when it is over.
         """
         self._table = table
+        self._ledger = ledger
+        self._endings = endings
         self._diagnosis = diagnosis
         self._first_subflows = first_subflows
         self._assignment = assignment
@@ -191,6 +200,7 @@ class Resync:
             self._first_subflows.admit(token)
             adopted = token not in self._table.by_token
             session, changed, new = merge_session(self._table, there, self._number, now)
+            self._note_figures(session, there, adopted=adopted)
             if adopted:
                 session.deny_join_id0 = name_of(session) in self._denied or may_deny_joins(session)
                 self._on_denied(session)
@@ -199,6 +209,12 @@ class Resync:
                 self._first_subflows.forget(token)  # what is armed may be done already
                 self._assignment.find_cgroup(session)
                 self._reconcile(session)
+
+    def _note_figures(self, session: Session, records: Sequence[SubflowRecord], *, adopted: bool) -> None:
+        note = self._ledger.adopt if adopted else self._ledger.note
+        for record in records:
+            if subflow := session.subflows.find_end(record):
+                note(session, subflow, record.figures)
 
     def _look_for_missing(
         self, sessions: Sequence[Session], began: float
@@ -247,13 +263,14 @@ class Resync:
         for session in dict.fromkeys(session for session, _ in gone):
             self._reconcile(session)
 
-    def end_session(self, token: int) -> None:
+    def end_session(self, token: int, reason: str = CLOSED) -> None:
         """A session has ended: forget it, and tell the watchers if it was known."""
         now = moment(self._clock)
         session = self._table.close(token)
         self._behind.forget(token)
         if session:
             self._on_denied(session)
+            self._endings.session_ended(session, reason, now)
             age_s = round(now.monotonic - session.created.monotonic, 3)
             self._publish(now.time, "session", "closed", session, {"age_s": age_s})
 
@@ -266,7 +283,7 @@ class Resync:
         infos = self._diagnosis.session_infos(tokens)
         gone = {token for token, info in zip(tokens, infos, strict=True) if info is None}
         for token in gone:
-            self.end_session(token)
+            self.end_session(token, RESET)
         return gone
 
 

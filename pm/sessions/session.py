@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 from pm.clock import Moment
 from pm.model import Pair, RemoteAddress, Role
+from pm.sessions.closed_subflows import ClosedSubflows
 from pm.sessions.subflows import Subflows
+from pm.sessions.traffic import Traffic
 
 if TYPE_CHECKING:
     from pm.policies.model import Policy
@@ -78,7 +80,8 @@ class Session:
     the announcements and withdrawals. ``closed_by_operator`` counts, per pair, the subflows that the
     operator closed: they are not opened again. ``opens_full_at`` and ``plans_full_at`` are token buckets
     (``pm.policies.rates``); ``opens_wait_until`` is when one that found its bucket empty asks again.
-    ``complaint`` is what is wrong with the last answer of the path manager.
+    ``complaint`` is what is wrong with the last answer of the path manager. ``carried`` is the sum of the
+    figures of all its subflows, ``closed`` has those that ended; the ledger and ``endings`` keep them.
     """
 
     token: int
@@ -118,6 +121,8 @@ class Session:
     opens_full_at: float = 0.0
     opens_wait_until: float = 0.0
     plans_full_at: float = 0.0
+    carried: Traffic = field(default_factory=Traffic)
+    closed: ClosedSubflows | None = None
 
     @property
     def initial_pair(self) -> Pair:

@@ -19,23 +19,27 @@ from pm.sessions.failures import note_loss, try_soon
 from pm.sessions.history import History, HistoryEvent
 from pm.sessions.session import Session, SessionState
 
+OnClosed = Callable[[Session, Subflow, str, Moment], None]
 REMOTES_MAX = 32  # announced addresses of a session that are used; there are 255 ids
 
 
 class SessionTable:
     """Sessions by token, oldest first. ``address_ids`` are those of the namespace, by address.
 
-    ``judge`` says why no subflow of a session may go to an announced address, "" if it may.
+    ``judge`` says why no subflow of a session may go to an announced address, "" if it may. ``on_closed``
+    hears of each subflow that is taken out of the table, and why.
     """
 
     def __init__(
         self,
         address_ids: Mapping[str, int],
         judge: Callable[[Session, RemoteAddress], str] = lambda session, remote: "",
+        on_closed: OnClosed = lambda session, subflow, reason, now: None,
     ) -> None:
         self.by_token: dict[int, Session] = {}
         self._address_ids = address_ids
         self._judge = judge
+        self._on_closed = on_closed
         self._numbers = itertools.count(1)
 
     def __len__(self) -> int:
@@ -265,18 +269,19 @@ class SessionTable:
         subflow = session.subflows.find_end_or_opening(event)
         if subflow is None:
             return None
-        self.remove_subflow(session, subflow)
         refused = was_refused(subflow, event, now.monotonic)
         reason = closing_reason(subflow, event, refused=refused)
+        self.remove_subflow(session, subflow, reason, now)
         session.history.add(now, HistoryEvent.SUBFLOW_CLOSED, f"{subflow.pair}: {reason}")
         silent = subflow.stuck or event.error in SILENT
         kind = failure_kind(subflow, event, refused)
         note_loss(session, subflow, reason, now, kind=kind, silent=silent)
         return Ending(subflow, reason, kind)
 
-    def remove_subflow(self, session: Session, subflow: Subflow) -> None:
+    def remove_subflow(self, session: Session, subflow: Subflow, reason: str, now: Moment) -> None:
         """Take a subflow out of the table."""
         session.subflows.remove(subflow)
+        self._on_closed(session, subflow, reason, now)
 
     def priority_changed(self, session: Session, event: MptcpEvent, now: Moment) -> None:
         """MPTCP_EVENT_SUB_PRIORITY: the peer's MP_PRIO."""

@@ -31,7 +31,7 @@ class Subflows(list[Subflow]):
         if self._index is not None:
             return self._index.get(ends)
         if len(self) > SCANNED_MAX:
-            self._index = {_ends(subflow): subflow for subflow in reversed(self)}
+            self._index = {ends_of(subflow): subflow for subflow in reversed(self)}
             return self._index.get(ends)
         for subflow in self:
             if (
@@ -54,7 +54,7 @@ class Subflows(list[Subflow]):
     def append(self, subflow: Subflow) -> None:
         super().append(subflow)
         if self._index is not None:
-            self._index.setdefault(_ends(subflow), subflow)
+            self._index.setdefault(ends_of(subflow), subflow)
 
     def remove(self, subflow: Subflow) -> None:
         """By identity: subflows that are still opening look alike. No error where it is not there."""
@@ -69,22 +69,23 @@ class Subflows(list[Subflow]):
     def learn_port(self, subflow: Subflow, local_port: int) -> None:
         """The source port of a subflow has become known."""
         if subflow.local_port != local_port:
-            before = _ends(subflow)
+            before = ends_of(subflow)
             subflow.local_port = local_port
             self._forget(subflow, before)
             if self._index is not None:
-                self._index[_ends(subflow)] = subflow
+                self._index[ends_of(subflow)] = subflow
 
     def _forget(self, subflow: Subflow, ends: Ends | None = None) -> None:
         """Take a subflow out of the index; another one that is still opening may have the same ends."""
-        ends = ends or _ends(subflow)
+        ends = ends or ends_of(subflow)
         if self._index is None or self._index.get(ends) is not subflow:
             return
         del self._index[ends]
         if not ends[1]:
-            twin = next((other for other in self if _ends(other) == ends), None)
+            twin = next((other for other in self if ends_of(other) == ends), None)
             self._index |= {ends: twin} if twin else {}
 
 
-def _ends(subflow: Subflow) -> Ends:
+def ends_of(subflow: Subflow) -> Ends:
+    """Its 4-tuple."""
     return subflow.local, subflow.local_port, subflow.remote, subflow.remote_port

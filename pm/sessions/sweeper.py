@@ -13,6 +13,7 @@ from pm.sessions.endpoint_book import EndpointBook, after_change
 from pm.sessions.event_reader import EventReader
 from pm.sessions.executor import Executor
 from pm.sessions.failures import forget_failures
+from pm.sessions.ledger import Ledger
 from pm.sessions.local_addresses import AddressBook
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
@@ -30,6 +31,7 @@ class Sweeper:
         self,
         *,
         table: SessionTable,
+        ledger: Ledger,
         executor: Executor,
         first_subflows: FirstSubflows,
         assignment: PolicyAssignment,
@@ -42,6 +44,7 @@ class Sweeper:
         clock: Clock,
     ) -> None:
         self._table = table
+        self._ledger = ledger
         self._executor = executor
         self._first_subflows = first_subflows
         self._assignment = assignment
@@ -110,6 +113,7 @@ class Sweeper:
     def addresses_changed(self, addresses: Sequence[LocalAddress]) -> None:
         """Replace the local addresses and reconcile every session soon."""
         changes = self._addresses.update(addresses)
+        self._ledger.set_addresses(addresses)
         self._judge_remotes()
         self._first_subflows.forget_remembered()
         opening = False

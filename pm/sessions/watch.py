@@ -14,6 +14,7 @@ from pm.log_budget import get_limited_logger
 from pm.model import Origin, Subflow, SubflowState, token_text
 from pm.sessions.failures import note_failure
 from pm.sessions.history import HistoryEvent
+from pm.sessions.ledger import Ledger
 from pm.sessions.liveness import is_suspect, look, note_rtt
 from pm.sessions.session import Session
 from pm.sessions.session_table import SessionTable
@@ -39,6 +40,7 @@ class Watch:
         self,
         *,
         table: SessionTable,
+        ledger: Ledger,
         diagnosis: Diagnosis,
         reconcile: Callable[[Session], None],
         follow_rtt: Collection[str] = (),
@@ -47,6 +49,7 @@ class Watch:
         scheduler: Scheduler,
     ) -> None:
         self._table = table
+        self._ledger = ledger
         self._diagnosis = diagnosis
         self._reconcile = reconcile
         self._follow_rtt = follow_rtt
@@ -115,6 +118,7 @@ class Watch:
         """What the kernel shows of a subflow at this moment; whether its session is to be planned again."""
         if subflow.state is not SubflowState.ESTABLISHED:
             return False
+        self._ledger.note(session, subflow, record.figures)
         changed = look(subflow, record, self._clock.monotonic())
         if changed:
             what = HistoryEvent.SUBFLOW_STUCK if subflow.stuck else HistoryEvent.SUBFLOW_RECOVERED

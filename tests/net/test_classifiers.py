@@ -160,7 +160,7 @@ def test_innermost_policy_wins(bare: Lab, host: str, option: list[str]) -> None:
             inner.close()
             bare.client(host, *option, ns="client", cgroup="outer").open()
             assert classified(chosen, flow_of(bare, "client")) == "outer"
-            assert chosen.counters() == {"classified": 4, "failed": 0}
+            assert chosen.counters() == {"classified": 4, "failed": 0, "finals_lost": 0}
         assert programs_on(bare.cgroup_path("outer")) == 0
 
     in_client(bare, scenario)
@@ -189,7 +189,7 @@ def test_only_mptcp_in_a_policy_in_this_namespace(bare: Lab) -> None:
             bare.server(ns="server", cgroup="here")
             bare.client("127.0.0.1", ns="server", cgroup="here").open()
             assert bare.popen([sys.executable, "-c", FALL_BACK], cgroup="here").wait() == 0
-            assert chosen.counters() == {"classified": 0, "failed": 0}
+            assert chosen.counters() == {"classified": 0, "failed": 0, "finals_lost": 0}
 
     in_client(bare, scenario)
 
@@ -205,7 +205,7 @@ def test_joins_are_not_recorded(bare: Lab) -> None:
             bare.server(ns="client", cgroup="here")
             bare.client("127.0.0.1", ns="client", cgroup="here").open()
             await reached(lambda: [len(flows) for flows in bare.subflows("client").values()] == [2, 2])
-            assert chosen.counters() == {"classified": 2, "failed": 0}
+            assert chosen.counters() == {"classified": 2, "failed": 0, "finals_lost": 0}
 
     in_client(bare, scenario)
 

@@ -9,12 +9,23 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from pm.kernel import FinalFigures
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.attachments import Attachments
-from pm.linux.bpf.layouts import KEEPALIVE, POLICY, POLICY_ID_PLACEHOLDER, Counter, SessionKey, SessionValue
+from pm.linux.bpf.layouts import (
+    FINAL_FIGURES,
+    KEEPALIVE,
+    POLICY,
+    POLICY_ID_PLACEHOLDER,
+    Counter,
+    SessionKey,
+    SessionValue,
+)
 from pm.linux.bpf.objects import BpfObject
 from pm.linux.bpf.pins import Pins
-from pm.linux.ip import packed_ip
+from pm.linux.bpf.ring_buffer import RingBuffer
+from pm.linux.ip import ip_text, packed_ip
+from pm.model import Figures
 from pm.policies.model import Policy
 
 
@@ -31,7 +42,7 @@ class Classifier(Attachments[str]):
 
     link_prefix = "link-"
     entry = "classify"
-    layout = ("include/session.h", "include/keepalive.h")
+    layout = ("include/session.h", "include/keepalive.h", "include/final_figures.h")
 
     def __init__(self, program: BpfObject, *, netns_cookie: int, pins: Pins | None, log_file: Path) -> None:
         super().__init__(program, netns_cookie=netns_cookie, pins=pins, log_file=log_file)
@@ -41,6 +52,7 @@ class Classifier(Attachments[str]):
         self._key_ref = ctypes.byref(self._key)
         self._value_ref = ctypes.byref(self._value)
         self._take = libbpf.library().bpf_map_lookup_and_delete_elem
+        self._finals: RingBuffer | None = None
 
     def constants(self, key: str) -> Mapping[int, int]:
         # Kept when the program goes: what it recorded may still be asked for.
@@ -62,9 +74,35 @@ class Classifier(Attachments[str]):
         name = self._names.get(self._value.policy)
         return Found(name, self._value.device, self._value.mark) if name is not None else None
 
+    def fileno(self) -> int:
+        """The descriptor that is readable while final figures wait."""
+        return self._maps["finals"]
+
+    def read_finals(self, limit: int) -> list[FinalFigures]:
+        """The final figures of subflows that wait, at most ``limit``; never blocks. Raises KernelRefused."""
+        self._finals = self._finals or RingBuffer(self._maps["finals"])
+        return [parse_final(record) for record in self._finals.read(limit)]
+
+    def close(self, *, keep: bool) -> None:
+        if self._finals:
+            self._finals.close()
+            self._finals = None
+        super().close(keep=keep)
+
     def counters(self) -> dict[str, int]:
-        """How many sessions were ``classified``, and how many the map did not take (``failed``)."""
+        """How many sessions were ``classified``, and how many the map did not take (``failed``).
+
+        ``finals_lost`` counts final figures for which the ring buffer had no room.
+        """
         return {c.name.lower(): libbpf.read_counter(self._maps["counters"], c) for c in Counter}
+
+
+def parse_final(record: bytes) -> FinalFigures:
+    """Pure."""
+    local, remote, local_port, remote_port, *counts = FINAL_FIGURES.unpack(record)
+    retransmits, acked, received, rtt_us = counts
+    figures = Figures(acked, received, retransmits, rtt_us)
+    return FinalFigures(ip_text(local), local_port, ip_text(remote), remote_port, figures)
 
 
 def keepalive_entry(policy: Policy) -> dict[bytes, bytes]:

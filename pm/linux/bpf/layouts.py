@@ -15,6 +15,8 @@ KEEPALIVE = struct.Struct("=III")
 """``struct keepalive`` (bpf_pm/include/keepalive.h): idle and interval in seconds, count."""
 POLICY = struct.Struct("=Q")
 """The id of a policy, as key of a map."""
+FINAL_FIGURES = struct.Struct("=16s16sHHIQQI4x")
+"""``struct final_figures`` (bpf_pm/include/final_figures.h)."""
 _KEY = struct.Struct("=16s16sHH")
 
 
@@ -49,3 +51,4 @@ class Counter(IntEnum):
 
     CLASSIFIED = 0
     FAILED = 1
+    FINALS_LOST = 2

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pm.errors import KernelRefused, SystemUnfit
 from pm.linux.bpf.verifier_log import reason_in
 
+NAME = "libbpf.so.1"
 PROG_TYPE_SOCK_OPS = 13
 MAP_TYPE_SK_STORAGE = 24
 ATTACH_CGROUP_SOCK_OPS = 3
@@ -126,11 +127,11 @@ class _LinkInfo(Structure):
 
 @cache
 def library() -> ctypes.CDLL:
-    """libbpf.so.1. Raises SystemUnfit where it is not installed."""
+    """libbpf. Raises SystemUnfit where it is not installed."""
     try:
-        lib = ctypes.CDLL("libbpf.so.1")
+        lib = ctypes.CDLL(NAME)
     except OSError as e:
-        raise SystemUnfit("libbpf.so.1 is not installed", "apt install libbpf1") from e
+        raise SystemUnfit(f"{NAME} is not installed", "apt install libbpf1") from e
     lib.bpf_map_create.argtypes = [c_int, c_char_p, c_uint32, c_uint32, c_uint32, POINTER(_MapCreateOptions)]
     lib.bpf_prog_load.argtypes = [c_int, c_char_p, c_char_p, c_char_p, c_size_t, POINTER(_ProgramLoadOptions)]
     lib.bpf_map_lookup_elem.argtypes = [c_int, c_void_p, c_void_p]

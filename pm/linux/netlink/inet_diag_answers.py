@@ -18,6 +18,7 @@ from pm.linux.ip import ip_text
 from pm.linux.netlink import framing
 from pm.linux.netlink.framing import NetlinkMessage
 from pm.linux.netlink.inet_diag_requests import CONG, INFO
+from pm.model import Figures
 from pm.names import show_name
 
 T = TypeVar("T")
@@ -42,8 +43,8 @@ _TCP_INFO = struct.Struct(
     "Q32x"  # delivery_rate, busy_time, rwnd_limited, sndbuf_limited, delivered, delivered_ce
     "QQ"  # bytes_sent, bytes_retrans
 )
-# Of struct tcp_info: retransmits, backoff, unacked, rtt, bytes_acked, bytes_received.
-_PROGRESS = struct.Struct("=2xBxB19xI40xI48xQQ")
+# Of struct tcp_info: retransmits, backoff, unacked, rtt, total_retrans, bytes_acked, bytes_received.
+_PROGRESS = struct.Struct("=2xBxB19xI40xI28xI16xQQ")
 # struct mptcp_info: what all supported kernels have, and what was added behind (struct and offset).
 _MPTCP_INFO = struct.Struct("=BBB5xII")
 _MPTCP_COUNTERS, _MPTCP_COUNTERS_AT = struct.Struct("=IQQQQ"), 44  # retransmits to bytes_acked
@@ -74,6 +75,10 @@ class SubflowStats(NamedTuple):
     last_received_ms: int
     cookie: int
     ifindex: int
+
+    @property
+    def figures(self) -> Figures:
+        return Figures(self.bytes_acked, self.bytes_received, self.retransmits, self.rtt_us)
 
 
 class _Ulp(NamedTuple):
@@ -127,8 +132,8 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
     )
     if family == socket.AF_INET:
         local, remote = local[:4], remote[:4]
-    retransmits, backoff, unacked, rtt_us, bytes_acked, bytes_received = (
-        _PROGRESS.unpack_from(data, info_at) if info_at else (0, 0, 0, 0, 0, 0)
+    retransmits, backoff, unacked, rtt_us, all_retransmits, bytes_acked, bytes_received = (
+        _PROGRESS.unpack_from(data, info_at) if info_at else (0, 0, 0, 0, 0, 0, 0)
     )
     return SubflowRecord(
         token,
@@ -152,6 +157,7 @@ def parse_subflow(data: bytes, message: NetlinkMessage) -> SubflowRecord | None:
         mark,
         rtt_us,
         retransmits,
+        all_retransmits,
     )
 
 

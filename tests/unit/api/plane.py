@@ -49,6 +49,7 @@ class Figures(NamedTuple):
     rtt_us: int = 1500
     cwnd: int = 10
     congestion_control: str = "cubic"
+    bytes_acked: int = 900
     bytes_sent: int = 1000
     bytes_received: int = 2000
     retransmits: int = 3

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pm.api.closed_views import rfc3339
 from pm.api.inputs import parse_token
-from pm.api.views import policy_view, rfc3339, session_detail_view, session_view
+from pm.api.views import policy_view, session_detail_view, session_view
 from pm.model import Origin, token_text
 from pm.sessions.history import HistoryEvent
 from tests.unit.api.plane import CGROUP, REST, SYNC, Figures, make_session

@@ -336,6 +336,9 @@ class Selector:
     def policy_of_cgroup(self, cgroup_id: int) -> Policy | None:
         return self.policy
 
+    def cgroup_path(self, cgroup_id: int) -> str | None:
+        return None
+
 
 class World:
     """A reconciler on a model kernel, with a clock that only tests move."""

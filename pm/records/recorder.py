@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns the ends of sessions into records, as the configuration wants them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from pm.api.views import encode
+from pm.config.model import Records, RecordsTo
+from pm.log_budget import get_limited_logger
+from pm.records.destinations import Destination, Journal, RecordFile, StandardOutput
+from pm.records.record import record_of
+from pm.records.writer import Tally, Writer
+from pm.sessions.endings import Ended
+
+log = get_limited_logger()
+
+
+class Recorder:
+    """Made in the event loop's thread, and used there."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rules: Records | None = None
+        self._writer: Writer | None = None
+        self._tally = Tally()
+
+    @property
+    def on_ended(self) -> Callable[[Ended], None] | None:
+        """What is to hear of sessions that are over; None where nobody wants records."""
+        return self._record if self._writer else None
+
+    async def apply(self, rules: Records | None) -> None:
+        """Let these be in force. What waits for the former destination is written first.
+
+        Raises SystemUnfit where no thread can be started: then nothing has changed.
+        """
+        former = self._writer
+        if rules == self._rules:
+            return
+        if rules is None:
+            await self.close()
+            return
+        self._writer = Writer(
+            _destination(rules), tally=self._tally, on_trouble=self._hear_of_trouble, after=former
+        )
+        self._rules = rules
+
+    async def close(self) -> None:
+        """Write what waits, within a few seconds."""
+        writer, self._writer, self._rules = self._writer, None, None
+        if writer:
+            await asyncio.to_thread(writer.close)
+
+    def counts(self) -> Mapping[str, int]:
+        """``records_written`` and ``records_lost`` since the start."""
+        return {"records_written": self._tally.written, "records_lost": self._tally.lost}
+
+    def _record(self, ended: Ended) -> None:
+        if self._writer and not self._writer.put(encode(record_of(ended)) + b"\n"):
+            self._tell("records wait to be written already, as many as there is room for")
+
+    def _hear_of_trouble(self, error: OSError) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the service has ended
+            self._loop.call_soon_threadsafe(self._tell, error.strerror or str(error))
+
+    def _tell(self, reason: str) -> None:
+        rules = self._rules
+        where = "" if rules is None else rules.path if rules.to is RecordsTo.FILE else rules.to.value
+        remedy = "sessions and subflows are not affected; see `mptcp-pm status` for the number"
+        log.error("records_lost", to=where, reason=reason, remedy=remedy)
+
+
+def _destination(rules: Records) -> Destination:
+    match rules.to:
+        case RecordsTo.FILE:
+            return RecordFile(Path(rules.path), rules.max_size)
+        case RecordsTo.JOURNALD:
+            return Journal()
+        case RecordsTo.STDOUT:
+            return StandardOutput()

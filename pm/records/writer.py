@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes records in a thread of its own: what is slow or broken there costs records, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from pm.errors import SHORTAGES, SystemUnfit
+from pm.records.destinations import Destination
+
+QUEUE_BYTES = 16 << 20
+FLUSH_S = 3.0
+
+
+class Tally:
+    """How many records were written, and how many were lost."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.written = 0
+        self.lost = 0
+
+    def add(self, *, written: int = 0, lost: int = 0) -> None:
+        with self._lock:
+            self.written += written
+            self.lost += lost
+
+
+class Writer:
+    def __init__(
+        self,
+        destination: Destination,
+        *,
+        tally: Tally,
+        on_trouble: Callable[[OSError], None],
+        after: Writer | None = None,
+    ) -> None:
+        """``on_trouble`` hears, in the thread, of the first record of a row that was not written.
+
+        Nothing is written before ``after`` is closed, which this one sees to. Raises SystemUnfit where no
+        thread can be started.
+        """
+        self._destination = destination
+        self._tally = tally
+        self._on_trouble = on_trouble
+        self._after = after
+        self._lines: deque[bytes] = deque()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as e:
+            raise SystemUnfit("no thread can be started", SHORTAGES[errno.EAGAIN]) from e
+
+    def put(self, line: bytes) -> bool:
+        """Have a line written soon; False where the queue is full, and the line is lost."""
+        with self._changed:
+            there_is_room = self._bytes + len(line) <= QUEUE_BYTES
+            if there_is_room:
+                self._lines.append(line)
+                self._bytes += len(line)
+                self._changed.notify()
+        self._tally.add(lost=not there_is_room)
+        return there_is_room
+
+    def close(self) -> None:
+        """Write what waits, for at most ``FLUSH_S``; what is left then is lost."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(FLUSH_S)
+        with self._changed:
+            self._tally.add(lost=len(self._lines))
+            self._lines.clear()
+
+    def _run(self) -> None:
+        if self._after:
+            self._after.close()
+            self._after = None
+        failing = False
+        while line := self._next():
+            try:
+                self._destination.write(line)
+            except OSError as e:
+                if not failing:
+                    self._on_trouble(e)
+                failing = True
+            else:
+                failing = False
+            self._tally.add(written=not failing, lost=failing)
+        self._destination.close()
+
+    def _next(self) -> bytes:
+        """The next line; empty once there is none and will be none."""
+        with self._changed:
+            while not self._lines and not self._closing:
+                self._changed.wait()
+            if not self._lines:
+                return b""
+            line = self._lines.popleft()
+            self._bytes -= len(line)
+            return line

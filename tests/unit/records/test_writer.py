@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records reach a file whole, or are lost and counted; nobody waits for them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pm.records import writer as writer_module
+from pm.records.destinations import Destination, Journal, RecordFile, StandardOutput
+from pm.records.writer import Tally, Writer
+from tests.lab.waiting import wait_for
+
+
+class Gate:
+    """A destination that writes nothing before it is opened, and then what is wanted."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self.open = threading.Event()
+        self.entered = threading.Event()
+        self._write = write
+
+    def write(self, line: bytes) -> None:
+        self.entered.set()
+        self.open.wait()
+        self._write(line)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def writing(destination: Destination) -> Iterator[tuple[Writer, Tally, list[OSError]]]:
+    tally, troubles = Tally(), list[OSError]()
+    writer = Writer(destination, tally=tally, on_trouble=troubles.append)
+    yield writer, tally, troubles
+    writer.close()
+
+
+def written(tally: Tally, count: int) -> None:
+    wait_for(lambda: tally.written, f"{count} records", until=lambda number: number == count)
+
+
+def test_a_file_has_its_mode_whatever_the_umask(tmp_path: Path) -> None:
+    """0640, as the group of the administrators reads it."""
+    path = tmp_path / "records"
+    former = os.umask(0o077)
+    try:
+        file = RecordFile(path, 1000)
+        file.write(b"a\n")
+        file.close()
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_file_is_begun_anew_before_it_is_too_large(tmp_path: Path) -> None:
+    """The one before is kept, and no other; a line that is larger than all stands alone."""
+    path = tmp_path / "records"
+    file = RecordFile(path, 10)
+    for line in (b"1234\n", b"5678\n", b"9\n", b"longer than ten\n"):
+        file.write(line)
+    assert path.read_bytes() == b"longer than ten\n"
+    assert path.with_name("records.1").read_bytes() == b"9\n"
+    file.close()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["records", "records.1"]
+
+
+@pytest.mark.parametrize("how", ["moved", "removed"])
+def test_a_file_may_be_taken_away(tmp_path: Path, how: str) -> None:
+    """As logrotate does it: the next line is in a new one."""
+    path = tmp_path / "records"
+    file = RecordFile(path, 1000)
+    file.write(b"a\n")
+    if how == "moved":
+        path.rename(tmp_path / "away")
+    else:
+        path.unlink()
+    file.write(b"b\n")
+    file.close()
+    assert path.read_bytes() == b"b\n"
+
+
+def test_a_file_whose_last_line_is_torn(tmp_path: Path) -> None:
+    """A service that died in the middle of a line spoils that line only."""
+    path = tmp_path / "records"
+    path.write_bytes(b'{"a": 1}\n{"b"')
+    file = RecordFile(path, 1000)
+    file.write(b"c\n")
+    file.close()
+    assert path.read_bytes() == b'{"a": 1}\n{"b"\nc\n'
+
+
+def test_what_is_no_file_is_not_written_to(tmp_path: Path) -> None:
+    """A FIFO would wait for its reader for ever."""
+    path = tmp_path / "records"
+    os.mkfifo(path)
+    file = RecordFile(path, 1000)
+    for _ in range(2):
+        with pytest.raises(OSError, match="not a regular file"):
+            file.write(b"a\n")
+
+
+def test_a_directory_that_comes_back(tmp_path: Path) -> None:
+    """Records are lost and counted while it is away; one complaint for all of them."""
+    path = tmp_path / "logs" / "records"
+    with writing(RecordFile(path, 1000)) as (writer, tally, troubles):
+        for _ in range(3):
+            writer.put(b"a\n")
+        wait_for(lambda: tally.lost, "lost records", until=lambda lost: lost == 3)
+        path.parent.mkdir()
+        writer.put(b"b\n")
+        written(tally, 1)
+        assert [e.strerror for e in troubles] == ["No such file or directory"]
+    assert (path.read_bytes(), tally.lost) == (b"b\n", 3)
+
+
+def test_nobody_waits_for_a_slow_destination(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does not fit into the queue is lost and counted, what is in it is written."""
+    monkeypatch.setattr(writer_module, "QUEUE_BYTES", 10)
+    lines: list[bytes] = []
+    gate = Gate(lines.append)
+    with writing(gate) as (writer, tally, _):
+        writer.put(b"first\n")
+        assert gate.entered.wait(10)
+        assert [writer.put(line) for line in (b"1234\n", b"5678\n", b"9\n")] == [True, True, False]
+        assert tally.lost == 1
+        gate.open.set()
+        written(tally, 3)
+    assert lines == [b"first\n", b"1234\n", b"5678\n"]
+
+
+def test_a_destination_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end waits for a bounded time; what is left is counted."""
+    monkeypatch.setattr(writer_module, "FLUSH_S", 0.05)
+    gate = Gate(lambda line: None)
+    with writing(gate) as (writer, tally, _):
+        writer.put(b"a\n")
+        assert gate.entered.wait(10)
+        writer.put(b"b\n")
+        writer.put(b"c\n")
+    assert (tally.written, tally.lost) == (0, 2)
+    gate.open.set()
+
+
+def test_another_destination_comes_after_the_former(tmp_path: Path) -> None:
+    """What waits for the former is in it before anything is in the next."""
+    lines: list[str] = []
+    gate = Gate(lambda line: lines.append(f"former: {line.decode()}"))
+    tally, troubles = Tally(), list[OSError]()
+    former = Writer(gate, tally=tally, on_trouble=troubles.append)
+    former.put(b"a")
+    next_one = Gate(lambda line: lines.append(f"next: {line.decode()}"))
+    next_one.open.set()
+    later = Writer(next_one, tally=tally, on_trouble=troubles.append, after=former)
+    later.put(b"b")
+    gate.open.set()
+    later.close()
+    assert (lines, tally.written, tally.lost) == (["former: a", "next: b"], 2, 0)
+
+
+def test_the_journal_gets_the_line_as_its_message(tmp_path: Path) -> None:
+    """One datagram with the fields by which journalctl finds it; a journal that is away costs the record."""
+    path = str(tmp_path / "socket")
+    journal = Journal(path)
+    with pytest.raises(FileNotFoundError):
+        journal.write(b"{}\n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(path)
+        journal.write(b'{"a":1}\n')
+        fields = dict(field.split(b"=", 1) for field in server.recv(1000).splitlines())
+    assert fields == {
+        b"PRIORITY": b"6",
+        b"SYSLOG_IDENTIFIER": b"mptcp-pm",
+        b"MPTCP_PM_RECORD": b"session",
+        b"MESSAGE": b'{"a":1}',
+    }
+    journal.close()
+
+
+def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """The line, and nothing else."""
+    StandardOutput().write(b"{}\n")
+    assert capfdbinary.readouterr().out == b"{}\n"
