@@ -45,7 +45,6 @@ class SessionSort(StrEnum):
     AGE = "age"
     SUBFLOWS = "subflows"
     BYTES = "bytes"
-    RATE = "rate"
 
 
 class Order(StrEnum):
@@ -67,8 +66,8 @@ class SessionQuery:
     sort: Annotated[
         SessionSort | None,
         Doc(
-            "One page of those with the most, without a next: by age, number of subflows, bytes carried, or "
-            "bytes per second (of the sessions that are sampled; the others come last)."
+            "One page of those with the most, without a next: by age, number of subflows, or bytes carried "
+            "as last read (at least once in 45 s)."
         ),
     ] = None
     order: Annotated[Order, Doc("With `sort`: `ascending` has those with the least first.")] = (

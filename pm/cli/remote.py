@@ -6,9 +6,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -20,7 +19,6 @@ from pm.names import printable
 from pm.notation import parse_end
 
 TABLE_LIMIT = 100
-REFRESH_S = 1.0
 
 
 def status(options: argparse.Namespace) -> int:
@@ -47,45 +45,41 @@ def sessions(options: argparse.Namespace) -> int:
     limit = options.limit or TABLE_LIMIT
     from pm.cli.tables import console, sessions_list
 
-    console().print(sessions_list(found[:limit]))
+    out = console()
+    out.print(sessions_list(found[:limit], out.width))
     if len(found) > limit:
         print(f"only the first {limit} sessions are shown: use --limit to show more", file=sys.stderr)
     return 0
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Show sessions until Ctrl-C. If the service is restarted, its sessions appear again."""
-    from rich.live import Live
-    from rich.text import Text
-
     from pm.cli.tables import console, sessions_list
+    from pm.cli.session_watch import watch_in_pipe, watch_on_screen
 
     out = console()
-    # A session takes at least one line: more of them than the screen has lines are never visible.
-    limit = options.limit or (out.height if out.is_terminal else TABLE_LIMIT)
-    on_screen = out.is_terminal and not options.json
+
+    def show(found: list[dict[str, Any]]) -> None:
+        if options.json:
+            _print_json({"sessions": found}, indent=None)
+        else:
+            out.print(sessions_list(found, out.width), end="\n\n")
+            out.file.flush()
+
     with _client(options) as client:
-        found = list(_matching(client, options, limit))  # what is wrong from the start ends the command
-        if not found:
+
+        def fetch(lines: int) -> list[dict[str, Any]]:
+            # A session takes at least one line: more of them than the screen has lines are never visible.
+            return list(_matching(client, options, options.limit or lines))
+
+        on_screen = out.is_terminal and not out.is_dumb_terminal and not options.json
+        first = fetch(
+            out.height if on_screen else TABLE_LIMIT
+        )  # what is wrong from the start ends the command
+        if not first:
             _check_filters(client, options)
-        with Live(console=out, screen=True, auto_refresh=False) if on_screen else nullcontext() as live:
-            error = ""
-            while True:
-                if live:
-                    live.update(Text(error) if error else sessions_list(found), refresh=True)
-                elif error:
-                    print(f"mptcp-pm: {error}", file=sys.stderr)
-                elif options.json:
-                    _print_json({"sessions": found}, indent=None)
-                else:
-                    out.print(sessions_list(found), end="\n\n")
-                    out.file.flush()
-                time.sleep(REFRESH_S)
-                try:
-                    found, error = list(_matching(client, options, limit)), ""
-                except PmError as e:
-                    client.close()
-                    error = str(e)
+        if on_screen:
+            return watch_on_screen(client, out, fetch, first)
+        return watch_in_pipe(client, fetch, first, TABLE_LIMIT, show)
 
 
 def _check_filters(client: Client, options: argparse.Namespace) -> None:

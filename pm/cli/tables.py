@@ -67,13 +67,14 @@ def pair_text(pair: Json) -> str:
     return f"{pair['local']} × {pair['remote']}"
 
 
-def sessions_list(sessions: Sequence[Json]) -> Text:
-    """One line per session and, below it, one per subflow, in columns that fit a terminal of 100 columns."""
+def sessions_list(sessions: Sequence[Json], width: int) -> Text:
+    """One line per session and, below it, one per subflow, or two where that is too wide."""
     rows = [[_subflow_cells(subflow) for subflow in session["subflows"]] for session in sessions]
     header = ["SUBFLOW", "RTT", "SENT", "RECEIVED", "REASON"]
     widths = [max(map(len, column)) for column in zip(header, *chain.from_iterable(rows), strict=True)]
+    lines = _columns if sum(widths) + 2 * len(widths) <= width else _two_lines
     text = Text()
-    text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{_columns(header, widths)}", "dim")
+    text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{lines(header, widths)}", "dim")
     for session, subflows in zip(sessions, rows, strict=True):
         policy = session["policy"] or "no policy"
         facts = [
@@ -84,8 +85,15 @@ def sessions_list(sessions: Sequence[Json]) -> Text:
         ]
         text.append(f"\n{session['token']}", "bold").append(f"  {'  '.join(facts)}")
         for cells in subflows:
-            text.append("\n" + _columns(cells, widths))
+            text.append("\n" + lines(cells, widths))
     return text
+
+
+def _two_lines(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name, *figures, reason = cells
+    words = "  ".join(map(str.rjust, figures, widths[1:]))
+    # The name has the pair of addresses that a reason may name.
+    return f"  {name}  {reason.partition(': ')[0]}\n    {words}"
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -40,7 +40,9 @@ class PseudoTerminal:
         self._ours, self._theirs = pty.openpty()
         self.resize(columns, lines, tell=False)
         self.modes_before = termios.tcgetattr(self._theirs)
-        kept = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")}
+        kept = {
+            key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "COLUMNS", "LINES")
+        }
         self.process = subprocess.Popen(
             command,
             stdin=self._theirs,
@@ -48,7 +50,7 @@ class PseudoTerminal:
             stderr=self._theirs,
             env={**kept, "TERM": "xterm-256color", "LC_ALL": "C.UTF-8", **(environment or {})},
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # type: ignore[arg-type, return-value]
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         threading.Thread(target=self._read, daemon=True).start()
 
