@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from pm.cli import local, remote
 from pm.cli.completion import completion
@@ -47,6 +48,8 @@ INTERRUPTED = 130
 def perform(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; the parser's epilog lists them."""
     options = argparse.Namespace(command="")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where the locale has no arrow, there is a question mark
     try:
         status = _status(argv, options)
     except PmError as e:

@@ -26,9 +26,9 @@ def status(options: argparse.Namespace) -> int:
         document = client.get("/v1/status")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import console, status_report
+    from pm.cli.tables import show, status_report
 
-    console().print(status_report(document))
+    show(status_report(document))
     return 0
 
 
@@ -53,8 +53,8 @@ def sessions(options: argparse.Namespace) -> int:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    from pm.cli.tables import console, sessions_list
     from pm.cli.session_watch import watch_in_pipe, watch_on_screen
+    from pm.cli.tables import console, sessions_list
 
     out = console()
 
@@ -103,9 +103,9 @@ def session(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(document)
     from pm.cli.session_report import session_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(session_report(document))
+    show(session_report(document))
     return 0
 
 
@@ -114,9 +114,9 @@ def policies(options: argparse.Namespace) -> int:
         document = client.get("/v1/policies")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import console, policies_table
+    from pm.cli.tables import policies_table, show
 
-    console().print(policies_table(document["policies"]))
+    show(policies_table(document["policies"]))
     return 0
 
 
@@ -125,9 +125,9 @@ def addresses(options: argparse.Namespace) -> int:
         document = client.get("/v1/addresses")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import addresses_table, console
+    from pm.cli.tables import addresses_table, show
 
-    console().print(addresses_table(document["addresses"]))
+    show(addresses_table(document["addresses"]))
     return 0
 
 
@@ -155,9 +155,9 @@ def explain(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(document)
     from pm.cli.preview_report import explanation_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(explanation_report(document))
+    show(explanation_report(document))
     return 0
 
 
@@ -206,9 +206,9 @@ def _dry_run(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(document)
     from pm.cli.preview_report import dry_run_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(dry_run_report(document))
+    show(dry_run_report(document))
     return 0
 
 
