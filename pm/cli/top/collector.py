@@ -31,6 +31,10 @@ class Request(NamedTuple):
     opened: str | None = None
     limit: int = 100
 
+    @property
+    def shows(self) -> tuple[View, str | None, str | None]:
+        return self.view, self.policy, self.opened
+
 
 class PolicyRow(NamedTuple):
     policy: Json

@@ -48,7 +48,7 @@ TALL_ENOUGH = 7
 class Shown(NamedTuple):
     """What there is to show. ``silent_s``: how long the service has not answered."""
 
-    snapshot: Snapshot | None
+    snapshot: Snapshot
     error: str = ""
     silent_s: float = 0.0
 
@@ -61,24 +61,24 @@ def frame(shown: Shown, state: State, size: os.terminal_size, glyphs: Glyphs) ->
     """The lines, and what a key then means."""
     width, snapshot = size.columns, shown.snapshot
     top = [
-        _header(snapshot, state, width, glyphs),
+        _header(snapshot, width, glyphs),
         _views(state, width, glyphs),
-        _message(shown, width, glyphs),
+        _message(shown, state, width, glyphs),
     ]
     page = rows_on_screen(size)
     body: list[Text] = []
     seen = Screenful((), page)
     position = ""
+    is_shown = snapshot.request.shows == (state.view, state.policy, state.opened)
     if state.helping:
         body = [line for text in HELP for line in wrapped(text, width, HELP_INDENT)]
-    elif state.opened:
-        if snapshot and snapshot.request.opened == state.opened:
-            lines = session_lines(snapshot, Look(glyphs, width))
-            seen = Screenful([str(number) for number in range(len(lines))], page + 1)
-            at = max(0, min(state.offset, len(lines) - seen.height))
-            body = lines[at : at + seen.height]
-            position = _position(at, len(body), len(lines))
-    elif snapshot and (snapshot.request.view, snapshot.request.opened) == (state.view, None):
+    elif is_shown and state.opened:
+        lines = session_lines(snapshot, Look(glyphs, width))
+        seen = Screenful([str(number) for number in range(len(lines))], page + 1)
+        at = max(0, min(state.offset, len(lines) - seen.height))
+        body = lines[at : at + seen.height]
+        position = _position(at, len(body), len(lines))
+    elif is_shown:
         body, seen, position = _table(snapshot, state, width, page, glyphs)
     foot = _foot(state, position, width, glyphs)
     for line in (*top, *body, foot):
@@ -114,19 +114,17 @@ def _position(first: int, count: int, whole: int) -> str:
     return f"{first + 1}-{first + count} of {whole}" if count < whole else ""
 
 
-def _header(snapshot: Snapshot | None, state: State, width: int, glyphs: Glyphs) -> Text:
-    if snapshot is None:
-        return Text("mptcp-pm", "bold")
+def _header(snapshot: Snapshot, width: int, glyphs: Glyphs) -> Text:
     status = snapshot.status
     sampled = snapshot.sampled
-    part = f" ({sampled} sampled)" if sampled < status["sessions"] else ""
+    part = f" ({sampled} sampled)" if 0 < sampled < status["sessions"] else ""
     ready = "ready" if status["ready"] else "not ready"
     clock = time.strftime("%H:%M:%S", time.localtime(snapshot.time))
     parts = [
         (f"{status['sessions']} sessions{part}", ""),
         (f"sent {rate_text(snapshot.rate.sent)}", ""),
         (f"received {rate_text(snapshot.rate.received)}", ""),
-        (f"{clock}{' paused' if state.paused else ''}", "yellow" if state.paused else ""),
+        (clock, ""),
         (ready, "green" if status["ready"] else "red"),
         (status["datapath"], "dim"),
         (status["version"], "dim"),
@@ -163,16 +161,18 @@ def _views(state: State, width: int, glyphs: Glyphs) -> Text:
     return _joined(parts, width, glyphs)
 
 
-def _message(shown: Shown, width: int, glyphs: Glyphs) -> Text:
-    """What is wrong: the service does not answer, or is not ready, or its file is bad."""
+def _message(shown: Shown, state: State, width: int, glyphs: Glyphs) -> Text:
+    """That it is paused; or what is wrong: no answer, a service that is not ready, a bad file."""
     text, snapshot = "", shown.snapshot
+    if state.paused:
+        return Text(glyphs.cut("paused: p goes on", width), "bold yellow")
     if shown.error:
         text = f"{shown.error}; trying again"
     elif shown.silent_s:
         text = f"the service has not answered for {shown.silent_s:.0f} s"
-    elif snapshot and snapshot.status["reasons"]:
+    elif snapshot.status["reasons"]:
         text = "; ".join(snapshot.status["reasons"])
-    elif snapshot and not snapshot.status["config"]["last_reload"]["ok"]:
+    elif not snapshot.status["config"]["last_reload"]["ok"]:
         text = "the configuration file is bad: the last good one stays in force (`mptcp-pm status`)"
     return Text(glyphs.cut(glyphs.clean(text), width), "bold red")
 
@@ -190,7 +190,7 @@ def _foot(state: State, position: str, width: int, glyphs: Glyphs) -> Text:
 
 def plain_lines(snapshots: Sequence[Snapshot], width: int | None, glyphs: Glyphs) -> list[Text]:
     """The views of these snapshots one below the other, once; ``width`` None for a pipe."""
-    lines = [_header(snapshots[0], State(), width or 200, glyphs)]
+    lines = [_header(snapshots[0], width or 200, glyphs)]
     for snapshot in snapshots:
         view = snapshot.request.view
         chosen = replace(State(view=view).chosen, text=snapshot.request.text)

@@ -17,8 +17,6 @@ class Glyphs(NamedTuple):
 
     levels: str  # of a sparkline, lowest first
     eighths: str  # of the last column of a bar
-    falling: str
-    rising: str
     more: str
     all_characters: bool
 
@@ -64,8 +62,8 @@ class Glyphs(NamedTuple):
 
 
 _PLAIN = str.maketrans({"–": "-", "→": ">", "×": "x", "…": "~", "↑": "^", "↓": "v", "·": "."})
-BLOCKS = Glyphs("▁▂▃▄▅▆▇█", "▏▎▍▌▋▊▉█", "▼", "▲", "…", True)
-ASCII = Glyphs("_.-=+*#", "   ----#", "v", "^", "~", False)
+BLOCKS = Glyphs("▁▂▃▄▅▆▇█", "▏▎▍▌▋▊▉█", "…", True)
+ASCII = Glyphs("_.-=+*#", "   ----#", "~", False)
 
 
 def glyphs_for(encoding: str, environ: Mapping[str, str]) -> Glyphs:

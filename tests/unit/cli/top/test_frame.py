@@ -201,7 +201,7 @@ def test_no_name_commands_the_terminal_or_moves_columns(size: tuple[int, int], g
     states.append(of(View.SESSIONS, opened="x"))
     states.append(of(View.SESSIONS, policy=HOSTILE))
     for state in states:
-        request = bad.request._replace(view=state.view, opened=state.opened)
+        request = bad.request._replace(view=state.view, opened=state.opened, policy=state.policy)
         shown = bad._replace(
             request=request, session=detail(**hostile, events=events) if state.opened else None
         )
