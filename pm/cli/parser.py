@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pm import __version__
 from pm.cli.arguments import delay, positive, subflow_id, token_argument, values
-from pm.cli.top.state import SORTS, View
+from pm.cli.top.views_of_top import SORTS, View
 from pm.config.model import Api
 from pm.log import Format, Level
 from pm.model import EventKind

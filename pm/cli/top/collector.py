@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from pm.cli.client import Client, segment
 from pm.cli.top.session_rates import Rate, SessionRates
-from pm.cli.top.state import View
+from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 
 Json = Mapping[str, Any]

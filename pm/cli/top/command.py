@@ -20,8 +20,9 @@ from pm.cli.top.feed import Feed
 from pm.cli.top.frame import Shown, frame, plain_lines, rows_on_screen
 from pm.cli.top.glyphs import Glyphs, glyphs_for
 from pm.cli.top.session_rates import Rate
-from pm.cli.top.state import SORTS, VIEWS, State, View
+from pm.cli.top.state import State
 from pm.cli.top.terminal import Terminal
+from pm.cli.top.views_of_top import SORTS, VIEWS, View
 from pm.errors import PmError
 
 REFRESH_S = 1.0

@@ -16,7 +16,8 @@ from pm.cli.top.columns import Look
 from pm.cli.top.glyphs import Glyphs
 from pm.cli.top.live_tables import rate_text, view_lines, view_rows
 from pm.cli.top.session_view import session_lines, wrapped
-from pm.cli.top.state import VIEWS, Screenful, State, View
+from pm.cli.top.state import Screenful, State
+from pm.cli.top.views_of_top import VIEWS, View
 
 HELP = (
     "1 2 3       interfaces, policies, sessions",

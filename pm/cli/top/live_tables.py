@@ -13,7 +13,7 @@ from pm.cli.top.collector import InterfaceRow, PolicyRow, SessionRow, Snapshot, 
 from pm.cli.top.columns import Cell, Column, Look, table
 from pm.cli.top.glyphs import Glyphs
 from pm.cli.top.session_rates import Rate
-from pm.cli.top.state import View
+from pm.cli.top.views_of_top import View
 
 STATE_STYLES = {"up": "green", "down": "red", "no carrier": "yellow", "gone": "red"}
 SESSION_STYLES = {"established": "green"}

@@ -5,26 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from pm.cli.top.typed_keys import Key
+from pm.cli.top.views_of_top import SORTS, VIEWS, View
 
 FILTER_MAX = 100
-
-
-class View(StrEnum):
-    INTERFACES = "interfaces"
-    POLICIES = "policies"
-    SESSIONS = "sessions"
-
-
-VIEWS = tuple(View)
-# The first is what a view starts with; the greatest comes first, of names the least.
-SORTS: dict[View, tuple[str, ...]] = {
-    View.INTERFACES: ("rate", "rtt", "retransmits", "subflows", "name"),
-    View.POLICIES: ("rate", "sessions", "name"),
-    View.SESSIONS: ("rate", "bytes", "subflows", "age"),
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pm.cli.top.collector import InterfaceRow, PolicyRow, Request, SessionRow, Snapshot
 from pm.cli.top.session_rates import Rate
-from pm.cli.top.state import View
+from pm.cli.top.views_of_top import View
 
 Json = dict[str, Any]
 MIB = 2**20

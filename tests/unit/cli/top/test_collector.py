@@ -9,7 +9,7 @@ import pytest
 
 from pm.cli.client import Client
 from pm.cli.top.collector import SERIES_MAX, SESSIONS_MAX, Collector, Request, totals
-from pm.cli.top.state import View
+from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 from tests.unit.cli.top.documents import detail, interface, policy, session, status
 

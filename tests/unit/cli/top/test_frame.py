@@ -14,8 +14,9 @@ from pm.cli.top.collector import SessionRow, Snapshot
 from pm.cli.top.frame import Shown, frame, plain_lines
 from pm.cli.top.glyphs import ASCII, BLOCKS, Glyphs
 from pm.cli.top.live_tables import rate_text
-from pm.cli.top.state import Chosen, Screenful, State, View
+from pm.cli.top.state import Chosen, Screenful, State
 from pm.cli.top.typed_keys import Key
+from pm.cli.top.views_of_top import View
 from tests.unit.cli.top.documents import detail, interface, policy, session, snapshot, status, subflow
 
 HOSTILE = "\x1b]0;owned\x07\u202e[red]日本語\n\x9b2J"

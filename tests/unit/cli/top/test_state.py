@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.cli.top.state import FILTER_MAX, SORTS, Screenful, State, View
+from pm.cli.top.state import FILTER_MAX, Screenful, State
 from pm.cli.top.typed_keys import Key
+from pm.cli.top.views_of_top import SORTS, View
 
 NAMES = [f"row{number}" for number in range(25)]
 
