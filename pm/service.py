@@ -270,6 +270,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,
                 mptcp_counters.run,
+                control.sampler.run,
+                timings.watch_lag,
                 reloader.on_change,
                 reloader.on_source_change,
                 upkeep.run,

@@ -22,9 +22,11 @@ from pm.errors import Problem
 from pm.findings import Finding
 from pm.kernel import SocketRecord
 from pm.linux.host.system_check import SystemCheck
-from pm.model import LocalAddress, Subflow
+from pm.model import LinkState, LocalAddress, Subflow
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
+from pm.sampling.sampler import Sampler
+from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation, Prospect
 from pm.sessions.session import Session
@@ -158,6 +160,16 @@ class ControlPlane(Protocol):
         """Path manager program that opens the session's subflows; None where the service does. No I/O."""
 
     def addresses(self) -> Sequence[LocalAddress]: ...
+
+    def link_state(self, interface: str) -> LinkState: ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """What everything has carried."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Figures of the last minutes."""
 
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowFigures | None]]:
         """Per session, per subflow in the order of ``Session.subflows``; None where the socket is gone."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,14 +25,16 @@ from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow, SubflowState
+from pm.model import LinkState, LocalAddress, Pair, Subflow, SubflowState
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
+from pm.sampling.sampler import Sampler
 from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
+from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
@@ -82,6 +86,13 @@ class ServiceControlPlane:
             counters=counters,
             cgroup_of=self.cgroup_path,
             program_of=self.program_of,
+        )
+        self.sampler = Sampler(
+            sessions=self.sessions,
+            stats=self.stats,
+            ledger=sessions.ledger,
+            clock=time,
+            chance=random.SystemRandom(),
         )
         self._one_look = asyncio.Lock()  # a look walks over all sockets: one at a time
 
@@ -137,6 +148,13 @@ class ServiceControlPlane:
 
     def addresses(self) -> Sequence[LocalAddress]:
         return self._addresses.addresses
+
+    def link_state(self, interface: str) -> LinkState:
+        return self._addresses.state_of(interface)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._sessions.ledger
 
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
         subflows = [subflow for session in sessions for subflow in session.subflows]

@@ -45,6 +45,7 @@ class SessionSort(StrEnum):
     AGE = "age"
     SUBFLOWS = "subflows"
     BYTES = "bytes"
+    RATE = "rate"
 
 
 class Order(StrEnum):
@@ -66,8 +67,8 @@ class SessionQuery:
     sort: Annotated[
         SessionSort | None,
         Doc(
-            "One page of those with the most, without a next: by age, number of subflows, or bytes carried "
-            "as last read (at least once in 45 s)."
+            "One page of those with the most, without a next: by age, number of subflows, bytes carried as "
+            "last read (at least once in 45 s), or bytes per second both ways, 0 for what is not sampled."
         ),
     ] = None
     order: Annotated[Order, Doc("With `sort`: `ascending` has those with the least first.")] = (

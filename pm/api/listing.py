@@ -23,7 +23,7 @@ from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.problems import BadRequest
 from pm.api.views import encode, session_view
 from pm.clock import moment
-from pm.model import SubflowState, token_text
+from pm.model import token_text
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
@@ -33,7 +33,7 @@ FAILED = "failed"
 CACHE_LENGTH = 1000  # about 2 MiB with four subflows a session
 
 _number = attrgetter("number")
-_KEYS: dict[SessionSort, Callable[[Session], float]] = {
+_KEYS: dict[SessionSort, Callable[[Session], float]] = {  # the rate is the sampler's
     SessionSort.AGE: lambda session: -session.number,
     SessionSort.SUBFLOWS: lambda session: len(session.subflows),
     SessionSort.BYTES: lambda session: session.carried.bytes_acked + session.carried.bytes_received,
@@ -47,6 +47,19 @@ class _Fragment(NamedTuple):
     expires: float
     shape: tuple[object, ...]
     json: bytes
+
+
+class Census(NamedTuple):
+    """What there is: sessions by (policy name, state), subflows by (policy name, interface, state).
+
+    ``interfaces`` counts the sessions that have subflows over each. ``rtts_us`` has the smoothed round-trip
+    times of each, as last read. Of ``FAILED`` are pairs that failed since they last worked.
+    """
+
+    sessions: Counter[tuple[str | None, str]]
+    subflows: Counter[tuple[str | None, str, str]]
+    interfaces: Counter[str]
+    rtts_us: dict[str, list[int]]
 
 
 def _shape(session: Session) -> tuple[object, ...]:
@@ -64,8 +77,7 @@ class Listing:
         self._control = control
         self._fragments: dict[int, _Fragment] = {}
         self._rendering = asyncio.Lock()
-        self._census: Counter[tuple[str | None, str]] = Counter()
-        self._subflows: Counter[str] = Counter()
+        self._census = Census(Counter(), Counter(), Counter(), {})
         self._census_expires = 0.0
 
     def __len__(self) -> int:
@@ -83,24 +95,31 @@ class Listing:
         body = b",".join([fragment.json for fragment in known.values() if fragment])
         return b'{"sessions":[%b],"next":%b}' % (body, encode(cursor))
 
-    async def census(self) -> tuple[Counter[tuple[str | None, str]], Counter[str]]:
-        """Sessions by (policy name, state) and subflows by state, at most ``FRESH_S`` old.
-
-        ``failed`` are pairs that failed since they last worked.
-        """
+    async def census(self) -> Census:
+        """At most ``FRESH_S`` old."""
         if time.monotonic() >= self._census_expires:
-            counts: Counter[tuple[str | None, str]] = Counter()
-            subflows = Counter(dict.fromkeys((*SubflowState, FAILED), 0))
+            found = Census(Counter(), Counter(), Counter(), {})
             for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
                 for session in some:
-                    policy = session.policy
-                    counts[policy.name if policy else None, session.state.value] += 1
-                    subflows.update(subflow.state for subflow in session.subflows)
-                    subflows[FAILED] += len(session.failing)
+                    self._count(session, found)
                 await asyncio.sleep(0)
-            self._census, self._subflows = counts, subflows
+            self._census = found
             self._census_expires = time.monotonic() + FRESH_S
-        return self._census, self._subflows
+        return self._census
+
+    def _count(self, session: Session, census: Census) -> None:
+        policy = session.policy.name if session.policy else None
+        census.sessions[policy, session.state.value] += 1
+        over = set()
+        for subflow in session.subflows:
+            interface = self._control.ledger.interface_of(subflow)
+            over.add(interface)
+            census.subflows[policy, interface, subflow.state] += 1
+            if subflow.figures.rtt_us:
+                census.rtts_us.setdefault(interface, []).append(subflow.figures.rtt_us)
+        census.interfaces.update(over)
+        if session.failing:
+            census.subflows[policy, "", FAILED] += len(session.failing)
 
     async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
         """The sessions of a page, and the cursor of the next page or None.
@@ -139,7 +158,7 @@ class Listing:
         if query.cursor is not None:
             raise BadRequest([{"name": "cursor", "message": "has no meaning with `sort`"}])
         assert query.sort is not None
-        key = _KEYS[query.sort]
+        key = self._rate() if query.sort is SessionSort.RATE else _KEYS[query.sort]
         first = nlargest if query.order is Order.DESCENDING else nsmallest
         found: list[Session] = []
         for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
@@ -147,6 +166,12 @@ class Listing:
             found = first(query.limit, [*found, *matching], key)
             await asyncio.sleep(0)
         return found
+
+    def _rate(self) -> Callable[[Session], float]:
+        sampler = self._control.sampler
+        sampler.look()
+        rates = sampler.rates()
+        return lambda session: rates.get(session, 0.0)
 
     def _matches(self, session: Session, query: SessionQuery) -> bool:
         if query.state is not None and session.state != query.state:

@@ -7,6 +7,7 @@ again here. Names: https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pm.api.control import Status
+from pm.api.listing import Census
+from pm.api.traffic_metrics import kernel_metrics, traffic_metrics
 from pm.sessions.actions import ActionKind
+from pm.sessions.ledger import Account
+from pm.sessions.session import JOIN_RESULTS, join_counter
+from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
 # Counter of the service -> name and help of its metric. Any other counter appears under its own name.
@@ -82,6 +89,7 @@ class Timings:
     def __init__(self) -> None:
         self.join_delay = Histogram()
         self.path_managers: dict[str, Histogram] = {}
+        self.lag = Histogram(LAG_BOUNDS_S)
 
     def observe_answer(self, path_manager: str, seconds: float) -> None:
         """One answer of a path manager."""
@@ -90,20 +98,29 @@ class Timings:
             histogram = self.path_managers[path_manager] = Histogram(ANSWER_BOUNDS_S)
         histogram.observe(seconds)
 
+    async def watch_lag(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 1
+            await asyncio.sleep(1)
+            self.lag.observe(max(0.0, loop.time() - due))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What one scrape shows.
 
-    ``sessions`` counts by (policy name or None, state), ``subflows`` by state, ``options`` by plugin and
-    event.
+    ``options`` counts by plugin and event. ``carried`` is the ledger's, ``kernel`` has the kernel's counters
+    by the names that nstat(8) gives them.
     """
 
     status: Status
-    sessions: Mapping[tuple[str | None, str], int]
-    subflows: Mapping[str, int]
+    census: Census
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
+    carried: Mapping[Account, Traffic]
+    kernel: Mapping[str, int]
 
 
 class SnapshotCollector(Collector):
@@ -124,7 +141,9 @@ class SnapshotCollector(Collector):
         )
         yield GaugeMetricFamily("mptcp_pm_ready", "1 while /readyz is 200.", value=status.ready)
         yield self._sessions()
-        yield self._subflows()
+        yield from traffic_metrics(self._snapshot.census, self._snapshot.carried)
+        yield from kernel_metrics(self._snapshot.kernel)
+        yield self._lag()
         yield GaugeMetricFamily(
             "mptcp_pm_config_last_reload_successful",
             "1 if the last load of the configuration succeeded.",
@@ -146,15 +165,14 @@ class SnapshotCollector(Collector):
             sum_value=histogram.sum,
         )
 
-    def _subflows(self) -> Metric:
-        subflows = GaugeMetricFamily(
-            "mptcp_pm_subflows",
-            "Live subflows by state; failed: pairs of addresses that failed since they last worked.",
-            labels=["state"],
+    def _lag(self) -> Metric:
+        lag = self._snapshot.timings.lag
+        return HistogramMetricFamily(
+            "mptcp_pm_event_loop_lag_seconds",
+            "How late a timer that is due each second was: the event loop did something else.",
+            buckets=lag.buckets(),
+            sum_value=lag.sum,
         )
-        for state, count in sorted(self._snapshot.subflows.items()):
-            subflows.add_metric([state], count)
-        return subflows
 
     def _answers(self) -> Metric:
         answers = HistogramMetricFamily(
@@ -181,7 +199,7 @@ class SnapshotCollector(Collector):
             "Live sessions; policy is empty for sessions without one.",
             labels=["policy", "state"],
         )
-        for (policy, state), count in sorted(self._snapshot.sessions.items(), key=str):
+        for (policy, state), count in sorted(self._snapshot.census.sessions.items(), key=str):
             sessions.add_metric([policy or "", state], count)
         return sessions
 
@@ -209,7 +227,22 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     reloads.add_metric(["ok"], counters.get("reloads", 0))
     reloads.add_metric(["failed"], counters.get("reloads_failed", 0))
     yield reloads
-    shown = {*ActionKind, *(kind.refused for kind in ActionKind), "reloads", "reloads_failed"}
+    joins = CounterMetricFamily(
+        "mptcp_pm_joins",
+        "Subflows by what became of them: established (the peer may refuse it then), accepted (opened by the "
+        "peer), and how those failed that this end opened.",
+        labels=["result"],
+    )
+    for result in JOIN_RESULTS:
+        joins.add_metric([result], counters.get(join_counter(result), 0))
+    yield joins
+    shown = {
+        *map(join_counter, JOIN_RESULTS),
+        *ActionKind,
+        *(kind.refused for kind in ActionKind),
+        "reloads",
+        "reloads_failed",
+    }
     for name in sorted((counters.keys() | _TOTALS.keys()) - shown):
         metric, text = _TOTALS.get(name, (name, f"{name.replace('_', ' ').capitalize()}."))
         yield CounterMetricFamily(f"mptcp_pm_{metric}", text, value=counters.get(name, 0))

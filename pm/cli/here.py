@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pm.config.document import Document, Loc, path_of
-from pm.config.model import Config, Datapath
+from pm.config.model import Config, Datapath, RecordsTo
 from pm.errors import ConfigError, PmError, Problem
 from pm.linux.bpf.precompiled import check_objects
 from pm.linux.host.cgroup_watcher import DEPTH_MAX
@@ -73,6 +73,10 @@ def _files(config: Config) -> Iterator[Finding]:
                 tls_context(tcp.tls)
         except PmError as e:
             yield ("api", "tcp", "tls"), str(e)
+    if config.records and config.records.to is RecordsTo.FILE:
+        directory = Path(config.records.path).parent
+        if not directory.is_dir() or not os.access(directory, os.W_OK):
+            yield ("records", "path"), f"no file can be made in {directory}: create the directory"
     for i, policy in enumerate(config.policies):
         for j, plugin in enumerate(policy.options.plugins):
             if text := _unreadable(plugin.source):

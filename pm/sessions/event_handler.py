@@ -29,7 +29,7 @@ from pm.sessions.policy_assignment import Classified, PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
-from pm.sessions.session import FailureKind, Session, SessionState
+from pm.sessions.session import FailureKind, Session, SessionState, join_counter
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import TimerQueue
 from pm.sessions.watch import Watch
@@ -191,6 +191,8 @@ class EventHandler:
             table.identify(session, subflow, found, now)
         elif session.retries and subflow.pair in session.retries:
             self._timers.add(now.monotonic + PROVEN_S, session.token)
+        if subflow.origin is not Origin.INITIAL:
+            self._counters[join_counter("accepted" if subflow.origin is Origin.PEER else "established")] += 1
         detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
         self._publish(now.time, "subflow", "established", session, detail)
         if subflow.origin is Origin.PEER:
@@ -206,6 +208,8 @@ class EventHandler:
         self._watch.after_loss(session.token)
         subflow = ending.subflow.id
         if ending.is_failure:
+            if ending.kind is not FailureKind.ENDED:
+                self._counters[join_counter(ending.kind)] += 1
             word = "subflow_lost" if ending.kind is FailureKind.ENDED else "subflow_failed"
             token = token_text(session.token)
             log.info(word, about=session.token, token=token, subflow=subflow, reason=ending.reason)

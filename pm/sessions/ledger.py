@@ -35,7 +35,7 @@ class Ledger:
 
     def set_addresses(self, addresses: Sequence[LocalAddress]) -> None:
         """The local addresses of now. Those that are gone are still known by the interface that had them."""
-        for address in addresses:
+        for address in sorted(addresses, key=lambda a: (a.usable, a.up)):  # the best of each last
             self._names.pop(address.ip, None)
             self._names[address.ip] = address.ifname
         while len(self._names) > ADDRESSES_MAX:

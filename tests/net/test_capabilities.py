@@ -13,8 +13,8 @@ from tests.lab.service import DATAPATH, ROOT, command, like_the_unit
 from tests.lab.tcp_options import SEND, with_options
 
 # One of each kind: selection, path managers, peers, routes, rules that the service
-# makes, the sysctl, what is left behind.
-FILES = ("cgroups", "standby", "hostile_peers", "routes", "source_routing", "sysctl", "restore")
+# makes, the sysctl, what is left behind, what programs report.
+FILES = ("cgroups", "standby", "hostile_peers", "routes", "source_routing", "sysctl", "restore", "figures")
 
 
 def test_the_units_capabilities_suffice(lab: Lab) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -184,6 +186,35 @@ def test_standard_output(lab: Lab) -> None:
     connect(lab, 4).close()
     wait_records(output, 1)
     assert all("event" in json.loads(line) for line in errors.read_text().splitlines())
+
+
+JOURNALD = "/lib/systemd/systemd-journald"
+# In a mount namespace: a journal of its own, which writes $1 times what came as a record to standard output.
+READ_JOURNAL = f"""
+set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/journal /run/log/journal /run/etc
+printf '[Journal]\\nStorage=volatile\\nAudit=no\\nReadKMsg=no\\n' >/run/etc/journald.conf
+mount --bind /run/etc /etc/systemd
+echo 0123456789abcdef0123456789abcdef >/run/machine-id
+mount --bind /run/machine-id /etc/machine-id
+{JOURNALD} 2>/dev/null &
+trap "kill $!" EXIT
+until [ -S /run/systemd/journal/socket ]; do sleep 0.01; done
+"$0" -c 'import sys
+from pm.records.destinations import Journal
+Journal().write(sys.stdin.buffer.read())'
+until journalctl -D /run/log/journal MPTCP_PM_RECORD=session -o cat 2>/dev/null | grep .; do sleep 0.01; done
+"""
+
+
+@pytest.mark.skipif(not os.path.exists(JOURNALD), reason="systemd-journald is not installed")
+def test_the_journal_keeps_a_line_as_it_is() -> None:
+    """systemd's own: also one that is as long as records get."""
+    line = b'{"cgroup":"/\xc3\xa4=\\n","x":"' + b"y" * 60_000 + b'"}\n'
+    shell = ["unshare", "--mount", "--propagation", "private", "sh", "-c", READ_JOURNAL, sys.executable]
+    done = subprocess.run(shell, input=line, capture_output=True, timeout=60, check=False)
+    assert done.stdout == line, done.stderr
 
 
 @pytest.fixture

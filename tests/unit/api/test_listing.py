@@ -12,6 +12,7 @@ from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.listing import Listing
 from pm.api.problems import BadRequest
 from pm.model import Origin, Subflow, SubflowState
+from pm.sampling.sampler import Sampler
 from pm.sessions.session import SessionState
 from pm.sessions.traffic import Traffic
 from tests.unit.api.plane import CGROUP, REST, SYNC, Plane
@@ -78,6 +79,18 @@ async def test_orders(
     plane.table[0xA0000003].carried = Traffic(bytes_acked=999)
     plane.table[0xA0000004].subflows.append(plane.table[0xA0000001].subflows[0])
     assert await page(Listing(plane), **query) == (numbers, None)
+
+
+async def test_the_order_by_rate_is_that_of_the_last_sample(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that were not sampled come last, and asking keeps the samples coming."""
+    looks: list[object] = []
+    rates = {plane.table[0xA0000005]: 10.0, plane.table[0xA0000009]: 20.0}
+    monkeypatch.setattr(Sampler, "rates", lambda self: rates)
+    monkeypatch.setattr(Sampler, "look", looks.append)
+    assert (await page(Listing(plane), sort=SessionSort.RATE, limit=4))[0] == [9, 5, 1, 2]
+    assert len(looks) == 1
 
 
 async def test_an_order_has_no_cursor(plane: Plane) -> None:
@@ -184,8 +197,16 @@ async def test_what_is_kept_is_bounded() -> None:
 
 
 async def test_census_counts_by_policy_and_state(plane: Plane) -> None:
-    """The census has sessions by policy and state, those of no policy too, and subflows by state."""
+    """The census has sessions by policy and state, those of no policy too, and subflows by interface."""
     plane.add(11, None)
-    counts, subflows = await Listing(plane).census()
-    assert counts == {("sync", "established"): 5, ("rest", "established"): 5, (None, "established"): 1}
-    assert subflows == {"established": 22, "opening": 0, "failed": 11}
+    census = await Listing(plane).census()
+    assert census.sessions == {
+        ("sync", "established"): 5,
+        ("rest", "established"): 5,
+        (None, "established"): 1,
+    }
+    first = plane.ledger.interface_of(next(iter(plane.table.values())).subflows[0])
+    assert census.subflows["sync", first, "established"] == 5
+    assert census.subflows["sync", "", "failed"] == 5
+    assert sum(census.subflows.values()) == 22 + 11
+    assert census.interfaces[first] == 11

@@ -22,6 +22,7 @@ addresses:
 policies:
 - {name: there, cgroup: /a, path_manager: fullmesh}
 - {name: gone, cgroup: /b/*, path_manager: fullmesh}
+records: {to: file, path: /nowhere/records}
 """
 
 
@@ -43,7 +44,7 @@ def test_here_finds_what_does_nothing(config: str, capsys: pytest.CaptureFixture
     """Each with its line, and what to do; the configuration is valid all the same."""
     assert main(["check", "--here", config]) == 0
     out, err = capsys.readouterr()
-    assert out == f"{config}: valid, 2 policies, 4 warnings\n"
+    assert out == f"{config}: valid, 2 policies, 5 warnings\n"
     assert err.splitlines() == [
         f"{config}:2: datapath: warning: `bpf` is not possible here: a stock kernel: boot the patched one",
         f"{config}:5: api.tcp.token_file: warning: cannot read the token file /nowhere/token: No such file "
@@ -51,6 +52,7 @@ def test_here_finds_what_does_nothing(config: str, capsys: pytest.CaptureFixture
         f"{config}:7: addresses.include[1]: warning: `wlan7` matches no interface of now",
         f"{config}:10: policies[1].cgroup: warning: `/b/*` matches no cgroup of now: `systemd-cgls` shows "
         "those there are; one that comes later matches then",
+        f"{config}:11: records.path: warning: no file can be made in /nowhere: create the directory",
     ]
 
 
@@ -104,8 +106,8 @@ def test_strict_makes_warnings_errors(config: str, capsys: pytest.CaptureFixture
     assert main(["check", "--strict", config]) == 0
     assert main(["check", "--strict", "--here", config]) == 1
     out, err = capsys.readouterr()
-    assert (out.count("valid"), err.count(": error: ")) == (1, 4)
+    assert (out.count("valid"), err.count(": error: ")) == (1, 5)
     assert main(["check", "--strict", "--here", "--json", config]) == 1
     answer = json.loads(capsys.readouterr().out)
-    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 4)
+    assert (answer["ok"], answer["problems"], len(answer["warnings"])) == (False, [], 5)
     assert {"file", "line", "path", "message"} == answer["warnings"][0].keys()
