@@ -43,7 +43,7 @@ def watch_on_screen(client: Client, out: Console, fetch: Callable[[int], Session
 
 
 def _lines(sessions: Sessions, error: str, width: int, out: Console, glyphs: Glyphs) -> list[Text]:
-    text = Text(f"{error}; trying again", "bold red") if error else sessions_list(sessions, width)
+    text = Text(f"trying again: {error}", "bold red") if error else sessions_list(sessions, width)
     if not glyphs.all_characters:
         text.plain = "\n".join(map(glyphs.clean, text.plain.split("\n")))
     return list(text.wrap(out, width))

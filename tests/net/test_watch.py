@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -16,14 +16,15 @@ from tests.lab.service import Service, command
 from tests.lab.waiting import wait_equal, wait_for
 
 
-@pytest.fixture
-def service(lab: Lab) -> Service:
+@pytest.fixture(scope="module")
+def service() -> Iterator[Service]:
     """With a session of two subflows."""
-    service = lab.service(config(policy(lab, "c", "fullmesh")))
-    lab.server()
-    lab.client(cgroup="c").open()
-    wait_equal(lambda: [len(session["subflows"]) for session in service.sessions()], [2])
-    return service
+    with Lab() as lab:
+        service = lab.service(config(policy(lab, "c", "fullmesh")))
+        lab.server()
+        lab.client(cgroup="c").open()
+        wait_equal(lambda: [len(session["subflows"]) for session in service.sessions()], [2])
+        yield service
 
 
 def watch(service: Service, columns: int = 80, environment: dict[str, str] | None = None) -> PseudoTerminal:
@@ -98,7 +99,7 @@ def test_a_service_that_restarts(service: Service) -> None:
     with watch(service) as terminal:
         terminal.expect(token)
         service.terminate()
-        terminal.expect("the service is not running", "trying again")
+        terminal.expect("trying again: the service is not running")
         service.start()
         terminal.expect(token)
         terminal.send("\x03")

@@ -168,7 +168,7 @@ def _message(shown: Shown, state: State, width: int, glyphs: Glyphs) -> Text:
     if state.paused:
         return Text(glyphs.cut("paused: p goes on", width), "bold yellow")
     if shown.error:
-        text = f"{shown.error}; trying again"
+        text = f"trying again: {shown.error}"
     elif shown.silent_s:
         text = f"the service has not answered for {shown.silent_s:.0f} s"
     elif snapshot.status["reasons"]:

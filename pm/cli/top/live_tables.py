@@ -19,7 +19,7 @@ STATE_STYLES = {"up": "green", "down": "red", "no carrier": "yellow", "gone": "r
 SESSION_STYLES = {"established": "green"}
 RATE = len("12.3 MiB/s")  # no column gets wider and narrower again and again
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
-RTT = len("99.9 ms")
+RTT = len("0.999 ms")
 
 
 def rate_text(rate: float | None) -> str:

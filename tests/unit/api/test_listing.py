@@ -88,7 +88,7 @@ async def test_the_order_by_rate_is_that_of_the_last_sample(
     looks: list[object] = []
     rates = {plane.table[0xA0000005]: 10.0, plane.table[0xA0000009]: 20.0}
     monkeypatch.setattr(Sampler, "rates", lambda self: rates)
-    monkeypatch.setattr(Sampler, "look", looks.append)
+    monkeypatch.setattr(Sampler, "look", lambda self: looks.append(self))
     assert (await page(Listing(plane), sort=SessionSort.RATE, limit=4))[0] == [9, 5, 1, 2]
     assert len(looks) == 1
 

@@ -43,9 +43,9 @@ def test_interfaces_at_80_columns() -> None:
     assert lines[0] == "mptcp-pm  3 sessions  sent 12.3 MiB/s  received 512 KiB/s  22:13:20  ready"
     assert lines[1] == "1>interfaces  2 policies  3 sessions  by rate"
     assert lines[3:7] == [
-        "INTERFACE  STATE             SENT    RECEIVED  SHARE              RTT  HISTORY",
-        "eth0       up          12.3 MiB/s   512 KiB/s   75% ██████    12.3 ms      ▁▂▃▅█",
-        "eth1       up               0 B/s       0 B/s   25% ██              –      ▁▂▃▅█",
+        "INTERFACE  STATE             SENT    RECEIVED  SHARE               RTT  HISTORY",
+        "eth0       up          12.3 MiB/s   512 KiB/s   75% ██████     12.3 ms     ▁▂▃▅█",
+        "eth1       up               0 B/s       0 B/s   25% ██               –     ▁▂▃▅█",
         "eth2       no carrier  no default route",
     ]
     assert lines[-1].startswith("q quit  h help  Tab view")
@@ -106,7 +106,7 @@ def test_one_session() -> None:
     lines = screen(shown, of(View.SESSIONS, opened="0xa0000001"))
     text = "\n".join(lines)
     assert "10.0.1.1:40001-10.0.1.2:443  established, initial subflow (application)" in text
-    assert "  eth0       1.00 KiB/s       0 B/s  100% ██████        ▁█   1.5 ms           ▅█" in text
+    assert "  eth0       1.00 KiB/s       0 B/s  100% █████        ▁█    1.5 ms           ▅█" in text
     assert "established, backup, initial" in text
     assert "10.0.3.1 × 10.0.1.2: backing off, failures: 2, next try in 5 s, ENETUNREACH" in text
     assert text.index("11:59:01  established") < text.index("11:59:00  created")
@@ -170,7 +170,7 @@ def test_a_filter() -> None:
 @pytest.mark.parametrize(
     ("shown", "message"),
     [
-        (Shown(snapshot(), "the service is not running"), "the service is not running; trying again"),
+        (Shown(snapshot(), "the service is not running"), "trying again: the service is not running"),
         (Shown(snapshot(), silent_s=7.2), "the service has not answered for 7 s"),
         (Shown(snapshot(status=status(reasons=["sysctl was changed"]))), "sysctl was changed"),
         (
