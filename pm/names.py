@@ -37,5 +37,5 @@ def read_name(text: str) -> bytes:
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: a name must not contain commands to it."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda m: repr(m[0])[1:-1], text)
+    """Text for a terminal: a name must not contain commands to it, nor what hides other text."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

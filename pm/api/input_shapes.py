@@ -7,6 +7,7 @@ In a body, a default of ``None`` stands for the value of the session's initial s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Annotated
 
 from annotated_types import Ge, Le
@@ -38,6 +39,20 @@ class ChangeSubflow:
     backup: Annotated[bool, Doc("Set or clear the backup flag; the peer is told (MP_PRIO).")]
 
 
+class SessionSort(StrEnum):
+    """What counts in an order of sessions."""
+
+    AGE = "age"
+    SUBFLOWS = "subflows"
+    BYTES = "bytes"
+    RATE = "rate"
+
+
+class Order(StrEnum):
+    DESCENDING = "descending"
+    ASCENDING = "ascending"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionQuery:
     """Which sessions to list, and which page of them."""
@@ -49,6 +64,16 @@ class SessionQuery:
         str | None,
         Doc("Only sessions with this text in their token, policy, cgroup or addresses; in any case."),
     ] = None
+    sort: Annotated[
+        SessionSort | None,
+        Doc(
+            "One page of those with the most, without a next: by age, number of subflows, bytes carried as "
+            "last read (at least once in 45 s), or bytes per second both ways, 0 for what is not sampled."
+        ),
+    ] = None
+    order: Annotated[Order, Doc("With `sort`: `ascending` has those with the least first.")] = (
+        Order.DESCENDING
+    )
     limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
     cursor: Annotated[str | None, CURSOR, Doc("`next` of the previous page.")] = None
 

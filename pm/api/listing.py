@@ -12,13 +12,14 @@ import asyncio
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from heapq import nlargest, nsmallest
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
 from pm.api.control import ControlPlane
-from pm.api.input_shapes import SessionQuery
+from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.problems import BadRequest
 from pm.api.views import encode, session_view
 from pm.clock import moment
@@ -32,6 +33,11 @@ FAILED = "failed"
 CACHE_LENGTH = 1000  # about 2 MiB with four subflows a session
 
 _number = attrgetter("number")
+_KEYS: dict[SessionSort, Callable[[Session], float]] = {  # the rate is the sampler's
+    SessionSort.AGE: lambda session: -session.number,
+    SessionSort.SUBFLOWS: lambda session: len(session.subflows),
+    SessionSort.BYTES: lambda session: session.carried.bytes_acked + session.carried.bytes_received,
+}
 
 
 class _Fragment(NamedTuple):
@@ -122,6 +128,8 @@ class Listing:
         no number is used twice. Thus sessions that come or go between two pages neither repeat nor
         hide others.
         """
+        if query.sort is not None:
+            return await self._greatest(query), None
         table = self._control.sessions()
         rest: Iterable[Session]
         if query.cursor is None:
@@ -144,6 +152,26 @@ class Listing:
             return found, None
         page = found[: query.limit]
         return page, str(page[-1].number)
+
+    async def _greatest(self, query: SessionQuery) -> list[Session]:
+        """The sessions that come first in the order of the query; of equals the oldest."""
+        if query.cursor is not None:
+            raise BadRequest([{"name": "cursor", "message": "has no meaning with `sort`"}])
+        assert query.sort is not None
+        key = self._rate() if query.sort is SessionSort.RATE else _KEYS[query.sort]
+        first = nlargest if query.order is Order.DESCENDING else nsmallest
+        found: list[Session] = []
+        for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
+            matching = [session for session in some if self._matches(session, query)]
+            found = first(query.limit, [*found, *matching], key)
+            await asyncio.sleep(0)
+        return found
+
+    def _rate(self) -> Callable[[Session], float]:
+        sampler = self._control.sampler
+        sampler.look()
+        rates = sampler.rates()
+        return lambda session: rates.get(session, 0.0)
 
     def _matches(self, session: Session, query: SessionQuery) -> bool:
         if query.state is not None and session.state != query.state:

@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 from pm.cli import browser, local, remote
 from pm.cli.completion import completion
@@ -29,6 +30,7 @@ HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
     "policies": remote.policies,
     "addresses": remote.addresses,
     "events": remote.events,
+    "top": remote.top,
     "reload": remote.reload,
     "web": browser.web,
     "explain": remote.explain,
@@ -47,6 +49,8 @@ INTERRUPTED = 130
 def perform(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; the parser's epilog lists them."""
     options = argparse.Namespace(command="")
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # where the locale has no arrow, there is a question mark
     try:
         status = _status(argv, options)
     except PmError as e:
@@ -55,7 +59,7 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
-        endless = options.command in ("events", "web") or getattr(options, "watch", False)
+        endless = options.command in ("events", "top", "web") or getattr(options, "watch", False)
         return 0 if endless else INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader is gone (`| head`)

@@ -155,9 +155,9 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         print_json({"checks": checks})
     else:
-        from pm.cli.tables import checks_table, console
+        from pm.cli.tables import checks_table, show
 
-        console().print(checks_table(checks))
+        show(checks_table(checks))
     unfit = any(c["required"] and not c["ok"] for c in checks)
     return SystemUnfit.exit_status if unfit else 0
 

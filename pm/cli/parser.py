@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from pm import __version__
 from pm.cli.arguments import WEB, delay, positive, subflow_id, token_argument, values, web_options
+from pm.cli.top.views_of_top import SORTS, View
 from pm.config.model import Api
 from pm.log import Format, Level
 from pm.model import EventKind
@@ -37,6 +38,7 @@ EXAMPLES = {
     "Also find what does nothing on this machine": "mptcp-pm check --here /etc/mptcp-pm.yaml",
     "Run the service": "mptcp-pm run --config /etc/mptcp-pm.yaml",
     "Watch the sessions of one policy": "mptcp-pm sessions --watch --policy sync",
+    "See which interface carries what": "mptcp-pm top",
     "See why a session has its subflows": "mptcp-pm session 0x8b3e25f1",
     "See why a session has no second path": "mptcp-pm why 0x8b3e25f1",
     "See why a program does not use MPTCP": "mptcp-pm why $(pidof -s nginx)",
@@ -204,6 +206,16 @@ def _add_views(commands: Commands) -> None:
     )
     session = _add(commands, "session", "show one session with its history")
     session.add_argument("token", metavar="TOKEN", help="token of the session, hexadecimal or decimal")
+    top = _add(commands, "top", "show interfaces, policies and sessions live: what carries how much now")
+    top.add_argument("--view", choices=values(View), help="what to show first (default: interfaces)")
+    sorts = sorted({sort for sorts in SORTS.values() for sort in sorts})
+    top.add_argument("--sort", choices=sorts, help="order of this view (default: rate)")
+    top.add_argument("--reverse", action="store_true", help="the least first")
+    top.add_argument("--filter", metavar="TEXT", help="only what has this text in a name or an address")
+    top.add_argument("--once", action="store_true", help="print once, and end: as into a pipe")
+    top.add_argument(
+        "--limit", metavar="N", type=positive, help="print at most N sessions, up to 1000 (default: 20)"
+    )
     _add(commands, "policies", "list policies with their cgroups")
     _add(commands, "addresses", "list local addresses and why each is used or not")
     explain = _add(

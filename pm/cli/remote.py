@@ -6,9 +6,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -20,7 +19,6 @@ from pm.names import printable
 from pm.notation import parse_end
 
 TABLE_LIMIT = 100
-REFRESH_S = 1.0
 
 
 def status(options: argparse.Namespace) -> int:
@@ -28,9 +26,9 @@ def status(options: argparse.Namespace) -> int:
         document = client.get("/v1/status")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import console, status_report
+    from pm.cli.tables import show, status_report
 
-    console().print(status_report(document))
+    show(status_report(document))
     return 0
 
 
@@ -47,45 +45,41 @@ def sessions(options: argparse.Namespace) -> int:
     limit = options.limit or TABLE_LIMIT
     from pm.cli.tables import console, sessions_list
 
-    console().print(sessions_list(found[:limit]))
+    out = console()
+    out.print(sessions_list(found[:limit], out.width))
     if len(found) > limit:
         print(f"only the first {limit} sessions are shown: use --limit to show more", file=sys.stderr)
     return 0
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Show sessions until Ctrl-C. If the service is restarted, its sessions appear again."""
-    from rich.live import Live
-    from rich.text import Text
-
+    from pm.cli.session_watch import watch_in_pipe, watch_on_screen
     from pm.cli.tables import console, sessions_list
 
     out = console()
-    # A session takes at least one line: more of them than the screen has lines are never visible.
-    limit = options.limit or (out.height if out.is_terminal else TABLE_LIMIT)
-    on_screen = out.is_terminal and not options.json
+
+    def show(found: list[dict[str, Any]]) -> None:
+        if options.json:
+            _print_json({"sessions": found}, indent=None)
+        else:
+            out.print(sessions_list(found, out.width), end="\n\n")
+            out.file.flush()
+
     with _client(options) as client:
-        found = list(_matching(client, options, limit))  # what is wrong from the start ends the command
-        if not found:
+
+        def fetch(lines: int) -> list[dict[str, Any]]:
+            # A session takes at least one line: more of them than the screen has lines are never visible.
+            return list(_matching(client, options, options.limit or lines))
+
+        on_screen = out.is_terminal and not out.is_dumb_terminal and not options.json
+        first = fetch(
+            out.height if on_screen else TABLE_LIMIT
+        )  # what is wrong from the start ends the command
+        if not first:
             _check_filters(client, options)
-        with Live(console=out, screen=True, auto_refresh=False) if on_screen else nullcontext() as live:
-            error = ""
-            while True:
-                if live:
-                    live.update(Text(error) if error else sessions_list(found), refresh=True)
-                elif error:
-                    print(f"mptcp-pm: {error}", file=sys.stderr)
-                elif options.json:
-                    _print_json({"sessions": found}, indent=None)
-                else:
-                    out.print(sessions_list(found), end="\n\n")
-                    out.file.flush()
-                time.sleep(REFRESH_S)
-                try:
-                    found, error = list(_matching(client, options, limit)), ""
-                except PmError as e:
-                    client.close()
-                    error = str(e)
+        if on_screen:
+            return watch_on_screen(client, out, fetch, first)
+        return watch_in_pipe(client, fetch, first, TABLE_LIMIT, show)
 
 
 def _check_filters(client: Client, options: argparse.Namespace) -> None:
@@ -97,15 +91,21 @@ def _check_filters(client: Client, options: argparse.Namespace) -> None:
         raise PmError(f"no policy {name!r}", "`mptcp-pm policies` shows those there are")
 
 
+def top(options: argparse.Namespace) -> int:
+    from pm.cli.top.command import top as show
+
+    return show(options)
+
+
 def session(options: argparse.Namespace) -> int:
     with _client(options) as client:
         document = client.get(f"/v1/sessions/{segment(options.token)}")
     if options.json:
         return _print_json(document)
     from pm.cli.session_report import session_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(session_report(document))
+    show(session_report(document))
     return 0
 
 
@@ -114,9 +114,9 @@ def policies(options: argparse.Namespace) -> int:
         document = client.get("/v1/policies")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import console, policies_table
+    from pm.cli.tables import policies_table, show
 
-    console().print(policies_table(document["policies"]))
+    show(policies_table(document["policies"]))
     return 0
 
 
@@ -125,9 +125,9 @@ def addresses(options: argparse.Namespace) -> int:
         document = client.get("/v1/addresses")
     if options.json:
         return _print_json(document)
-    from pm.cli.tables import addresses_table, console
+    from pm.cli.tables import addresses_table, show
 
-    console().print(addresses_table(document["addresses"]))
+    show(addresses_table(document["addresses"]))
     return 0
 
 
@@ -155,9 +155,9 @@ def explain(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(document)
     from pm.cli.preview_report import explanation_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(explanation_report(document))
+    show(explanation_report(document))
     return 0
 
 
@@ -206,9 +206,9 @@ def _dry_run(options: argparse.Namespace) -> int:
     if options.json:
         return _print_json(document)
     from pm.cli.preview_report import dry_run_report
-    from pm.cli.tables import console
+    from pm.cli.tables import show
 
-    console().print(dry_run_report(document))
+    show(dry_run_report(document))
     return 0
 
 

@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,7 @@ from pm.names import printable
 
 Json = Mapping[str, Any]
 
+NARROW = 60  # columns
 SELECTIONS = {
     "cgroup": "by cgroup",
     "namespace": "by network namespace: the policy for / owns every session",
@@ -29,6 +31,19 @@ def console() -> Console:
     """A console on standard output. Away from a terminal it is wide, so that nothing is cut off."""
     made = Console(highlight=False, soft_wrap=False)
     return made if made.is_terminal else Console(highlight=False, width=240)
+
+
+def show(report: RenderableType) -> None:
+    """Print a report without blanks at the ends of lines. What must not be broken the terminal breaks."""
+    out, segments = console(), list[Segment]()
+    for line in Segment.split_lines(out.render(report)):
+        while line and not line[-1].text.rstrip():
+            line.pop()
+        if line:
+            last = line.pop()
+            line.append(Segment(last.text.rstrip(), last.style))
+        segments += [*line, Segment.line()]
+    out.print(Segments(segments), end="", soft_wrap=True)
 
 
 def bytes_text(count: int | None) -> str:
@@ -67,13 +82,14 @@ def pair_text(pair: Json) -> str:
     return f"{pair['local']} × {pair['remote']}"
 
 
-def sessions_list(sessions: Sequence[Json]) -> Text:
-    """One line per session and, below it, one per subflow, in columns that fit a terminal of 100 columns."""
+def sessions_list(sessions: Sequence[Json], width: int) -> Text:
+    """One line per session and, below it, one per subflow, or two where that is too wide."""
     rows = [[_subflow_cells(subflow) for subflow in session["subflows"]] for session in sessions]
     header = ["SUBFLOW", "RTT", "SENT", "RECEIVED", "REASON"]
     widths = [max(map(len, column)) for column in zip(header, *chain.from_iterable(rows), strict=True)]
+    lines = _columns if sum(widths) + 2 * len(widths) <= width else _two_lines
     text = Text()
-    text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{_columns(header, widths)}", "dim")
+    text.append(f"SESSION, POLICY, CGROUP, STATE, AGE\n{lines(header, widths)}", "dim")
     for session, subflows in zip(sessions, rows, strict=True):
         policy = session["policy"] or "no policy"
         facts = [
@@ -84,8 +100,15 @@ def sessions_list(sessions: Sequence[Json]) -> Text:
         ]
         text.append(f"\n{session['token']}", "bold").append(f"  {'  '.join(facts)}")
         for cells in subflows:
-            text.append("\n" + _columns(cells, widths))
+            text.append("\n" + lines(cells, widths))
     return text
+
+
+def _two_lines(cells: Sequence[str], widths: Sequence[int]) -> str:
+    name, *figures, reason = cells
+    words = "  ".join(map(str.rjust, figures, widths[1:]))
+    # The name has the pair of addresses that a reason may name.
+    return f"  {name}  {reason.partition(': ')[0]}\n    {words}"
 
 
 def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -188,8 +211,23 @@ def checks_table(checks: Sequence[Json]) -> Table:
     return table
 
 
+class ReportTable(Table):
+    """A table, or on a narrow screen a list: columns of a few letters each cannot be read."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= NARROW:
+            yield from super().__rich_console__(console, options)
+            return
+        for row in zip(*(column.cells for column in self.columns), strict=True):
+            for column, cell in zip(self.columns, row, strict=True):
+                text = Text.from_markup(cell) if isinstance(cell, str) else cell
+                if text:
+                    yield Text.assemble((f"{column.header}  " if column.header else "", "dim"), text)
+            yield ""
+
+
 def new_table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = ReportTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
@@ -202,6 +240,8 @@ def add_row(table: Table, *cells: str) -> None:
 
 def facts_grid(*facts: tuple[str, str]) -> Table:
     grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    grid.add_column(overflow="fold")
     for name, value in facts:
         grid.add_row(Text(name, "bold"), escape(printable(value)))
     return grid

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``why`` prints for people, in 80 columns."""
+"""What ``why`` prints for people, in 80 columns or those of a narrower terminal."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from shutil import get_terminal_size
 from typing import Any
 
 from pm.cli.session_report import pair_state_text
@@ -56,7 +57,7 @@ def wrapped(text: str, first: str = "", others: str = "  ") -> list[str]:
     """Lines that fit; ``first`` and ``others`` are what they begin with."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        min(WIDTH, max(get_terminal_size().columns, len(others) + 20)),
         initial_indent=first,
         subsequent_indent=others,
         break_long_words=False,

@@ -8,6 +8,7 @@ which has those of closed subflows too; those of a choice are added up here.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -99,6 +100,16 @@ class Sampler:
     @property
     def looked_at(self) -> bool:
         return self._wanted.is_set()
+
+    def rates(self) -> dict[Session, float]:
+        """Bytes per second both ways in the last sample, of the sessions whose subflows have tracks."""
+        found: dict[Session, float] = {}
+        for followed in self.followed.values():
+            if followed.track:
+                both = (followed.track.get(column, self._number - 1) for column in (SENT, RECEIVED))
+                known = sum(rate for rate in both if not math.isnan(rate))
+                found[followed.session] = found.get(followed.session, 0.0) + known
+        return found
 
     def window(self) -> Window | None:
         """None before the first sample."""

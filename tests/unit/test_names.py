@@ -42,3 +42,4 @@ def test_surrogates() -> None:
 
 def test_no_commands_to_a_terminal() -> None:
     assert printable("a\x1b[2J\u009b\n") == "a\\x1b[2J\\x9b\\n"
+    assert printable("a\u202eb\u200bc") == "a\\u202eb\\u200bc"

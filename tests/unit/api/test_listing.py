@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from pm.api import listing
-from pm.api.input_shapes import SessionQuery
+from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.listing import Listing
 from pm.api.problems import BadRequest
 from pm.model import Origin, Subflow, SubflowState
+from pm.sampling.sampler import Sampler
 from pm.sessions.session import SessionState
+from pm.sessions.traffic import Traffic
 from tests.unit.api.plane import CGROUP, REST, SYNC, Plane
 
 
@@ -52,6 +54,49 @@ async def test_sessions_that_come_and_go_hide_no_others(plane: Plane) -> None:
 async def test_full_last_page_has_no_next(plane: Plane) -> None:
     """A page that holds exactly the rest is the last."""
     assert (await page(Listing(plane), limit=10))[1] is None
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({"sort": SessionSort.AGE, "limit": 3}, [1, 2, 3]),
+        ({"sort": SessionSort.AGE, "limit": 3, "order": Order.ASCENDING}, [10, 9, 8]),
+        ({"sort": SessionSort.BYTES, "limit": 3}, [7, 3, 1]),
+        ({"sort": SessionSort.BYTES, "limit": 3, "policy": "rest"}, [2, 4, 6]),
+        ({"sort": SessionSort.SUBFLOWS, "limit": 2}, [4, 1]),
+        (
+            {"sort": SessionSort.SUBFLOWS, "limit": 20, "order": Order.ASCENDING},
+            [1, 2, 3, 5, 6, 7, 8, 9, 10, 4],
+        ),
+    ],
+)
+async def test_orders(
+    plane: Plane, query: dict[str, Any], numbers: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The greatest first, and of equals the oldest, however many sessions are looked at at once; no next."""
+    monkeypatch.setattr(listing, "LOOKED_AT_AT_ONCE", 3)
+    plane.table[0xA0000007].carried = Traffic(bytes_acked=500, bytes_received=500)
+    plane.table[0xA0000003].carried = Traffic(bytes_acked=999)
+    plane.table[0xA0000004].subflows.append(plane.table[0xA0000001].subflows[0])
+    assert await page(Listing(plane), **query) == (numbers, None)
+
+
+async def test_the_order_by_rate_is_that_of_the_last_sample(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that were not sampled come last, and asking keeps the samples coming."""
+    looks: list[object] = []
+    rates = {plane.table[0xA0000005]: 10.0, plane.table[0xA0000009]: 20.0}
+    monkeypatch.setattr(Sampler, "rates", lambda self: rates)
+    monkeypatch.setattr(Sampler, "look", lambda self: looks.append(self))
+    assert (await page(Listing(plane), sort=SessionSort.RATE, limit=4))[0] == [9, 5, 1, 2]
+    assert len(looks) == 1
+
+
+async def test_an_order_has_no_cursor(plane: Plane) -> None:
+    """What comes next changes from one second to the next."""
+    with pytest.raises(BadRequest, match="cursor"):
+        await page(Listing(plane), sort=SessionSort.AGE, cursor="4")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,49 @@ def test_tables_for_people(
     assert [word for word in words if word not in out] == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["status", "sessions", "session 0xa0000001", "policies", "addresses", "explain --cgroup / --to ::1"],
+)
+def test_a_pipe_gets_no_padding(server: Server, environment: dict[str, str], command: str) -> None:
+    """No blank at the end of a line, and no escape sequence."""
+    done = subprocess.run([*MPTCP_PM, *command.split()], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["status", "sessions", "policies", "addresses"])
+def test_a_narrow_terminal(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """A line for each cell in place of columns of a few letters: no word is broken that fits."""
+    monkeypatch.setattr("pm.cli.tables.console", lambda: Console(width=40, highlight=False))
+    assert main(["--socket", server.socket, *command.split()]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 40
+    assert "…" not in out
+    words = {
+        "status": ["  /etc/mptcp-pm.yaml"],
+        "sessions": ["0xa0000001", "  10.0.2.1:50000 → 10.0.2.2:443  ", "    1.5 ms  1000 B   2.0 KiB"],
+        "policies": ["PATH MANAGER  fullmesh", "SESSIONS  1", "CGROUP  /system.slice/rsync*.service"],
+        "addresses": ["ADDRESS  fe80::1/64", "INTERFACE  eth0", "USED  no"],
+    }
+    assert [word for word in words[command] if word not in out] == []
+
+
+@pytest.mark.parametrize("command", ["sessions", "policies", "sessions --json"])
+def test_an_output_without_utf_8(environment: dict[str, str], command: str) -> None:
+    """A question mark, and no traceback."""
+    done = subprocess.run(
+        [*MPTCP_PM, *command.split()],
+        env={**environment, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_session_fits_80_columns(
     server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,3 +189,11 @@ async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) 
         await world.sample()
     assert len(world.sampler.followed) <= 50
     assert len(world.sampler.accounts) <= HISTORY + 5
+
+
+async def test_rates_of_sessions(world: World) -> None:
+    """Of all their subflows, both ways, in the last sample; none before the second."""
+    await world.sample()
+    assert set(world.sampler.rates().values()) == {0.0}
+    await world.sample(2.0)
+    assert world.sampler.rates() == dict.fromkeys(world.table.values(), 150.0)
