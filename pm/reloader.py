@@ -10,7 +10,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -108,6 +108,7 @@ class Reloader:
         selection: AnySelection,
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
+        choose_scheduling: Callable[[], None],
         broadcast: Broadcast,
         upkeep: Upkeep,
         seen: Signature,
@@ -124,6 +125,7 @@ class Reloader:
         self._selection = selection
         self._options = options
         self._programs = programs
+        self._choose_scheduling = choose_scheduling
         self._broadcast = broadcast
         self._upkeep = upkeep
         self._seen = seen
@@ -195,6 +197,7 @@ class Reloader:
         config, state = loaded.config, self._state
         if self._programs and programs:
             await self._programs.activate(programs)
+        self._choose_scheduling()
         await self._options.activate(options)
         await self._selection.apply(compile_policies(config.policies))
         if self._sysctl and not config.policies:

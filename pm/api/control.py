@@ -137,6 +137,9 @@ class SocketReport(NamedTuple):
 
 
 class ControlPlane(Protocol):
+    async def catch_up(self) -> None:
+        """Until what the kernel has told by now is known here: the service may read it late."""
+
     def status(self) -> Status: ...
 
     def policies(self) -> Sequence[Policy]: ...

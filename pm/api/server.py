@@ -14,7 +14,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from pm.api import sockets
-from pm.api.auth import bearer_middleware
+from pm.api.auth import PUBLIC, bearer_middleware
 from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen
 from pm.api.control import ControlPlane
 from pm.api.handlers import DRY_RUNS_MAX
@@ -22,7 +22,7 @@ from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, STREAMS, TIMINGS, T
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
-from pm.api.problems import problem_middleware
+from pm.api.problems import Handler, problem_middleware
 from pm.api.routes import ROUTES, Route
 from pm.api.sse import end_streams
 from pm.api.views import encode
@@ -37,7 +37,7 @@ _log = get_logger()
 
 def create_app(control: ControlPlane, timings: Timings, token: bytes | None = None) -> web.Application:
     """The application. Without ``token``, every request over TCP except the probes is refused."""
-    app = _create(control, timings, ROUTES, problem_middleware, bearer_middleware)
+    app = _create(control, timings, ROUTES, problem_middleware, bearer_middleware, catch_up)
     app[TOKEN] = token
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
@@ -48,7 +48,15 @@ def create_app(control: ControlPlane, timings: Timings, token: bytes | None = No
 
 def create_probes_app(control: ControlPlane, timings: Timings) -> web.Application:
     """The application of ``api.probes``: the probes and the metrics, for everybody."""
-    return _create(control, timings, [route for route in ROUTES if route.probe], problem_middleware)
+    return _create(control, timings, [route for route in ROUTES if route.probe], problem_middleware, catch_up)
+
+
+@web.middleware
+async def catch_up(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer but those of the probes is about what had happened when it was asked for."""
+    if request.path not in PUBLIC:
+        await request.app[CONTROL].catch_up()
+    return await handler(request)
 
 
 def _create(
