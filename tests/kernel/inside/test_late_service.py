@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from tests.lab.lab import Lab
 from tests.lab.plugins import install
 from tests.lab.scenarios import config, policy
-from tests.lab.service import ROOT, Service
+from tests.lab.service import ROOT, Service, UnixConnection
 from tests.lab.waiting import wait_equal
 
 SESSIONS = 60
@@ -49,6 +50,43 @@ def test_the_first_answer_is_complete(lab: Lab) -> None:
     counters = service.get("/v1/status")["counters"]
     assert counters["claimed"] == 5 * SESSIONS
     assert counters.get("open", 0) == counters.get("repairs", 0) == 0
+
+
+def test_sessions_that_were_over_are_told(lab: Lab) -> None:
+    """Each that came and went between two drains has its events, in order, and leaves nothing."""
+    service = start(lab)
+    client = lab.client(cgroup="a")
+    service.send_signal(signal.SIGSTOP)
+    client.open(SESSIONS // 2)
+    lab.wait_subflows(2, SESSIONS // 2)
+    client.close()
+    wait_equal(lambda: lab.established("client"), [])
+    service.send_signal(signal.SIGCONT)
+    told = follow(service, SESSIONS // 2)
+    assert len(told) == SESSIONS // 2
+    for actions in told.values():
+        assert actions[:3] == ["session created", "session established", "subflow established"]
+        assert actions[-1] == "session closed"
+    assert service.sessions() == []
+
+
+def follow(service: Service, sessions: int) -> dict[str, list[str]]:
+    """What happened to each session, by token, until so many have closed."""
+    told: dict[str, list[str]] = {}
+    connection = UnixConnection(service.socket_path)
+    connection.request("GET", "/v1/events", headers={"Last-Event-ID": "0"})
+    response = connection.getresponse()
+    assert response.status == 200
+    while sum(actions[-1] == "session closed" for actions in told.values()) < sessions:
+        line = response.readline()
+        assert line, told
+        assert not line.startswith(b":"), told  # to keep alive: nothing else came
+        if line.startswith(b"data:"):
+            event = json.loads(line.removeprefix(b"data:"))
+            if event["token"]:
+                told.setdefault(event["token"], []).append(f"{event['type']} {event['action']}")
+    connection.close()
+    return told
 
 
 def test_a_command_is_answered_at_once(lab: Lab) -> None:
