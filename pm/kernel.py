@@ -108,7 +108,7 @@ class RawEvent(NamedTuple):
 
     ``outcomes`` tells for each of the commands that were armed for this event whether the kernel
     refused it, and ``took_s`` is the time from reading the event to having sent them, in seconds;
-    they are None and 0 where nothing was armed.
+    they are None and 0 where nothing was armed. ``over``: the session's CLOSED has come too.
     """
 
     type: int
@@ -116,6 +116,7 @@ class RawEvent(NamedTuple):
     decoder: Callable[[bytes], MptcpEvent]
     outcomes: Sequence[KernelRefused | None] | None = None
     took_s: float = 0.0
+    over: bool = False
 
     def decode(self) -> MptcpEvent:
         return self.decoder(self.data)

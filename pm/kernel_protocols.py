@@ -28,7 +28,10 @@ class Commands(Protocol):
         """
 
     def drain(self, limit: int) -> bool:
-        """Take events that wait off the socket, at most ``limit``, to be read later; True once none waits."""
+        """Take events that wait off the socket, some ``limit``, to be read later; True once none waits.
+
+        Raises EventsLost like ``read_events``.
+        """
 
     def backlog(self) -> int:
         """Events that were taken off the socket and not read yet: the descriptor says nothing of them."""

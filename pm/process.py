@@ -17,7 +17,6 @@ import uvloop
 from pm import log
 from pm.errors import SHORTAGES, ConfigError, PmError, SystemUnfit, of_system
 from pm.linux.host.notify import notify
-from pm.linux.host.scheduling import prefer_latency
 from pm.log_budget import take_library_messages
 from pm.service import open_service
 from pm.starting import Settings
@@ -36,7 +35,6 @@ def run(settings: Settings, *, log_level: str, log_format: str) -> int:
     """``mptcp-pm run``: serve until SIGTERM or SIGINT; the exit status."""
     log.configure(log_level, log_format)
     take_library_messages()
-    prefer_latency()
     block_signals()
     _share_heap()
     try:

@@ -10,7 +10,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -110,6 +110,7 @@ class Reloader:
         options: TcpOptionPrograms,
         programs: PathManagerPrograms | None,
         recorder: Recorder,
+        choose_scheduling: Callable[[], None],
         broadcast: Broadcast,
         upkeep: Upkeep,
         seen: Signature,
@@ -127,6 +128,7 @@ class Reloader:
         self._options = options
         self._programs = programs
         self._recorder = recorder
+        self._choose_scheduling = choose_scheduling
         self._broadcast = broadcast
         self._upkeep = upkeep
         self._seen = seen
@@ -200,6 +202,7 @@ class Reloader:
         self._sessions.endings.on_ended = self._recorder.on_ended
         if self._programs and programs:
             await self._programs.activate(programs)
+        self._choose_scheduling()
         await self._options.activate(options)
         await self._selection.apply(compile_policies(config.policies))
         if self._sysctl and not config.policies:

@@ -27,6 +27,7 @@ from pm.linux.host.netns import netns_cookie
 from pm.linux.host.notes import Notes
 from pm.linux.host.notify import feed_watchdog
 from pm.linux.host.probe import has
+from pm.linux.host.scheduling import Scheduling
 from pm.linux.host.sysctl import PathManagerSysctl
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.endpoint_reader import EndpointReader
@@ -70,7 +71,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
     start = await find_start(settings)
     state, loaded, state_directory = start.state, start.state.loaded, settings.state_directory
     config, checks, mode = loaded.config, state.checks, state.selection
-    broadcast, timings = Broadcast(), Timings()
+    broadcast, timings, scheduling = Broadcast(), Timings(), Scheduling()
     mptcp_counters = await asyncio.to_thread(CounterHistory, time.monotonic)
     path_managers = await asyncio.to_thread(registry)
 
@@ -78,6 +79,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         return state.loaded.config.on_exit is OnExit.KEEP
 
     # Called back later: what these name is built by then.
+    def in_no_hurry() -> bool:
+        return programs is not None and programs.open_all()
+
+    def choose_scheduling() -> None:
+        scheduling.choose(in_no_hurry=in_no_hurry())
+
     def on_addresses(found: tuple[LocalAddress, ...]) -> None:
         left_alone.interfaces(others=bool(addresses.interfaces) or state.initial_namespace)
         sessions.sweeper.addresses_changed(found)
@@ -197,6 +204,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             clock=time,
             scheduler=asyncio.get_running_loop(),
             programs=programs,
+            in_no_hurry=in_no_hurry,
             address_ids=read_address_ids(notes.found("address_ids"))
             | (programs.known_ids() if programs else {}),
             seen_up=read_addresses(notes.found("seen_up")),
@@ -236,6 +244,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             options=options,
             programs=programs,
             recorder=recorder,
+            choose_scheduling=choose_scheduling,
             broadcast=broadcast,
             seen=start.seen,
             seen_sources=start.seen_sources,
@@ -256,6 +265,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             record_counts=recorder.counts,
             judge_under=lambda rules: PathJudge(lookup, addresses, lambda: rules.bind_interface).way,
         )
+        choose_scheduling()
         await stack.enter_async_context(serve(control, config.api, timings))
         log_warnings(loaded)
         yield Service(

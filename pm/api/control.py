@@ -141,6 +141,9 @@ class SocketReport(NamedTuple):
 
 
 class ControlPlane(Protocol):
+    async def catch_up(self) -> None:
+        """Until what the kernel has told by now is known here: the service may read it late."""
+
     def status(self) -> Status: ...
     def configuration(self) -> Loaded:
         """What is in force."""

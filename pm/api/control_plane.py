@@ -96,6 +96,9 @@ class ServiceControlPlane:
         )
         self._one_look = asyncio.Lock()  # a look walks over all sockets: one at a time
 
+    async def catch_up(self) -> None:
+        await self._sessions.events.catch_up()
+
     def status(self) -> Status:
         state = self._state
         return Status(
@@ -175,13 +178,16 @@ class ServiceControlPlane:
     def open_subflow(
         self, token: int, local: str, remote: str, remote_port: int, backup: bool | None
     ) -> Subflow:
+        self._sessions.events.be_prompt()
         pair = Pair(local, remote, remote_port)
         return self._sessions.operator_commands.open_subflow(token, pair, backup=backup)
 
     def close_subflow(self, token: int, subflow_id: str) -> None:
+        self._sessions.events.be_prompt()
         self._sessions.operator_commands.close_subflow(token, subflow_id)
 
     def set_backup(self, token: int, subflow_id: str, backup: bool) -> None:
+        self._sessions.events.be_prompt()
         self._sessions.operator_commands.set_backup(token, subflow_id, backup=backup)
 
     def explain(self, cgroup: str, remote: str, remote_port: int) -> Explanation:

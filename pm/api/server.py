@@ -24,7 +24,7 @@ from pm.api.keys import ACCESS, CONTROL, DRY_RUNS, LISTING, OPENAPI, PUBLIC, STR
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
-from pm.api.problems import problem_middleware
+from pm.api.problems import Handler, problem_middleware
 from pm.api.routes import ROUTES, Route
 from pm.api.sse import end_streams
 from pm.api.views import encode
@@ -42,10 +42,10 @@ _log = get_logger()
 
 def create_app(control: ControlPlane, timings: Timings, access: Access) -> web.Application:
     """The application. Over TCP ``access`` says who may ask."""
-    app = _create(control, timings, ROUTES, problem_middleware, access_middleware)
+    app = _create(control, timings, ROUTES, problem_middleware, access_middleware, catch_up)
     page.add_page(app)
     app[ACCESS] = access
-    app[PUBLIC] = page.PUBLIC | {route.handler for route in ROUTES if route.public}
+    app[PUBLIC] = page.PUBLIC | _public(ROUTES)
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
     app[DRY_RUNS] = asyncio.Semaphore(DRY_RUNS_MAX)
@@ -55,7 +55,22 @@ def create_app(control: ControlPlane, timings: Timings, access: Access) -> web.A
 
 def create_probes_app(control: ControlPlane, timings: Timings) -> web.Application:
     """The application of ``api.probes``: the probes and the metrics, for everybody."""
-    return _create(control, timings, [route for route in ROUTES if route.probe], problem_middleware)
+    probes = [route for route in ROUTES if route.probe]
+    app = _create(control, timings, probes, problem_middleware, catch_up)
+    app[PUBLIC] = _public(probes)
+    return app
+
+
+def _public(routes: Iterable[Route]) -> frozenset[Handler]:
+    return frozenset(route.handler for route in routes if route.public)
+
+
+@web.middleware
+async def catch_up(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every answer but the public ones is about what had happened when it was asked for."""
+    if request.match_info.handler not in request.app[PUBLIC]:
+        await request.app[CONTROL].catch_up()
+    return await handler(request)
 
 
 def _create(

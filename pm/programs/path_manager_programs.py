@@ -26,6 +26,7 @@ from pm.linux.bpf.path_manager_maps import (
     local_entry,
     opens_subflows,
     policy_entries,
+    program_of,
     remote_entries,
     remove_left,
     route_entry,
@@ -67,13 +68,14 @@ class CompiledPathManagers(NamedTuple):
     """Programs that the kernel's verifier has accepted, by policy; ``sources`` is the digest of their C.
 
     ``remote_prefixes`` is what the programs judge announced addresses by,
-    ``files`` are third parties' C files with the digest of each.
+    ``files`` are third parties' C files with the digest of each. ``complete``: there is one for every policy.
     """
 
     policies: Mapping[str, PolicyEntries]
     remote_prefixes: Mapping[bytes, bytes]
     sources: str
     files: Mapping[str, str]
+    complete: bool
 
     def keys(self) -> dict[str, ProgramKey]:
         """The program of each policy, by the policy's name."""
@@ -93,7 +95,7 @@ class PathManagerPrograms:
         """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
         self._programs = programs
         self._attachments = attachments
-        self._active = CompiledPathManagers({}, {}, "", {})
+        self._active = CompiledPathManagers({}, {}, "", {}, complete=True)
         self._slots = list(slots)
         self._written: dict[int, bytes] = {}
         self._up = dict.fromkeys(up, b"")
@@ -212,6 +214,10 @@ class PathManagerPrograms:
             return None
         return entries.program if self._attachments.claimed_by(token) == policy_id(policy.name) else None
 
+    def open_all(self) -> bool:
+        """Whether the programs open the subflows of every policy."""
+        return self._active.complete
+
     def claimed(self) -> list[int]:
         """Tokens of all claims, also of sessions that ended while no program was on their cgroup."""
         return self._attachments.claimed()
@@ -235,6 +241,7 @@ async def _prepare(
         remote_entries(config.remote_addresses),
         sources.digest,
         sources.files,
+        complete=all(p.path_manager.name == "none" or program_of(p) != "none" for p in config.policies),
     )
     try:
         return compiled, await programs.load(sources, compiled.keys().values())

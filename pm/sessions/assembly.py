@@ -75,6 +75,7 @@ def assemble(
     clock: Clock,
     scheduler: EventLoop,
     programs: Programs | None = None,
+    in_no_hurry: Callable[[], bool] = lambda: False,
     address_ids: Mapping[str, int] | None = None,
     seen_up: Sequence[str] = (),
     denied: Collection[SessionName] = (),
@@ -87,7 +88,8 @@ def assemble(
     on_ways: Watcher = unwatched,
     finals: FinalFigureSource | None = None,
 ) -> Sessions:
-    """``programs`` are those of the bpf datapath, ``address_ids`` those given before, by address.
+    """``programs`` are those of the bpf datapath, ``in_no_hurry`` tells whether they open all subflows, and
+    ``address_ids`` are those given before, by address.
 
     ``observe_answer`` gets a path manager's name and the seconds that its answer took, ``limit``
     bounds it. ``seen_up``
@@ -270,6 +272,7 @@ def assemble(
         commands=commands,
         apply=event_handler.apply,
         on_lost=sweeper.resync,
+        in_no_hurry=in_no_hurry,
         counters=counters,
         scheduler=scheduler,
         clock=clock,

@@ -42,9 +42,11 @@ class NoPrograms:
 
     open_subflows = False
 
-    def note_activity(self, token: int) -> None: ...
+    def note_activity(self, token: int, at: float) -> None: ...
 
     def forget(self, token: int) -> None: ...
+
+    def release(self, token: int) -> None: ...
 
     def unknown_claims(self, known: Container[int]) -> list[int]:
         return []
@@ -83,14 +85,17 @@ class BehindPrograms:
         self._awaiting: dict[int, int] = {}
         self._dump_merged: dict[int, None] = {}
 
-    def note_activity(self, token: int) -> None:
-        """Something happened to a session: its program may be about to act."""
-        self._active_at[token] = self._clock.monotonic()
+    def note_activity(self, token: int, at: float) -> None:
+        """Something happened to a session, at this monotonic time: its program may be about to act."""
+        self._active_at[token] = at
 
     def forget(self, token: int) -> None:
         """The session has ended."""
         self._active_at.pop(token, None)
         self._awaiting.pop(token, None)
+
+    def release(self, token: int) -> None:
+        """The kernel does not know the session any more: its program may have gone before it."""
         self._programs.release(token)
 
     def unknown_claims(self, known: Container[int]) -> list[int]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from pm.clock import Clock, Moment, moment
+from pm.clock import Clock, Moment
 from pm.errors import KernelRefused
 from pm.kernel import EventType, MptcpEvent, RawEvent
 from pm.kernel_protocols import Diagnosis
@@ -82,10 +82,10 @@ class EventHandler:
         self._observe_join = observe_join
         self._clock = clock
 
-    def apply(self, message: RawEvent) -> None:
+    def apply(self, message: RawEvent, now: Moment) -> None:
         """One event of the kernel, and the commands that follow from it."""
         try:
-            self._apply(message)
+            self._apply(message, now)
         except KernelRefused as e:  # a question, not a command: out of memory, say
             self._counters["questions_refused"] += 1
             log.warning(
@@ -93,11 +93,13 @@ class EventHandler:
             )
             self._resync.request()
 
-    def _apply(self, message: RawEvent) -> None:
-        now, kind = moment(self._clock), message.type
+    def _apply(self, message: RawEvent, now: Moment) -> None:
+        kind = message.type
         self._counters["events"] += 1
         if kind == EventType.ESTABLISHED:
             self._established(message, now)
+        elif kind == EventType.CREATED and message.over:
+            self.admit(PendingSession(message.decode(), now, None))
         elif kind == EventType.CREATED:
             self._first_subflows.expect(message.decode(), now)
         else:
@@ -105,10 +107,10 @@ class EventHandler:
             self._first_subflows.admit(event.token)
             if kind == EventType.CLOSED:
                 self._first_subflows.forget(event.token)
-                self._resync.end_session(event.token)
+                self._resync.end_session(event.token, now)
             elif session := self._table.get(event.token):
-                self._behind.note_activity(event.token)
-                if self._changed(session, event, now):
+                self._behind.note_activity(event.token, now.monotonic)
+                if self._changed(session, event, now, message.over) and not message.over:
                     self._reconciler.reconcile_for_event(session, now.monotonic)
 
     def admit(self, pending: PendingSession) -> None:
@@ -123,7 +125,10 @@ class EventHandler:
         event, first_subflows = message.decode(), self._first_subflows
         first_subflows.admit(event.token)
         session = self._table.establish(event, now)
-        self._behind.note_activity(event.token)
+        if message.over:
+            self._publish(now.time, "session", "established", session, {})
+            return
+        self._behind.note_activity(event.token, now.monotonic)
         armed = first_subflows.take_armed(event.token)
         if armed and message.outcomes is not None:
             self._executor.record(session, armed, message.outcomes)
@@ -156,11 +161,11 @@ class EventHandler:
             self._table.socket_known(session, found.device, found.mark)
         self._assignment.assign(session, found.policy if found else None, now)
 
-    def _changed(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
+    def _changed(self, session: Session, event: MptcpEvent, now: Moment, over: bool) -> bool:
         """Note what an event says of a session; whether its plan may be another now."""
         match event.type:
             case EventType.SUB_ESTABLISHED:
-                return self._subflow_established(session, event, now)
+                return self._subflow_established(session, event, now, over)
             case EventType.SUB_CLOSED:
                 return self._subflow_closed(session, event, now)
             case EventType.ANNOUNCED:
@@ -183,11 +188,11 @@ class EventHandler:
                 return False
         return True
 
-    def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
+    def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment, over: bool) -> bool:
         table, was = self._table, session.state
         subflow = table.subflow_established(session, event, now)
         if subflow.origin is Origin.PEER:
-            (found,) = self._diagnosis.find_subflows((subflow,))
+            (found,) = (None,) if over else self._diagnosis.find_subflows((subflow,))
             table.identify(session, subflow, found, now)
         elif session.retries and subflow.pair in session.retries:
             self._timers.add(now.monotonic + PROVEN_S, session.token)
@@ -195,7 +200,7 @@ class EventHandler:
             self._counters[join_counter("accepted" if subflow.origin is Origin.PEER else "established")] += 1
         detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
         self._publish(now.time, "subflow", "established", session, detail)
-        if subflow.origin is Origin.PEER:
+        if subflow.origin is Origin.PEER and not over:
             self.joined(session, (subflow,))
             return was is SessionState.CREATED
         return True

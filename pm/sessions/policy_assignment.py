@@ -11,7 +11,6 @@ from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
-from pm.model import token_text
 from pm.policies.model import Policy
 from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.history import HistoryEvent
@@ -106,6 +105,9 @@ class PolicyAssignment:
             session.cgroup_id = figures.cgroup_id if figures else 0
             if figures is None:
                 return  # it has ended
+        self._take_cgroup(session)
+
+    def _take_cgroup(self, session: Session) -> None:
         # Asked also where it is known: the selector remembers the cgroup, which may be removed.
         policy = self._selector.policy_of_cgroup(session.cgroup_id)
         if session.policy is not None:
@@ -125,10 +127,15 @@ class PolicyAssignment:
         batch, self._unnamed = self._unnamed[:BATCH], self._unnamed[BATCH:]
         if self._unnamed:
             self._timer = self._scheduler.call_soon(self._find_batch)
-        for token in batch:
-            if session := self._table.get(token):
-                try:
-                    self.find_cgroup(session)
-                except KernelRefused as e:
-                    log.warning("question_refused", about=token, token=token_text(token), error=str(e))
-                    self._scheduler.call_later(ASK_AGAIN_S, self.find_cgroup_later, token)
+        sessions = [session for token in batch if (session := self._table.get(token))]
+        try:
+            infos = self._diagnosis.session_infos([session.token for session in sessions])
+        except KernelRefused as e:
+            log.warning("question_refused", error=str(e), sessions=len(sessions))
+            for session in sessions:
+                self._scheduler.call_later(ASK_AGAIN_S, self.find_cgroup_later, session.token)
+            return
+        for session, info in zip(sessions, infos, strict=True):
+            if info:
+                session.cgroup_id = session.cgroup_id or info.cgroup_id
+                self._take_cgroup(session)

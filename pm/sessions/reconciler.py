@@ -162,7 +162,7 @@ class Reconciler:
             self._timers.add(now + wait_s, session.token)
             return False
         session.started = True
-        self._behind.note_activity(session.token)
+        self._behind.note_activity(session.token, now)
         if start.waits:
             session.history.add(moment(self._clock), HistoryEvent.START_REACHED)
         return True

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-from pm.clock import Clock, Scheduler, Timer, moment
+from pm.clock import Clock, Moment, Scheduler, Timer, moment
 from pm.errors import KernelRefused
 from pm.kernel import SubflowRecord
 from pm.kernel_protocols import Diagnosis
@@ -263,9 +263,8 @@ class Resync:
         for session in dict.fromkeys(session for session, _ in gone):
             self._reconcile(session)
 
-    def end_session(self, token: int, reason: str = CLOSED) -> None:
+    def end_session(self, token: int, now: Moment, reason: str = CLOSED) -> None:
         """A session has ended: forget it, and tell the watchers if it was known."""
-        now = moment(self._clock)
         session = self._table.close(token)
         self._behind.forget(token)
         if session:
@@ -282,8 +281,10 @@ class Resync:
         """
         infos = self._diagnosis.session_infos(tokens)
         gone = {token for token, info in zip(tokens, infos, strict=True) if info is None}
+        now = moment(self._clock)
         for token in gone:
-            self.end_session(token, RESET)
+            self.end_session(token, now, RESET)
+            self._behind.release(token)
         return gone
 
 

@@ -22,10 +22,10 @@ class Slice:
         self._done = 0
         self._ends = clock.monotonic() + SLICE_S
 
-    def is_over(self) -> bool:
-        """Asked after each thing that was done."""
+    def is_over(self, now: float | None = None) -> bool:
+        """Asked after each thing that was done; ``now`` is the monotonic time, if it is known."""
         self._done += 1
-        return self._done >= BATCH or self._clock.monotonic() >= self._ends
+        return self._done >= BATCH or (self._clock.monotonic() if now is None else now) >= self._ends
 
 
 class TimerQueue:

@@ -63,6 +63,41 @@ def test_exit_status_streams_and_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert result.stderr.decode().splitlines()[-1] == "error"
 
 
+def test_input_is_fast() -> None:
+    """3 MB of any bytes arrive whole, and soon enough for the deadline."""
+    data = os.urandom(3_000_000)
+    assert kernel_run("cat", stdin=data, options=("--timeout", "30")).stdout == data
+
+
+def test_input_comes_as_it_is_written() -> None:
+    """A command gets each piece when it is written, and the end after the last."""
+    command = [str(RUN), "sh", "-c", "while read -r line; do echo got $line; done; echo end"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    for piece in (b"one\n", b"two\n", b"three\n"):
+        process.stdin.write(piece)
+        process.stdin.flush()
+        assert process.stdout.readline() == b"got " + piece
+    process.stdin.close()
+    assert process.stdout.read() == b"end\n"
+    assert process.wait() == 0
+    process.stdout.close()
+
+
+def test_input_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An endless input holds nothing up, nor does one that is closed or silent; no process stays."""
+    monkeypatch.setenv("KILLED_BY_TEST", mark := os.urandom(8).hex())
+    for shell in (f"yes | {RUN} echo done", f"{RUN} echo done <&-"):
+        result = subprocess.run(["sh", "-c", shell], cwd=ROOT, capture_output=True, timeout=100)
+        assert (result.returncode, result.stdout, result.stderr) == (0, b"done\n", b"")
+    with subprocess.Popen([RUN, "echo", "done"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as silent:
+        assert silent.stdout
+        assert silent.stdout.read() == b"done\n"
+        assert silent.wait() == 0
+    wait_equal(lambda: processes(mark), [])
+
+
 def test_output_is_plain(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Into files and pipes goes what the command wrote: it sees no terminal, hence writes no colours."""
     monkeypatch.setenv("TERM", "xterm-256color")

@@ -20,13 +20,14 @@ from pm.errors import KernelRefused, SystemUnfit
 from pm.kernel import CreateCommand, EventsLost, EventType, RawEvent
 from pm.linux.netlink import framing, mptcp_pm_codec
 from pm.linux.netlink.generic_netlink import NETLINK_GENERIC, find_family
+from pm.linux.netlink.many_messages import ManyMessages
 from pm.linux.netlink.mptcp_pm_codec import complete, decode_event, pack_create_subflow, token_attribute
 from pm.linux.netlink.mptcp_pm_messages import EVENT_GROUP, FAMILY
 
 NETLINK_ADD_MEMBERSHIP = 1
 NETLINK_CAP_ACK = 10
 NETLINK_EXT_ACK = 11
-ESTABLISHED = int(EventType.ESTABLISHED)  # looked up for every event
+ESTABLISHED, CLOSED = int(EventType.ESTABLISHED), int(EventType.CLOSED)  # looked up for every event
 EVENT_BUFFER_BYTES = 16 << 20  # some 20,000 events between two turns of the loop
 
 
@@ -43,7 +44,10 @@ class PathManagerSocket:
         self._events = events
         self._armed: dict[bytes, list[bytes]] = {}
         self._backlog: deque[bytes] = deque()
+        self._over: set[bytes] = set()
+        """The sessions whose CLOSED is in the backlog: the attribute with their token."""
         self._buffer = memoryview(bytearray(1 << 16))
+        self._many = ManyMessages()
 
     @classmethod
     def open(cls, event_buffer_bytes: int = EVENT_BUFFER_BYTES) -> Self:
@@ -85,7 +89,11 @@ class PathManagerSocket:
         for _ in range(limit):
             if backlog:
                 data = backlog.popleft()
-                yield RawEvent(data[16], data, decode_event)
+                token = data[20:28]
+                over = token in self._over
+                if over and data[16] == CLOSED:
+                    self._over.discard(token)
+                yield RawEvent(data[16], data, decode_event, over=over)
                 continue
             try:
                 length = receive(buffer)
@@ -106,15 +114,23 @@ class PathManagerSocket:
                 yield RawEvent(buffer[16], bytes(buffer[:length]), decode_event)
 
     def drain(self, limit: int) -> bool:
-        """Put events that wait into the backlog, at most ``limit``. True once none waits."""
-        for _ in range(limit):
+        """Put events that wait into the backlog, ``limit`` or a few more. True once none waits.
+
+        Raises EventsLost.
+        """
+        fd, over, backlog = self._events.fileno(), self._over, self._backlog
+        ends = len(backlog) + limit
+        while len(backlog) < ends:
             try:
-                self._backlog.append(self._events.recv(len(self._buffer)))
+                received = self._many.receive(fd)
             except BlockingIOError:
                 return True
             except OSError as e:
-                if e.errno != errno.ENOBUFS:
-                    raise
+                if e.errno == errno.ENOBUFS:
+                    raise EventsLost from e
+                raise
+            backlog.extend(received)
+            over.update([data[20:28] for data in received if data[16] == CLOSED])
         return False
 
     def arm(self, token: int, commands: Iterable[CreateCommand]) -> None:

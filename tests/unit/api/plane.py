@@ -107,12 +107,16 @@ class Plane:
     reasons: tuple[str, ...] = ()
     gone: bool = False
     stats_calls: int = 0
+    caught_up: int = 0
     events: Broadcast = field(default_factory=Broadcast)
 
     def add(self, number: int, policy: Policy | None = SYNC) -> Session:
         session = make_session(number, policy)
         self.table[session.token] = session
         return session
+
+    async def catch_up(self) -> None:
+        self.caught_up += 1
 
     def status(self) -> Status:
         return Status(

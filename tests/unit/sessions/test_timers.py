@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterator
 
+from pm.clock import Moment
 from pm.kernel import RawEvent
 from pm.linux.netlink.mptcp_pm_codec import decode_event
 from pm.sessions.event_reader import EventReader
@@ -70,7 +71,7 @@ def test_events_that_take_long_are_dealt_with_in_slices() -> None:
             while waiting:
                 yield waiting.popleft()
 
-    def apply(event: RawEvent) -> None:
+    def apply(event: RawEvent, now: Moment) -> None:
         applied.append(event)
         clock.now += SLICE_S / 2
 
@@ -78,6 +79,7 @@ def test_events_that_take_long_are_dealt_with_in_slices() -> None:
         commands=Commands(),  # type: ignore[arg-type]
         apply=apply,
         on_lost=lambda: None,
+        in_no_hurry=lambda: False,
         counters=Counter(),
         scheduler=Loop(clock),
         clock=clock,
