@@ -38,7 +38,7 @@ def watch(service: Service, columns: int = 80, environment: dict[str, str] | Non
         (lambda terminal: terminal.send("\x03"), 0),
         (lambda terminal: terminal.send("q"), 0),
         (lambda terminal: terminal.process.send_signal(signal.SIGTERM), -signal.SIGTERM),
-        (lambda terminal: terminal.process.send_signal(signal.SIGQUIT), -signal.SIGQUIT),
+        (lambda terminal: terminal.process.send_signal(signal.SIGHUP), -signal.SIGHUP),
     ],
 )
 def test_the_terminal_is_as_before(

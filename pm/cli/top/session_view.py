@@ -108,20 +108,23 @@ def _last(values: Values) -> float:
 
 
 def _subflow_lines(rows: Sequence[SubflowRow], look: Look) -> list[Text]:
-    """Two lines for each: what it is, and its figures."""
+    """For each what it is, in two lines where that is too long for one, and its figures."""
     within = look.width and Look(look.glyphs, look.width - len(INDENT))
     titles, *figures = table(_columns(look.glyphs), rows, within or look)
     lines = [Text("SUBFLOWS", "dim"), Text(INDENT) + titles]
     for row, line in zip(rows, figures, strict=True):
         subflow, clean = row.subflow, look.glyphs.clean
         style = "green" if subflow["state"] == "established" else "yellow"
-        name = Text(clean(subflow["id"]), "bold")
-        name.append("  ").append(subflow["state"], style)
+        name, facts = Text(clean(subflow["id"]), "bold"), Text(clean(subflow["state"]), style)
         for word in ("backup", "stuck"):
-            name.append(f", {word}" if subflow[word] else "", "yellow")
+            facts.append(f", {word}" if subflow[word] else "", "yellow")
         # The id has the pair of addresses that a reason may name.
-        name.append(f", {clean(subflow['reason'].partition(': ')[0])}")
-        lines += [name, Text(INDENT) + line]
+        facts.append(f", {clean(subflow['reason'].partition(': ')[0])}")
+        if look.width is None or name.cell_len + len(INDENT) + facts.cell_len <= look.width:
+            lines.append(Text.assemble(name, INDENT, facts))
+        else:
+            lines += [name, Text(INDENT) + facts]
+        lines.append(Text(INDENT) + line)
     return lines
 
 

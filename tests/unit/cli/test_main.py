@@ -621,6 +621,7 @@ def test_another_server_is_told(
                 "explain --cgroup / --to 10.0.0.1",
                 f"reload --dry-run {tmp_path}/c.yaml",
                 "policies",
+                "top",
                 "addresses",
                 "session 0x12345678",
                 "reload",

@@ -111,6 +111,8 @@ def test_one_session() -> None:
     assert "10.0.3.1 × 10.0.1.2: backing off, failures: 2, next try in 5 s, ENETUNREACH" in text
     assert text.index("11:59:01  established") < text.index("11:59:00  created")
     assert lines[1] == "1 interfaces  2 policies  3>sessions  session 0xa0000001"
+    narrow = "\n".join(screen(shown, of(View.SESSIONS, opened="0xa0000001"), 40, 24))
+    assert "10.0.2.1:50000-10.0.2.2:443\n  established, backup, initial subflow (" in narrow
 
 
 def test_a_session_that_has_ended_is_said() -> None:
