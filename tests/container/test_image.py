@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from pm import __version__
+from pm.api.page import LIBRARIES
 from tests.lab.containers import BPF, IMAGE, ROOT, STATE, docker, docker_status
 from tests.lab.netns import NAME
 from tests.lab.waiting import wait_equal, wait_for
@@ -112,6 +113,12 @@ def test_labels() -> None:
     assert datetime.fromisoformat(labels["created"]).year >= 2024
 
 
+def test_the_page_is_whole() -> None:
+    """Its files, its libraries and their licences."""
+    files = "import os, pm; print(*os.listdir(f'{os.path.dirname(pm.__file__)}/web/vendor'))"
+    assert set(LIBRARIES) | {"htm.LICENSE", "preact.LICENSE", "uplot.LICENSE"} <= set(python(files).split())
+
+
 def test_bill_of_materials() -> None:
     """Every package in it is named with its version, those of Debian also for scanners; there is no shell."""
     document = json.loads(python("print(open('/usr/share/mptcp-pm/sbom.spdx.json').read())"))
@@ -129,6 +136,7 @@ def test_bill_of_materials() -> None:
     )
     assert {name: v for (kind, name), v in listed.items() if kind == "pkg:pypi"} == installed
     assert {"mptcp-pm", "aiohttp", "pydantic-core"} <= installed.keys()
+    assert {name for kind, name in listed if kind == "pkg:npm"} == {"htm", "preact", "uplot"}
     debian = {name for kind, name in listed if kind == "pkg:deb"}
     assert {"libc6", "python3.11-minimal", "libbpf1", "libssl3"} <= debian
     code = "import os; print(*os.listdir('/var/lib/dpkg/status.d'), '|', *os.listdir('/usr/bin'))"

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,6 +21,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pm.api.page import LIBRARIES
 from tests.licences import page_dependencies, python_dependencies
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -266,7 +269,7 @@ def test_decisions_that_are_named_exist() -> None:
 
 
 def test_the_source_distribution_has_the_whole_project(tmp_path: Path) -> None:
-    """Documents, examples, tests, the kernel's patches and licences are in the archive."""
+    """Documents, tests, the kernel's patches and licences are in it; a wheel made of it has the page."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("no checkout")
@@ -276,9 +279,31 @@ def test_the_source_distribution_has_the_whole_project(tmp_path: Path) -> None:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
     shutil.copytree(ROOT / "pm/web/vendor", source / "pm/web/vendor")  # so that nothing is fetched
-    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, check=True, capture_output=True)
-    (archive,) = tmp_path.glob("*.tar.gz")
+    archive = build("sdist", source, tmp_path)
     with tarfile.open(archive) as opened:
         there = {name.partition("/")[2] for name in opened.getnames()}
+        opened.extractall(tmp_path)
     assert sorted(set(files) - there) == []
+    wheel = build("wheel", tmp_path / archive.name.removesuffix(".tar.gz"), tmp_path)
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+    assert {f"pm/web/vendor/{name}" for name in (*LIBRARIES, "package-lock.json")} <= set(names)
+    assert "pm/web/index.html" in names
+    assert {"pm/web/fetch", "pm/web/package.json"} & set(names) == set()
+    licences = {name.rpartition("/")[2] for name in names if ".dist-info/licenses/" in name}
+    libraries = {"htm.LICENSE", "preact.LICENSE", "uplot.LICENSE"}
+    assert licences == libraries | {"Apache-2.0.txt", "GPL-2.0-only.txt"}
+
+
+def build(what: str, source: Path, target: Path) -> Path:
+    """A distribution, without npm and a network."""
+    code = f"import sys; from setuptools.build_meta import build_{what}; print(build_{what}(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, target],
+        cwd=source,
+        env={**os.environ, "npm_config_offline": "true"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return target / done.stdout.splitlines()[-1]
