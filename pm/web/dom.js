@@ -25,14 +25,13 @@ export class Store {
 
 export function useStore(store) {
   const [, redraw] = useState(0);
+  const shown = useRef();
+  shown.current = store.value;
   useEffect(() => {
-    let seen = store.value;
-    const watcher = (value) => {
-      seen = value;
-      redraw((n) => n + 1);
-    };
+    const watcher = () => redraw((n) => n + 1);
     store.watchers.add(watcher);
-    if (seen !== store.value) watcher(store.value);
+    // Effects run after the frame: it may have changed since it was shown.
+    if (store.value !== shown.current) watcher();
     return () => store.watchers.delete(watcher);
   }, [store]);
   return store.value;

@@ -11,7 +11,7 @@ import { announcement, html, render, useEffect, useRef, useStore } from "./dom.j
 import { connection, start, usePoll } from "./live.js";
 import { LoginView } from "./login.js";
 import { OverviewView } from "./overview.js";
-import { Tabs, href, route } from "./route.js";
+import { Tabs, href, readAddress, route } from "./route.js";
 import { SessionView } from "./session.js";
 import { SessionsView } from "./sessions.js";
 import { ThemeButton } from "./theme.js";
@@ -106,6 +106,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 const codeError = await redeemCode();
+readAddress(); // without the code
 askAboutLogin();
 start();
 render(html`<${Page} codeError=${codeError} />`, document.getElementById("page"));

@@ -18,7 +18,8 @@ function safely(text) {
 }
 
 export const route = new Store(parse());
-window.addEventListener("hashchange", () => route.set(parse()));
+export const readAddress = () => route.set(parse());
+window.addEventListener("hashchange", readAddress);
 
 export function href(view, id = "", query = {}) {
   const given = Object.entries(query).filter(([, value]) => value);
@@ -29,7 +30,7 @@ export function href(view, id = "", query = {}) {
 // A change of filters is no new step of the history, and no new view for a screen reader.
 export function replaceQuery(view, query) {
   history.replaceState(null, "", href(view, "", query));
-  route.set(parse());
+  readAddress();
 }
 
 export function Tabs({ tabs }) {

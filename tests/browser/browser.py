@@ -131,7 +131,8 @@ class Tab:
         self.requests.append(f"{request.method} {url.path}")
 
     def go(self, where: str) -> None:
-        self.page.goto(f"{ORIGIN}/{where}")
+        """``where``: the address, or its fragment at the service's own."""
+        self.page.goto(where if where.startswith("http:") else f"{ORIGIN}/{where}")
 
     def heading(self, text: str | re.Pattern[str]) -> None:
         """Wait for the view of this name."""

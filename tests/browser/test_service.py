@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import time
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from playwright.sync_api import expect
 from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
 from tests.lab.lab import Lab
 from tests.lab.scenarios import policy
+from tests.lab.service import command
 
 ROWS = "[role=grid] [role=row][id]"
 
@@ -179,6 +182,35 @@ def test_a_code_that_nobody_gave(lab: Lab, browser: Chromium) -> None:
     expect(tab.page.get_by_role("alert")).to_contain_text("not valid")
     assert urlsplit(tab.page.url).fragment == ""
     assert tab.page.url.startswith(ORIGIN)
+
+
+def test_mptcp_pm_web(lab: Lab, browser: Chromium) -> None:
+    """Its address opens the page once, without a token, also over a restart of the service; changes work."""
+    lab.server()
+    service = start_service(lab, policy(lab, "a"))
+    lab.client(cgroup="a").open(2)
+    arguments = ["web", "--no-browser", "--port", "8700", "--socket", str(service.socket_path)]
+    process = lab.popen([*command(), *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    (address,) = re.findall(r"http://127\.0\.0\.1:8700/#code=\S+", process.stdout.readline())
+    tab = browser.open(address, login=False, failures=True)
+    tab.heading("Overview")
+    tab.live()
+    assert "code" not in tab.page.url
+    tab.page.get_by_role("link", name="Sessions", exact=True).click()
+    tab.count(ROWS, 2)
+    service.kill()
+    expect(tab.page.locator(".banners")).to_contain_text("The service does not answer")
+    service.start()
+    expect(tab.page.locator(".banners .notice.bad")).to_have_count(0, timeout=40_000)
+    tab.count(ROWS, 2)
+    tab.page.locator(f"{ROWS} a").first.click()
+    tab.page.get_by_role("button", name=re.compile("^Close")).last.click()
+    tab.page.get_by_role("dialog").get_by_role("button", name="Close the subflow").click()
+    tab.count("[aria-label=Subflows] tbody tr", 1)
+    other = browser.open(address, login=False, failures=True)
+    other.heading("Log in")
+    expect(other.page.get_by_role("alert")).to_contain_text("The code of this address is not valid any more")
 
 
 def test_a_view_that_does_not_exist(lab: Lab, browser: Chromium) -> None:
