@@ -35,7 +35,7 @@ SECOND = "10.1.0.9"
 PROGRAMS = {"fullmesh": "fullmesh", "ndiffports": {"ndiffports": {"subflows": 2}}}
 KERNEL = "in-kernel"
 RATED = "fullmesh"
-DELAYS, RATE_S, OPEN = 30, 3.0, 32
+DELAYS, RATE_S, OPEN = 25, 2.0, 32
 
 
 class Arm(NamedTuple):
@@ -210,6 +210,11 @@ def measure(turns: int) -> dict[Arm, Figures]:
                             turn(ordered)
                     else:
                         turn(ordered)
+                shown = {
+                    str(arm): (round(found.median_delay(number)), *map(round, found.rates[number:]))
+                    for arm, found in figures.items()
+                }
+                print(f"turn {number + 1}, us and sessions/s: {shown}", flush=True)
         return figures
 
 

@@ -90,6 +90,7 @@ class PathManagerSocket:
             if backlog:
                 data = backlog.popleft()
                 token = data[20:28]
+                armed.pop(token, None)  # too late: planned as it is found
                 over = token in self._over
                 if over and data[16] == CLOSED:
                     self._over.discard(token)

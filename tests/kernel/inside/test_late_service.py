@@ -80,7 +80,7 @@ def follow(service: Service, sessions: int) -> dict[str, list[str]]:
     while sum(actions[-1] == "session closed" for actions in told.values()) < sessions:
         line = response.readline()
         assert line, told
-        assert not line.startswith(b":"), told  # to keep alive: nothing else came
+        assert line != b": keep-alive\n", told
         if line.startswith(b"data:"):
             event = json.loads(line.removeprefix(b"data:"))
             if event["token"]:
