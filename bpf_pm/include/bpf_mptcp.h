@@ -15,11 +15,12 @@ enum {
 	BPF_SOCK_OPS_MPTCP_SUBFLOW_CLOSED,
 	BPF_SOCK_OPS_MPTCP_JOIN_REQUEST,
 	BPF_SOCK_OPS_MPTCP_PRIORITY,
+	BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION,
 	BPF_SOCK_OPS_MPTCP_REQUEST_DONE,
 };
 
 enum {
-	BPF_MPTCP_CLAIM = 0x4d500001, /* reply to NEW_SESSION */
+	BPF_MPTCP_CLAIM = 0x4d500001, /* reply to NEW_SESSION, ORPHAN_SESSION */
 	BPF_MPTCP_REFUSE = 0x4d500002, /* reply to JOIN_REQUEST */
 };
 
@@ -32,7 +33,6 @@ enum { /* mptcp_flags */
        BPF_MPTCP_F_CLAIMED = 1 << 5,
        BPF_MPTCP_F_BACKUP = 1 << 6,
        BPF_MPTCP_F_DENY_JOIN_ID0 = 1 << 7, /* the peer's C flag */
-       BPF_MPTCP_F_REFUSED = 1 << 8, /* a program refused the join */
 };
 
 enum { /* args[3] of SUBFLOW_ESTABLISHED, SUBFLOW_CLOSED, JOIN_REQUEST, PRIORITY */

@@ -46,17 +46,32 @@ static __always_inline void claim_session(struct bpf_sock_ops *skops, u32 token)
 	skops->reply = BPF_MPTCP_CLAIM;
 }
 
+/*
+ * ORPHAN_SESSION: the link through which this policy claimed the session is gone, and its program is
+ * attached again. What another policy claimed is the service's (docs/kernel-abi.md).
+ */
+static __always_inline void adopt_session(struct bpf_sock_ops *skops, u32 token)
+{
+	if (!(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_CLAIMED) &&
+	    bpf_get_netns_cookie(skops) == NETNS_COOKIE && find_claim(token))
+		skops->reply = BPF_MPTCP_CLAIM;
+}
+
 /* The policy's claim of the callback's session, added at its first callback; 0: leave it alone. */
 static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skops)
 {
 	u32 op = FIELD(skops, op), token;
 
-	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB &&
+	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB && op != BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION &&
 	    (op < BPF_SOCK_OPS_MPTCP_NEW_SESSION || op > BPF_SOCK_OPS_MPTCP_JOIN_REQUEST))
 		return 0;
 	token = MPTCP_FIELD(skops, mptcp_loc_token);
 	if (op == BPF_SOCK_OPS_MPTCP_NEW_SESSION) {
 		claim_session(skops, token);
+		return 0;
+	}
+	if (op == BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION) {
+		adopt_session(skops, token);
 		return 0;
 	}
 	if (op == BPF_SOCK_OPS_MPTCP_CLOSE_SESSION) {
@@ -99,8 +114,7 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 		count_subflow(skops, claim);
 		break;
 	case BPF_SOCK_OPS_MPTCP_JOIN_REQUEST:
-		if (p && !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_REFUSED) &&
-		    !accepts(skops, claim, p)) {
+		if (p && !accepts(skops, claim, p)) {
 			count(CLAIM_COUNTER_JOINS_REFUSED);
 			skops->reply = BPF_MPTCP_REFUSE;
 		}

@@ -101,6 +101,11 @@ class PathManagerProgram:
         os.close(self._program)
         self._program = program
 
+    def reattach(self) -> None:
+        """Attach it by another link, and end the one that it had."""
+        former, self._link = self._link, link(self._program, self._host.cgroup)
+        os.close(former)
+
     def tokens(self) -> list[int]:
         """The tokens of the claimed sessions."""
         return [int(*struct.unpack("=I", key)) for key in libbpf.keys(self.maps["claims"], 4)]

@@ -25,7 +25,8 @@ class Op(IntEnum):
     SUBFLOW_CLOSED = 106
     JOIN_REQUEST = 107
     PRIORITY = 108
-    REQUEST_DONE = 109
+    ORPHAN_SESSION = 109
+    REQUEST_DONE = 110
 
 
 class Flag(IntEnum):
@@ -39,7 +40,6 @@ class Flag(IntEnum):
     CLAIMED = 32
     BACKUP = 64
     DENY_JOIN_ID0 = 128
-    REFUSED = 256
 
 
 class Event(NamedTuple):
@@ -81,10 +81,10 @@ class Recorder(SockOpsProgram):
         super().__init__("record")
         self._events: list[Event] = []
 
-    def reply(self, *, new_session: int = CLAIM, join_request: int = 0) -> None:
-        """What the program replies to the two callbacks that ask."""
-        self.write("replies", 0, struct.pack("=I", new_session))
-        self.write("replies", 1, struct.pack("=I", join_request))
+    def reply(self, *, new_session: int = CLAIM, join_request: int = 0, orphan_session: int = 0) -> None:
+        """What the program replies to the callbacks that ask."""
+        for index, value in enumerate((new_session, join_request, orphan_session)):
+            self.write("replies", index, struct.pack("=I", value))
 
     def act(
         self,

@@ -7,6 +7,8 @@ import asyncio
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from pm.linux.bpf import libbpf
 from pm.linux.bpf.objects import BpfObject, compile_object
 
 PROGRAMS = Path(__file__).parent / "programs"
+_ALLOW_OVERRIDE, _ALLOW_MULTI = 1, 2  # BPF_F_ALLOW_*
 LOG = Path("/dev/stderr")
 """Where the compiler's and the verifier's complaints go: pytest shows them with the failed test."""
 
@@ -32,6 +35,20 @@ def link(program: int, cgroup: Path) -> int:
         os.close(directory)
 
 
+@contextmanager
+def attached_without_link(program: SockOpsProgram, cgroup: Path, *, override: bool = False) -> Iterator[None]:
+    """Attached by BPF_PROG_ATTACH; with ``override``, programs of inner cgroups run instead of it."""
+    lib, directory = libbpf.library(), os.open(cgroup, os.O_RDONLY)
+    where = directory, libbpf.ATTACH_CGROUP_SOCK_OPS
+    try:
+        flags = ctypes.c_uint(_ALLOW_OVERRIDE if override else _ALLOW_MULTI)
+        assert lib.bpf_prog_attach(program.descriptor, *where, flags) == 0
+        yield
+        assert lib.bpf_prog_detach2(program.descriptor, *where) == 0
+    finally:
+        os.close(directory)
+
+
 class SockOpsProgram:
     """The program of programs/NAME.c whose function is called NAME, on as many cgroups as wanted."""
 
@@ -39,11 +56,15 @@ class SockOpsProgram:
         module = compiled(PROGRAMS / f"{name}.c")
         self._specs = {name: spec for name, (_, spec) in module.maps.items()}
         self._maps = {name: libbpf.create_map(name, spec) for name, spec in self._specs.items()}
-        self._program = module.load(name, maps=self._maps, constants={}, log_file=LOG)
+        self.descriptor = module.load(name, maps=self._maps, constants={}, log_file=LOG)
         self._links: dict[Path, int] = {}
 
     def attach(self, cgroup: Path) -> None:
-        self._links[cgroup] = link(self._program, cgroup)
+        self._links[cgroup] = link(self.descriptor, cgroup)
+
+    def replace(self, cgroup: Path, other: SockOpsProgram) -> None:
+        """Another program takes its place on the cgroup; the link stays, and this one's to detach."""
+        libbpf.update_link(self._links[cgroup], other.descriptor)
 
     def detach(self, cgroup: Path | None = None) -> None:
         """Detach from the cgroup, or from all; without effect where the cgroup has gone."""

@@ -307,3 +307,22 @@ def build(what: str, source: Path, target: Path) -> Path:
         text=True,
     )
     return target / done.stdout.splitlines()[-1]
+
+
+COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+HELPER = re.compile(r"\bbpf_(?:open|close)_subflow\(")
+CONTEXT = re.compile(r"skops->|\w*FIELD\(|\bBPF_\w+|\bbpf_\w+\(")
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "bpf_pm/path_managers").glob("*.c")), ids=lambda s: s.name)
+def test_path_managers_do_not_see_the_kernel(source: Path) -> None:
+    """They know the functions of path_manager.h, neither a helper nor a callback: the seam of decision 38."""
+    assert not CONTEXT.findall(COMMENT.sub("", source.read_text()))
+
+
+def test_helpers_are_called_in_one_file() -> None:
+    """The other side of that seam."""
+    sources = [
+        file for file in (ROOT / "bpf_pm").rglob("*.[ch]") if HELPER.search(COMMENT.sub("", file.read_text()))
+    ]
+    assert [file.name for file in sources] == ["path_manager.h"]

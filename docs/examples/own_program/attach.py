@@ -13,13 +13,15 @@ BPF_PM = HERE.parents[2] / "bpf_pm"
 os.environ["BCC_KERNEL_SOURCE"] = str(BPF_PM / "stub")
 
 from bcc import BPF, BPFAttachType  # noqa: E402  # it reads the environment
+from bcc.libbcc import lib  # noqa: E402
 
 flags = [f"-I{BPF_PM / 'include'}", "-DLINUX_VERSION_CODE=0"]  # no kernel asks a sock_ops program for it
 program = BPF(src_file=str(HERE / "second_subflow.c"), cflags=flags)
 function = program.load_func("second_subflow", BPF.SOCK_OPS)
-signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # what is attached stays until it is detached
+signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 cgroup = os.open(sys.argv[1], os.O_RDONLY)
-program.attach_func(function, cgroup, BPFAttachType.CGROUP_SOCK_OPS)
+# A link, because only a link can own sessions. It ends with this process.
+if lib.bpf_link_create(function.fd, cgroup, BPFAttachType.CGROUP_SOCK_OPS, None) < 0:
+    sys.exit(f"cannot attach to {sys.argv[1]}")
 print("attached", flush=True)
 signal.sigwait(ENDS)
-program.detach_func(function, cgroup, BPFAttachType.CGROUP_SOCK_OPS)

@@ -197,14 +197,16 @@ def test_helpers_need_a_claim(hosts: TwoHosts, client: Recorder) -> None:
 
 
 def test_claim_outlives_the_program(hosts: TwoHosts, client: Recorder) -> None:
-    """With the program detached, its sessions stay claimed; one attached later hears their end."""
+    """With the program detached, its sessions stay claimed; one attached later may take them."""
     ends = hosts.connect(hosts.listen())
     client.detach(hosts.client.cgroup)
     hosts.client.mptcp("limits", "set", "subflows", "8")
     hosts.client.mptcp("endpoint", "add", "10.2.0.1", "dev", "eth2", "subflow")
     exchange(*ends)
     assert len(hosts.client.subflows()) == 1
+    client.reply(orphan_session=CLAIM)
     client.attach(hosts.client.cgroup)
+    exchange(*ends)
     ends[0].close()
     wait_for(lambda: client.count(Op.CLOSE_SESSION), "close")
 

@@ -5,7 +5,7 @@
 #define EVENTS 2048
 #define ACTIONS 4
 #define FIRST_OP BPF_SOCK_OPS_MPTCP_NEW_SESSION
-#define OPS 10
+#define OPS 11
 
 enum { NOTHING, OPEN, CLOSE };
 
@@ -38,7 +38,7 @@ struct event {
 	u32 pad[2];
 };
 
-BPF_ARRAY(replies, u32, 2); /* to NEW_SESSION, JOIN_REQUEST; written by the test */
+BPF_ARRAY(replies, u32, 3); /* to NEW_SESSION, JOIN_REQUEST, ORPHAN_SESSION; written by the test */
 BPF_ARRAY(actions, struct action, ACTIONS); /* written by the test */
 BPF_QUEUE(events, struct event, EVENTS); /* read by the test */
 BPF_ARRAY(counts, u32, OPS); /* callbacks by op; read by the test */
@@ -119,11 +119,16 @@ int record(struct bpf_sock_ops *skops)
 
 	events.push(&e, BPF_EXIST);
 
-	if (op == BPF_SOCK_OPS_MPTCP_NEW_SESSION || op == BPF_SOCK_OPS_MPTCP_JOIN_REQUEST) {
-		reply_key = op == BPF_SOCK_OPS_MPTCP_JOIN_REQUEST;
-		count = replies.lookup(&reply_key);
-		if (count)
-			ctx->base.reply = *count;
-	}
+	if (op == BPF_SOCK_OPS_MPTCP_NEW_SESSION)
+		reply_key = 0;
+	else if (op == BPF_SOCK_OPS_MPTCP_JOIN_REQUEST)
+		reply_key = 1;
+	else if (op == BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION)
+		reply_key = 2;
+	else
+		return 1;
+	count = replies.lookup(&reply_key);
+	if (count)
+		ctx->base.reply = *count;
 	return 1;
 }
