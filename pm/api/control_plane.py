@@ -17,7 +17,7 @@ from pm.api.investigator import Investigator
 from pm.api.socket_report import look_at_sockets
 from pm.config.load import Loaded
 from pm.kernel import SocketRecord
-from pm.linux.host.counters import CounterHistory
+from pm.linux.host.counters import CounterHistory, read_counters
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
@@ -31,9 +31,11 @@ from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
 from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
+from pm.sessions.ledger import Account
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
+from pm.sessions.traffic import Traffic
 from pm.sessions.why import Why
 from pm.upkeep import Upkeep
 
@@ -144,6 +146,15 @@ class ServiceControlPlane:
                 if stats and subflow.state is SubflowState.ESTABLISHED:
                     self._sessions.ledger.note(session, subflow, stats.figures)
         return found
+
+    def interface_of(self, subflow: Subflow) -> str:
+        return self._sessions.ledger.interface_of(subflow)
+
+    def carried(self) -> Mapping[Account, Traffic]:
+        return self._sessions.ledger.accounts()
+
+    async def kernel_counters(self) -> Mapping[str, int]:
+        return await asyncio.to_thread(read_counters)
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return self._options.counters()

@@ -19,7 +19,7 @@ from pm.api import metrics
 from pm.api.control import ControlPlane
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, OpenSubflow, SessionQuery
 from pm.api.inputs import parse_body, parse_query, parse_token
-from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, TIMINGS
+from pm.api.keys import CONTROL, DRY_RUNS, INTERFACES, LISTING, OPENAPI, TIMINGS
 from pm.api.preview_shapes import Explain, Trial
 from pm.api.preview_views import dry_run_view, explanation_view
 from pm.api.problems import BadRequest
@@ -187,13 +187,18 @@ async def get_readiness(request: web.Request) -> web.Response:
 
 
 async def get_metrics(request: web.Request) -> web.Response:
+    control = request.app[CONTROL]
     sessions, subflows = await request.app[LISTING].census()
+    interfaces, kernel = await request.app[INTERFACES].count(), await control.kernel_counters()
     snapshot = metrics.Snapshot(
-        status=request.app[CONTROL].status(),
+        status=control.status(),
         sessions=sessions,
         subflows=subflows,
         timings=request.app[TIMINGS],
-        options=request.app[CONTROL].option_counters(),
+        options=control.option_counters(),
+        interfaces=interfaces,
+        carried=control.carried(),
+        kernel=kernel,
     )
     return web.Response(body=metrics.exposition(snapshot), headers={"Content-Type": metrics.CONTENT_TYPE})
 

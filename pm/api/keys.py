@@ -8,10 +8,12 @@ import asyncio
 from aiohttp import web
 
 from pm.api.control import ControlPlane
+from pm.api.interface_census import InterfaceCensus
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 
 CONTROL = web.AppKey("CONTROL", ControlPlane)
+INTERFACES = web.AppKey("INTERFACES", InterfaceCensus)
 LISTING = web.AppKey("LISTING", Listing)
 TIMINGS = web.AppKey("TIMINGS", Timings)
 TOKEN: web.AppKey[bytes | None] = web.AppKey("TOKEN")

@@ -17,11 +17,18 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pm.api.control import Status
+from pm.api.interface_census import InterfaceCounts
+from pm.api.interface_metrics import interface_metrics
+from pm.api.kernel_metrics import kernel_metrics
 from pm.sessions.actions import ActionKind
+from pm.sessions.join_results import JoinResult
+from pm.sessions.ledger import Account
+from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
+LAG_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 # Counter of the service -> name and help of its metric. Any other counter appears under its own name.
 _TOTALS = {
@@ -46,6 +53,7 @@ _TOTALS = {
     "log_lines_lost": ("log_lines_lost", "Log lines that could not be written."),
     "changes_noticed": ("changes_noticed", "Programs, pins and sysctls that somebody else changed."),
     "changes_set_back": ("changes_set_back", "Those that the service set back."),
+    "audit_repairs": ("audit_repairs", "Sessions and subflows that a comparison with the kernel set right."),
     "repairs": ("repairs", "Actions that the service took because a program had not."),
     "failed": ("classification_failures", "Connections for which a classifier could not record the policy."),
     "finals_lost": ("final_figures_lost", "Subflows whose final figures found no room in the ring buffer."),
@@ -81,6 +89,7 @@ class Timings:
 
     def __init__(self) -> None:
         self.join_delay = Histogram()
+        self.loop_lag = Histogram(LAG_BOUNDS_S)
         self.path_managers: dict[str, Histogram] = {}
 
     def observe_answer(self, path_manager: str, seconds: float) -> None:
@@ -96,7 +105,7 @@ class Snapshot:
     """What one scrape shows.
 
     ``sessions`` counts by (policy name or None, state), ``subflows`` by state, ``options`` by plugin and
-    event.
+    event. ``carried`` is since the service started; ``kernel`` has its MPTcpExt counters.
     """
 
     status: Status
@@ -104,6 +113,9 @@ class Snapshot:
     subflows: Mapping[str, int]
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
+    interfaces: InterfaceCounts
+    carried: Mapping[Account, Traffic]
+    kernel: Mapping[str, int]
 
 
 class SnapshotCollector(Collector):
@@ -145,6 +157,15 @@ class SnapshotCollector(Collector):
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
+        lag = self._snapshot.timings.loop_lag
+        yield HistogramMetricFamily(
+            "mptcp_pm_event_loop_lag_seconds",
+            "How late a timer of the event loop was, four times a second: what waits while it is busy.",
+            buckets=lag.buckets(),
+            sum_value=lag.sum,
+        )
+        yield from interface_metrics(self._snapshot.interfaces, self._snapshot.carried)
+        yield from kernel_metrics(self._snapshot.kernel)
 
     def _subflows(self) -> Metric:
         subflows = GaugeMetricFamily(
@@ -209,7 +230,21 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     reloads.add_metric(["ok"], counters.get("reloads", 0))
     reloads.add_metric(["failed"], counters.get("reloads_failed", 0))
     yield reloads
-    shown = {*ActionKind, *(kind.refused for kind in ActionKind), "reloads", "reloads_failed"}
+    joins = CounterMetricFamily(
+        "mptcp_pm_joins",
+        "Subflows beyond the initial ones by what became of them; refused ones were established before.",
+        labels=["result"],
+    )
+    for result in JoinResult:
+        joins.add_metric([result], counters.get(result.counter, 0))
+    yield joins
+    shown = {
+        *ActionKind,
+        *(kind.refused for kind in ActionKind),
+        *(result.counter for result in JoinResult),
+        "reloads",
+        "reloads_failed",
+    }
     for name in sorted((counters.keys() | _TOTALS.keys()) - shown):
         metric, text = _TOTALS.get(name, (name, f"{name.replace('_', ' ').capitalize()}."))
         yield CounterMetricFamily(f"mptcp_pm_{metric}", text, value=counters.get(name, 0))

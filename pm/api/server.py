@@ -18,7 +18,8 @@ from pm.api.auth import bearer_middleware
 from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen
 from pm.api.control import ControlPlane
 from pm.api.handlers import DRY_RUNS_MAX
-from pm.api.keys import CONTROL, DRY_RUNS, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
+from pm.api.interface_census import InterfaceCensus
+from pm.api.keys import CONTROL, DRY_RUNS, INTERFACES, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
@@ -57,6 +58,7 @@ def _create(
     every = (answer_in_pieces, *middlewares)
     app = web.Application(middlewares=every, client_max_size=BODY_LIMIT_BYTES)
     app[CONTROL] = control
+    app[INTERFACES] = InterfaceCensus(control)
     app[LISTING] = Listing(control)
     app[TIMINGS] = timings
     for route in routes:

@@ -24,6 +24,7 @@ from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.endings import Endings
 from pm.sessions.endpoint_book import EndpointBook
 from pm.sessions.executor import Executor, Publish
+from pm.sessions.join_results import JoinResult, join_result
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.policy_assignment import Classified, PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
@@ -186,6 +187,7 @@ class EventHandler:
     def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         table, was = self._table, session.state
         subflow = table.subflow_established(session, event, now)
+        self._counters[JoinResult.ESTABLISHED.counter] += 1
         if subflow.origin is Origin.PEER:
             (found,) = self._diagnosis.find_subflows((subflow,))
             table.identify(session, subflow, found, now)
@@ -203,6 +205,8 @@ class EventHandler:
         if ending is None:
             return False
         self._counters["subflows_lost"] += 1
+        if result := join_result(ending):
+            self._counters[result.counter] += 1
         self._watch.after_loss(session.token)
         subflow = ending.subflow.id
         if ending.is_failure:

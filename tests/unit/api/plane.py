@@ -27,9 +27,11 @@ from pm.policies.model import Accept, Policy, Start
 from pm.programs.tcp_option_programs import PluginReport
 from pm.sessions.actions import Close, Open, SetBackup
 from pm.sessions.history import History, HistoryEvent
+from pm.sessions.ledger import Account
 from pm.sessions.missing import MissingPair, PairState
 from pm.sessions.preview import Changed, Decision, Explanation, Prospect
 from pm.sessions.session import Retry, Session, SessionState
+from pm.sessions.traffic import Traffic
 from pm.sessions.why import Why
 from tests.unit.builders import at
 
@@ -154,6 +156,15 @@ class Plane:
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[Figures | None]]:
         self.stats_calls += 1
         return [[None if self.gone else Figures() for _ in session.subflows] for session in sessions]
+
+    def interface_of(self, subflow: Subflow) -> str:
+        return "" if subflow.local.startswith("10.0.9.") else f"eth{subflow.local.split('.')[2]}"
+
+    def carried(self) -> Mapping[Account, Traffic]:
+        return {Account("sync", "eth1"): Traffic(1000, 2000, 3), Account(None, ""): Traffic(1, 2, 0)}
+
+    async def kernel_counters(self) -> Mapping[str, int]:
+        return {"MPTcpExtMPJoinSynTx": 7, "MPTcpExtMPCurrEstab": 2, "TcpExtIPReversePathFilter": 1}
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return {"user_timeout": {"sent": 4, "malformed": 1}}
