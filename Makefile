@@ -2,8 +2,8 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
-	test-container image image-full image-arm64 licences lock man clean packages bench-packages
+.PHONY: help setup test test-browser lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
+	test-container image image-full image-arm64 web-libraries licences lock man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -14,8 +14,13 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOA
 # python3-wheel: a test builds a third party's package; clang-format, shellcheck, yamllint: lint.
 PACKAGES := python3 python3-venv python3-bpfcc linux-libc-dev iproute2 iperf3 mptcpize tcpdump bpftool \
 	mount procps util-linux python3-wheel clang-format shellcheck yamllint tshark iptables curl
+# npm: fetches the libraries of the page; whoever has one of another origin keeps it.
+PACKAGES += $(if $(shell command -v npm),,npm)
 # mptcpd: the peer of the benchmark. Its package starts a daemon where systemd runs, hence not above.
 BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
+
+# fonts-dejavu-core: without a font, pictures have no text.
+BROWSER_PACKAGES := chromium fonts-dejavu-core
 
 # Unpacked, not installed: its package starts a daemon where systemd runs, too.
 PROMETHEUS := build/prometheus/usr/bin/prometheus
@@ -39,7 +44,7 @@ STAMP := $(VENV)/setup-$(shell cat pyproject.toml requirements-dev.txt | sha256s
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: packages $(PROMETHEUS) $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
+setup: packages web-libraries $(PROMETHEUS) $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
 
 test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
@@ -58,6 +63,10 @@ lint: setup ## ruff, import-linter, mypy, yamllint, kubernetes-validate, reuse, 
 	$(VENV)/bin/reuse lint --quiet || $(VENV)/bin/reuse lint --lines
 	find bpf_pm docs tests -name '*.[ch]' 2>/dev/null | xargs --no-run-if-empty clang-format --dry-run -Werror
 	grep -rlIE '^#!.*\b(ba)?sh\b' --exclude-dir={.git,.venv,build} . | xargs --no-run-if-empty shellcheck
+
+test-browser: setup ## the page in headless Chromium, with real sessions; pictures of it in build/browser
+	$(call install_missing,$(BROWSER_PACKAGES))
+	@$(AS_ROOT) $(PYTHON) -m pytest tests/browser
 
 demo: setup ## policies at work on real traffic, live until Ctrl-C; DEMO_ONCE=1 checks and prints once
 	@$(AS_ROOT) $(PYTHON) -m tests.demo
@@ -91,6 +100,7 @@ test-container: setup ## tests of the sidecar in containers; a private engine wh
 	@docker/with-engine $(PYTHON) -m pytest tests/container
 
 image: ## container image mptcp-pm:slim (without Docker: docker/with-engine make image)
+	@pm/web/fetch
 	@$(BUILD_IMAGE) $(BUILD_FLAGS) --target $(IMAGE_TARGET) --tag $(IMAGE_NAME):$(IMAGE_TAG) .
 
 image-full: ## container image mptcp-pm:full, which has BCC for C of third parties
@@ -100,7 +110,7 @@ image-arm64: ## container image mptcp-pm:slim-arm64, built by emulation (some mi
 	@docker/with-engine docker/image-arm64
 
 # libbpfcc and libbpf1 are what python3-bpfcc loads into the service's processes.
-licences: setup ## licences of all dependencies: Python packages, with what these need, and Debian's
+licences: setup ## licences of all dependencies: Python packages, with what these need, the page's libraries, Debian's
 	@$(PYTHON) -m tests.licences $(PACKAGES) libbpfcc libbpf1
 
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
@@ -118,7 +128,8 @@ man: setup ## docs/mptcp-pm.1, from the command's own parser
 	$(PYTHON) -m pm.cli.man > docs/mptcp-pm.1
 
 clean: ## remove everything that make made
-	$(AS_ROOT) rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/results
+	$(AS_ROOT) rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/bench/results \
+	    pm/web/vendor
 	$(AS_ROOT) find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1): packages. apt-get only where one is missing.
@@ -134,6 +145,10 @@ endef
 packages:
 	$(call install_missing,$(PACKAGES))
 
+# The page's libraries, as pm/web/package-lock.json pins them.
+web-libraries: | packages
+	@pm/web/fetch
+
 bench-packages:
 	$(call install_missing,$(BENCH_PACKAGES))
 
@@ -145,7 +160,7 @@ $(PROMETHEUS): | packages
 	@mv build/prometheus.new build/prometheus
 
 # The system's interpreter and packages: bcc is Debian's, for Debian's Python.
-$(STAMP): pyproject.toml requirements-dev.txt | packages
+$(STAMP): pyproject.toml requirements-dev.txt | packages web-libraries
 	/usr/bin/python3 -m venv --system-site-packages $(VENV)
 	$(PIP) install --require-hashes --requirement requirements-dev.txt
 	$(PIP) install --no-deps --no-build-isolation --editable .

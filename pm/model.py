@@ -47,6 +47,15 @@ class EventKind(StrEnum):
     CONFIG = "config"
 
 
+class LinkState(StrEnum):
+    """Of an interface."""
+
+    UP = "up"
+    NO_CARRIER = "no carrier"
+    DOWN = "down"
+    GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class LocalAddress:
     """A local address as rtnetlink reports it, and what path managers may do with it.

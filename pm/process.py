@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import resource
@@ -26,6 +27,8 @@ FILES = 65536
 FILES_MIN = 128
 THREADS = 4
 
+M_ARENA_MAX = -8  # malloc.h
+
 _NoThread = RuntimeError  # what Python makes of EAGAIN
 
 
@@ -35,6 +38,7 @@ def run(settings: Settings, *, log_level: str, log_format: str) -> int:
     take_library_messages()
     prefer_latency()
     block_signals()
+    _share_heap()
     try:
         _raise_limit_of_files()
         runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -65,6 +69,12 @@ def _raise_limit_of_files() -> None:
         )
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def _share_heap() -> None:
+    """One heap for all threads: glibc gives each its own, and ours only read files."""
+    with suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def _start_threads() -> ThreadPoolExecutor:

@@ -12,7 +12,6 @@ from functools import partial
 from pm import log_budget
 from pm.api.control_plane import ServiceControlPlane
 from pm.api.events import Broadcast
-from pm.api.loop_lag import observe_lag
 from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.config.model import Datapath, OnExit, SelectionMode
@@ -271,7 +270,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
                 *([partial(follow_sockets, selection)] if isinstance(selection, Selection) else []),
                 source_routing.run,
                 mptcp_counters.run,
-                partial(observe_lag, timings.loop_lag.observe),
+                control.sampler.run,
+                timings.watch_lag,
                 reloader.on_change,
                 reloader.on_source_change,
                 upkeep.run,

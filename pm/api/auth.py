@@ -1,34 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bearer token (RFC 6750) for requests over TCP; the Unix socket is protected by its file mode."""
+"""Who may ask. Over TCP: a bearer token (RFC 6750) or the cookie of a login; the Unix socket has its mode."""
 
 from __future__ import annotations
 
-import hmac
 import socket
 
 from aiohttp import web
 
+from pm.api.access import Access
 from pm.api.connections import trust
-from pm.api.keys import TOKEN
-from pm.api.problems import Handler, Unauthorised
+from pm.api.keys import ACCESS, PUBLIC
+from pm.api.problems import Forbidden, Handler, Unauthorised
 
-PUBLIC = frozenset({"/healthz", "/readyz"})
+COOKIE = "mptcp_pm"
+CHANGE_HEADER = "X-Mptcp-Pm"
+"""A browser sends it to another origin only where that one allows it, which this service never does."""
+READING = ("GET", "HEAD")
+
+
+def is_over_tcp(request: web.Request) -> bool:
+    connection = request.get_extra_info("socket")
+    return connection is None or connection.family != socket.AF_UNIX
 
 
 @web.middleware
-async def bearer_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Raises Unauthorised for a request over TCP without the right token, unless the path is public."""
-    connection = request.get_extra_info("socket")
-    if (connection is None or connection.family != socket.AF_UNIX) and request.path not in PUBLIC:
-        _check(request.headers.get("Authorization", ""), request.app[TOKEN])
+async def access_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Raises Unauthorised or Forbidden over TCP, unless the handler is public."""
+    if is_over_tcp(request) and request.match_info.handler not in request.app[PUBLIC]:
+        if header := request.headers.get("Authorization"):
+            _check_header(header, request.app[ACCESS])
+        else:
+            _check_cookie(request)
         trust(request)
     return await handler(request)
 
 
-def _check(header: str, token: bytes | None) -> None:
+def _check_header(header: str, access: Access) -> None:
     scheme, _, given = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorised("a bearer token is required", "send `Authorization: Bearer TOKEN`")
-    # surrogateescape: the header need not be UTF-8
-    if token is None or not hmac.compare_digest(given.strip().encode(errors="surrogateescape"), token):
+    if not access.admits(given):
         raise Unauthorised("the bearer token is wrong")
+
+
+def _check_cookie(request: web.Request) -> None:
+    name = request.cookies.get(COOKIE)
+    if name is None:
+        raise Unauthorised("a bearer token is required", "send `Authorization: Bearer TOKEN`, or log in")
+    if not request.app[ACCESS].logins.use(name):
+        raise Unauthorised("this login has ended", "log in again")
+    check_origin(request)
+    if request.method not in READING:
+        check_change(request)
+
+
+def check_origin(request: web.Request) -> None:
+    """Raises Forbidden where the browser says that the page of another origin asks.
+
+    ``same-site`` is such a page too: every port of a host is one site.
+    """
+    if request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise Forbidden("the page of another origin may not ask this service")
+
+
+def check_change(request: web.Request) -> None:
+    """Raises Forbidden for a request that a form of any page could have sent."""
+    if request.headers.get(CHANGE_HEADER) != "1":
+        raise Forbidden(f"a change by cookie needs the header `{CHANGE_HEADER}: 1`")
+
+
+def may_still_ask(request: web.Request) -> bool:
+    """For an answer that does not end: whether its login is still open, if it has one. It is in use."""
+    if not is_over_tcp(request) or request.headers.get("Authorization"):
+        return True
+    return request.app[ACCESS].logins.use(request.cookies.get(COOKIE, ""))

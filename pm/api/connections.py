@@ -135,7 +135,7 @@ class Listener:
             opening = loop.create_task(self._open(accepted, connection))
             self.opening.add(opening)
             opening.add_done_callback(self.opening.discard)
-            opening.add_done_callback(_raise_failure)
+            opening.add_done_callback(raise_failure)
 
     def _make_room(self) -> bool:
         if self._listening.family == socket.AF_UNIX:
@@ -168,7 +168,7 @@ async def listen(
     listening.listen(128)
     listener = Listener(listening, runner.server, unread, context)
     accepting = asyncio.get_running_loop().create_task(listener.run())
-    accepting.add_done_callback(_raise_failure)
+    accepting.add_done_callback(raise_failure)
     try:
         yield
     finally:
@@ -179,7 +179,13 @@ async def listen(
         listening.close()
 
 
-def _raise_failure(task: asyncio.Task[None]) -> None:
+async def end_task(task: asyncio.Task[None]) -> None:
+    """Cancel it, and wait until it has ended."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def raise_failure(task: asyncio.Task[None]) -> None:
     """In a callback, where a failure ends the service (``pm.callbacks``)."""
     if not task.cancelled() and (error := task.exception()):
         raise error

@@ -22,14 +22,14 @@ from pm.errors import Problem
 from pm.findings import Finding
 from pm.kernel import SocketRecord
 from pm.linux.host.system_check import SystemCheck
-from pm.model import LocalAddress, Subflow
+from pm.model import LinkState, LocalAddress, Subflow
 from pm.policies.model import Policy
 from pm.programs.tcp_option_programs import PluginReport
-from pm.sessions.ledger import Account
+from pm.sampling.sampler import Sampler
+from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation, Prospect
 from pm.sessions.session import Session
-from pm.sessions.traffic import Traffic
 from pm.sessions.why import Why
 
 
@@ -142,6 +142,8 @@ class SocketReport(NamedTuple):
 
 class ControlPlane(Protocol):
     def status(self) -> Status: ...
+    def configuration(self) -> Loaded:
+        """What is in force."""
 
     def policies(self) -> Sequence[Policy]: ...
 
@@ -159,17 +161,18 @@ class ControlPlane(Protocol):
 
     def addresses(self) -> Sequence[LocalAddress]: ...
 
+    def link_state(self, interface: str) -> LinkState: ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """What everything has carried."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """Figures of the last minutes."""
+
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowFigures | None]]:
         """Per session, per subflow in the order of ``Session.subflows``; None where the socket is gone."""
-
-    def interface_of(self, subflow: Subflow) -> str:
-        """The name of the interface that has, or had, its local address; "" if unknown. No I/O."""
-
-    def carried(self) -> Mapping[Account, Traffic]:
-        """Since the service started, by policy and interface; with what closed subflows had. No I/O."""
-
-    async def kernel_counters(self) -> Mapping[str, int]:
-        """MPTcpExt of the network namespace, by the names that nstat(8) gives them."""
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         """TCP-option plugin -> event -> how often; empty where no policy has options."""

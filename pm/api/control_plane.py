@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,25 +19,25 @@ from pm.api.investigator import Investigator
 from pm.api.socket_report import look_at_sockets
 from pm.config.load import Loaded
 from pm.kernel import SocketRecord
-from pm.linux.host.counters import CounterHistory, read_counters
+from pm.linux.host.counters import CounterHistory
 from pm.linux.netlink.addresses import AddressMonitor
 from pm.linux.netlink.inet_diag_answers import SubflowStats
 from pm.linux.netlink.route_lookup import source_for
 from pm.linux.netlink.sock_diag import SockDiag
 from pm.log import lost_lines
-from pm.model import LocalAddress, Pair, Subflow, SubflowState
+from pm.model import LinkState, LocalAddress, Pair, Subflow, SubflowState
 from pm.policies.model import Addresses, Policy
 from pm.policies.policy_table import compile_policies
 from pm.programs.path_manager_programs import PathManagerPrograms
 from pm.programs.tcp_option_programs import PluginReport, TcpOptionPrograms
 from pm.programs.whole_namespace import AnySelection
+from pm.sampling.sampler import Sampler
 from pm.sessions.assembly import Sessions
 from pm.sessions.known_ways import Judge
-from pm.sessions.ledger import Account
+from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair
 from pm.sessions.preview import Explanation
 from pm.sessions.session import Session
-from pm.sessions.traffic import Traffic
 from pm.sessions.why import Why
 from pm.upkeep import Upkeep
 
@@ -85,6 +87,13 @@ class ServiceControlPlane:
             cgroup_of=self.cgroup_path,
             program_of=self.program_of,
         )
+        self.sampler = Sampler(
+            sessions=self.sessions,
+            stats=self.stats,
+            ledger=sessions.ledger,
+            clock=time,
+            chance=random.SystemRandom(),
+        )
         self._one_look = asyncio.Lock()  # a look walks over all sockets: one at a time
 
     def status(self) -> Status:
@@ -107,6 +116,9 @@ class ServiceControlPlane:
             counters=self._counters(),
             sessions=len(self._sessions.table),
         )
+
+    def configuration(self) -> Loaded:
+        return self._state.loaded
 
     def _counters(self) -> Counter[str]:
         counters = self._state.counters | Counter(self._selection.counters())
@@ -137,6 +149,13 @@ class ServiceControlPlane:
     def addresses(self) -> Sequence[LocalAddress]:
         return self._addresses.addresses
 
+    def link_state(self, interface: str) -> LinkState:
+        return self._addresses.state_of(interface)
+
+    @property
+    def ledger(self) -> Ledger:
+        return self._sessions.ledger
+
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[SubflowStats | None]]:
         subflows = [subflow for session in sessions for subflow in session.subflows]
         answers = iter(self._diagnosis.subflow_stats(subflows))
@@ -146,15 +165,6 @@ class ServiceControlPlane:
                 if stats and subflow.state is SubflowState.ESTABLISHED:
                     self._sessions.ledger.note(session, subflow, stats.figures)
         return found
-
-    def interface_of(self, subflow: Subflow) -> str:
-        return self._sessions.ledger.interface_of(subflow)
-
-    def carried(self) -> Mapping[Account, Traffic]:
-        return self._sessions.ledger.accounts()
-
-    async def kernel_counters(self) -> Mapping[str, int]:
-        return await asyncio.to_thread(read_counters)
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return self._options.counters()

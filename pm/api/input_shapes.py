@@ -45,6 +45,10 @@ class SessionQuery:
     policy: Annotated[str | None, Doc("Only sessions of this policy.")] = None
     cgroup: Annotated[str | None, Doc("Only sessions of this cgroup and of those below it.")] = None
     state: Annotated[SessionState | None, Doc("Only sessions in this state.")] = None
+    search: Annotated[
+        str | None,
+        Doc("Only sessions with this text in their token, policy, cgroup or addresses; in any case."),
+    ] = None
     limit: Annotated[int, Ge(1), Le(1000), Doc("Sessions on a page.")] = 100
     cursor: Annotated[str | None, CURSOR, Doc("`next` of the previous page.")] = None
 

@@ -22,7 +22,7 @@ from pm.api.input_shapes import SessionQuery
 from pm.api.problems import BadRequest
 from pm.api.views import encode, session_view
 from pm.clock import moment
-from pm.model import SubflowState
+from pm.model import token_text
 from pm.sessions.session import Session
 
 FRESH_S = 1.0
@@ -43,6 +43,21 @@ class _Fragment(NamedTuple):
     json: bytes
 
 
+class Census(NamedTuple):
+    """What there is: sessions by (policy name, state), subflows by (policy name, interface, state).
+
+    ``interfaces`` counts the sessions that have subflows over each. ``rtts_us`` has the smoothed round-trip
+    times of each, as last read; ``stuck`` counts by (policy name, interface). Of ``FAILED`` are pairs that
+    failed since they last worked.
+    """
+
+    sessions: Counter[tuple[str | None, str]]
+    subflows: Counter[tuple[str | None, str, str]]
+    interfaces: Counter[str]
+    rtts_us: dict[str, list[int]]
+    stuck: Counter[tuple[str | None, str]]
+
+
 def _shape(session: Session) -> tuple[object, ...]:
     """The parts of a session that a reader never sees stale, not even for a second."""
     return (session.state, session.policy, len(session.subflows))
@@ -58,8 +73,7 @@ class Listing:
         self._control = control
         self._fragments: dict[int, _Fragment] = {}
         self._rendering = asyncio.Lock()
-        self._census: Counter[tuple[str | None, str]] = Counter()
-        self._subflows: Counter[str] = Counter()
+        self._census = Census(Counter(), Counter(), Counter(), {}, Counter())
         self._census_expires = 0.0
 
     def __len__(self) -> int:
@@ -77,24 +91,32 @@ class Listing:
         body = b",".join([fragment.json for fragment in known.values() if fragment])
         return b'{"sessions":[%b],"next":%b}' % (body, encode(cursor))
 
-    async def census(self) -> tuple[Counter[tuple[str | None, str]], Counter[str]]:
-        """Sessions by (policy name, state) and subflows by state, at most ``FRESH_S`` old.
-
-        ``failed`` are pairs that failed since they last worked.
-        """
+    async def census(self) -> Census:
+        """At most ``FRESH_S`` old."""
         if time.monotonic() >= self._census_expires:
-            counts: Counter[tuple[str | None, str]] = Counter()
-            subflows = Counter(dict.fromkeys((*SubflowState, FAILED), 0))
+            found = Census(Counter(), Counter(), Counter(), {}, Counter())
             for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
                 for session in some:
-                    policy = session.policy
-                    counts[policy.name if policy else None, session.state.value] += 1
-                    subflows.update(subflow.state for subflow in session.subflows)
-                    subflows[FAILED] += len(session.failing)
+                    self._count(session, found)
                 await asyncio.sleep(0)
-            self._census, self._subflows = counts, subflows
+            self._census = found
             self._census_expires = time.monotonic() + FRESH_S
-        return self._census, self._subflows
+        return self._census
+
+    def _count(self, session: Session, census: Census) -> None:
+        policy = session.policy.name if session.policy else None
+        census.sessions[policy, session.state.value] += 1
+        over = set()
+        for subflow in session.subflows:
+            interface = self._control.ledger.interface_of(subflow)
+            over.add(interface)
+            census.subflows[policy, interface, subflow.state] += 1
+            census.stuck[policy, interface] += subflow.stuck
+            if subflow.figures.rtt_us:
+                census.rtts_us.setdefault(interface, []).append(subflow.figures.rtt_us)
+        census.interfaces.update(over)
+        if session.failing:
+            census.subflows[policy, "", FAILED] += len(session.failing)
 
     async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
         """The sessions of a page, and the cursor of the next page or None.
@@ -131,11 +153,14 @@ class Listing:
             return False
         if query.policy is not None and (session.policy is None or session.policy.name != query.policy):
             return False
+        if query.cgroup is query.search is None:
+            return True
+        path = self._control.cgroup_path(session)
         if query.cgroup is not None:
-            path = self._control.cgroup_path(session)
             below = query.cgroup.rstrip("/")
-            return path is not None and (path == query.cgroup or path.startswith(below + "/"))
-        return True
+            if path is None or not (path == query.cgroup or path.startswith(below + "/")):
+                return False
+        return query.search is None or _has(session, path, query.search.lower())
 
     def _fresh(self, session: Session) -> _Fragment | None:
         fragment = self._fragments.get(session.token)
@@ -170,7 +195,15 @@ class Listing:
 
 
 def _filters(query: SessionQuery) -> bool:
-    return not (query.policy is None and query.cgroup is None and query.state is None)
+    return not (query.policy is query.cgroup is query.state is query.search is None)
+
+
+def _has(session: Session, cgroup: str | None, text: str) -> bool:
+    """Whether any of the words that name a session has ``text`` (lower case)."""
+    words = [token_text(session.token), cgroup or "", session.policy.name if session.policy else ""]
+    for subflow in session.subflows:
+        words += (f"{subflow.local}:{subflow.local_port}", f"{subflow.remote}:{subflow.remote_port}")
+    return any(text in word.lower() for word in words)
 
 
 def _chunks(items: Sequence[Session], length: int) -> Iterable[Sequence[Session]]:

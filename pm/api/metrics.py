@@ -7,6 +7,7 @@ again here. Names: https://prometheus.io/docs/practices/naming/.
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,18 +18,19 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pm.api.control import Status
-from pm.api.interface_census import InterfaceCounts
-from pm.api.interface_metrics import interface_metrics
 from pm.api.kernel_metrics import kernel_metrics
+from pm.api.listing import Census
+from pm.api.traffic_metrics import traffic_metrics
 from pm.sessions.actions import ActionKind
-from pm.sessions.join_results import JoinResult
 from pm.sessions.ledger import Account
+from pm.sessions.session import JOIN_RESULTS, join_counter
 from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+LAG_INTERVAL_S = 0.25
+LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-LAG_BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0)
 
 # Counter of the service -> name and help of its metric. Any other counter appears under its own name.
 _TOTALS = {
@@ -89,8 +91,8 @@ class Timings:
 
     def __init__(self) -> None:
         self.join_delay = Histogram()
-        self.loop_lag = Histogram(LAG_BOUNDS_S)
         self.path_managers: dict[str, Histogram] = {}
+        self.lag = Histogram(LAG_BOUNDS_S)
 
     def observe_answer(self, path_manager: str, seconds: float) -> None:
         """One answer of a path manager."""
@@ -99,21 +101,27 @@ class Timings:
             histogram = self.path_managers[path_manager] = Histogram(ANSWER_BOUNDS_S)
         histogram.observe(seconds)
 
+    async def watch_lag(self) -> None:
+        """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
+            self.lag.observe(max(0.0, loop.time() - due))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What one scrape shows.
 
-    ``sessions`` counts by (policy name or None, state), ``subflows`` by state, ``options`` by plugin and
-    event. ``carried`` is since the service started; ``kernel`` has its MPTcpExt counters.
+    ``options`` counts by plugin and event. ``carried`` is the ledger's, ``kernel`` has the kernel's counters
+    by the names that nstat(8) gives them.
     """
 
     status: Status
-    sessions: Mapping[tuple[str | None, str], int]
-    subflows: Mapping[str, int]
+    census: Census
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
-    interfaces: InterfaceCounts
     carried: Mapping[Account, Traffic]
     kernel: Mapping[str, int]
 
@@ -136,7 +144,9 @@ class SnapshotCollector(Collector):
         )
         yield GaugeMetricFamily("mptcp_pm_ready", "1 while /readyz is 200.", value=status.ready)
         yield self._sessions()
-        yield self._subflows()
+        yield from traffic_metrics(self._snapshot.census, self._snapshot.carried)
+        yield from kernel_metrics(self._snapshot.kernel)
+        yield self._lag()
         yield GaugeMetricFamily(
             "mptcp_pm_config_last_reload_successful",
             "1 if the last load of the configuration succeeded.",
@@ -157,25 +167,15 @@ class SnapshotCollector(Collector):
             buckets=histogram.buckets(),
             sum_value=histogram.sum,
         )
-        lag = self._snapshot.timings.loop_lag
-        yield HistogramMetricFamily(
+
+    def _lag(self) -> Metric:
+        lag = self._snapshot.timings.lag
+        return HistogramMetricFamily(
             "mptcp_pm_event_loop_lag_seconds",
-            "How late a timer of the event loop was, four times a second: what waits while it is busy.",
+            "How late a timer was that is due four times a second: the event loop did something else.",
             buckets=lag.buckets(),
             sum_value=lag.sum,
         )
-        yield from interface_metrics(self._snapshot.interfaces, self._snapshot.carried)
-        yield from kernel_metrics(self._snapshot.kernel)
-
-    def _subflows(self) -> Metric:
-        subflows = GaugeMetricFamily(
-            "mptcp_pm_subflows",
-            "Live subflows by state; failed: pairs of addresses that failed since they last worked.",
-            labels=["state"],
-        )
-        for state, count in sorted(self._snapshot.subflows.items()):
-            subflows.add_metric([state], count)
-        return subflows
 
     def _answers(self) -> Metric:
         answers = HistogramMetricFamily(
@@ -202,7 +202,7 @@ class SnapshotCollector(Collector):
             "Live sessions; policy is empty for sessions without one.",
             labels=["policy", "state"],
         )
-        for (policy, state), count in sorted(self._snapshot.sessions.items(), key=str):
+        for (policy, state), count in sorted(self._snapshot.census.sessions.items(), key=str):
             sessions.add_metric([policy or "", state], count)
         return sessions
 
@@ -232,16 +232,17 @@ def _counters(counters: Mapping[str, int]) -> Iterator[Metric]:
     yield reloads
     joins = CounterMetricFamily(
         "mptcp_pm_joins",
-        "Subflows beyond the initial ones by what became of them; refused ones were established before.",
+        "Subflows by what became of them: established (the peer may refuse it then), accepted (opened by the "
+        "peer), and how those failed that this end opened.",
         labels=["result"],
     )
-    for result in JoinResult:
-        joins.add_metric([result], counters.get(result.counter, 0))
+    for result in JOIN_RESULTS:
+        joins.add_metric([result], counters.get(join_counter(result), 0))
     yield joins
     shown = {
+        *map(join_counter, JOIN_RESULTS),
         *ActionKind,
         *(kind.refused for kind in ActionKind),
-        *(result.counter for result in JoinResult),
         "reloads",
         "reloads_failed",
     }

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pm import __version__
+from pm.api.auth import CHANGE_HEADER, COOKIE, READING
 from pm.api.problem_shapes import ProblemShape
 from pm.api.routes import Route
 from pm.api.schemas import TOKEN_INPUT, Schema, schema_of
@@ -39,7 +40,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "get new fields: clients skip those that they do not know.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "security": [{"token": []}],
+        "security": [{"token": []}, {"login": []}],
         "paths": paths,
         "components": {
             "schemas": components,
@@ -48,7 +49,14 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                     "type": "http",
                     "scheme": "bearer",
                     "description": "Needed over TCP only; the Unix socket is protected by its file mode.",
-                }
+                },
+                "login": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": COOKIE,
+                    "description": "Set by `POST /v1/login`, for browsers. Requests that change anything "
+                    f"need the header `{CHANGE_HEADER}: 1` too.",
+                },
             },
         },
     }
@@ -76,12 +84,13 @@ def _operation(route: Route, problem: Schema, components: dict[str, Schema]) -> 
     if route.public:
         operation["security"] = []
     responses: dict[str, Any] = {}
+    refusals = () if route.public else (401,) if route.method in READING else (401, 403)
     for status in route.answers:
         responses[str(status)] = {"description": HTTPStatus(status).phrase}
         if route.media_type:
             schema = schema_of(route.shape, components) if route.shape else {"type": "string"}
             responses[str(status)]["content"] = {route.media_type: {"schema": schema}}
-    for status in (*route.errors, *(() if route.public else (401,)), 500):
+    for status in (*route.errors, *refusals, 500):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": problem}},

@@ -34,6 +34,10 @@ class Unauthorised(PmError):
     """The bearer token is missing or wrong (RFC 6750)."""
 
 
+class Forbidden(PmError):
+    """A page asks for what it may not."""
+
+
 def problem_of(error: PmError) -> ProblemShape:
     """Turn an error that a user can meet into a problem document."""
     match error:
@@ -60,6 +64,8 @@ def problem_of(error: PmError) -> ProblemShape:
             return problem
         case Unauthorised():
             return _problem("unauthorised", HTTPStatus.UNAUTHORIZED, str(error))
+        case Forbidden():
+            return _problem("forbidden", HTTPStatus.FORBIDDEN, str(error))
         case _:
             return _problem("service-error", HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
 
@@ -117,4 +123,4 @@ def _http_problem(request: web.Request, error: web.HTTPException) -> ProblemShap
 
 
 def _kept_headers(error: web.HTTPException) -> dict[str, Any]:
-    return {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+    return {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}

@@ -6,10 +6,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pm.api import handlers
+from pm.api import handlers, login, series_handlers
+from pm.api.configuration import ConfigurationShape
 from pm.api.input_shapes import ChangeSubflow, ConnectionQuery, EventQuery, OpenSubflow, SessionQuery
+from pm.api.login_shapes import LogIn, LoginShape
 from pm.api.preview_shapes import DryRunShape, Explain, ExplanationShape, Trial
 from pm.api.problems import Handler
+from pm.api.series_shapes import InterfacesShape, SeriesShape
 from pm.api.shapes import (
     AddressesShape,
     ConfigShape,
@@ -30,7 +33,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One endpoint. ``answers`` are the successful statuses, ``errors`` the others besides 401 and 500."""
+    """One endpoint. ``answers`` are the successful statuses, ``errors`` others besides 401, 403 and 500."""
 
     method: str
     path: str
@@ -56,6 +59,13 @@ ROUTES = (
     ),
     Route(
         method="GET",
+        path="/v1/configuration",
+        handler=handlers.get_configuration,
+        summary="The configuration in force, with the defaults of what was left out",
+        shape=ConfigurationShape,
+    ),
+    Route(
+        method="GET",
         path="/v1/policies",
         handler=handlers.list_policies,
         summary="Policies with their parameters, cgroups and numbers of sessions",
@@ -67,6 +77,14 @@ ROUTES = (
         handler=handlers.get_policy,
         summary="One policy",
         shape=PolicyShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/policies/{name}/series",
+        handler=series_handlers.policy_series,
+        summary="Figures of a policy by interface, each second of the last minutes",
+        shape=SeriesShape,
         errors=(404,),
     ),
     Route(
@@ -84,6 +102,14 @@ ROUTES = (
         handler=handlers.get_session,
         summary="One session as it is now, with its history",
         shape=SessionDetailShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions/{token}/series",
+        handler=series_handlers.session_series,
+        summary="Figures of a session's subflows, each second of the last minutes",
+        shape=SeriesShape,
         errors=(404,),
     ),
     Route(
@@ -140,6 +166,21 @@ ROUTES = (
     ),
     Route(
         method="GET",
+        path="/v1/interfaces",
+        handler=series_handlers.list_interfaces,
+        summary="What each interface carries for MPTCP, and whether and why it is used",
+        shape=InterfacesShape,
+    ),
+    Route(
+        method="GET",
+        path="/v1/interfaces/{name}/series",
+        handler=series_handlers.interface_series,
+        summary="Figures of an interface, each second of the last minutes",
+        shape=SeriesShape,
+        errors=(404,),
+    ),
+    Route(
+        method="GET",
         path="/v1/events",
         handler=stream_events,
         summary="Server-sent events; `event: lost` tells a reader that is too slow how many it missed",
@@ -172,6 +213,35 @@ ROUTES = (
         summary="Reload the configuration file; a bad file changes nothing",
         shape=ConfigShape,
         errors=(422,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/login",
+        handler=login.get_login,
+        summary="Whether requests need a token or a login, and whether this browser has logged in",
+        shape=LoginShape,
+        public=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/login",
+        handler=login.log_in,
+        summary="Log in with the token: the answer sets a cookie, which does in its place from then on",
+        media_type=None,
+        answers=(204,),
+        body=LogIn,
+        errors=(400, 401, 403, 408, 413, 429),
+        public=True,
+    ),
+    Route(
+        method="POST",
+        path="/v1/logout",
+        handler=login.log_out,
+        summary="End the login of this browser",
+        media_type=None,
+        answers=(204,),
+        errors=(403,),
+        public=True,
     ),
     Route(
         method="GET",

@@ -8,18 +8,19 @@ import os
 import ssl
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from pm.api import sockets
-from pm.api.auth import bearer_middleware
-from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen
+from pm.api import page, sockets
+from pm.api.access import Access
+from pm.api.auth import access_middleware
+from pm.api.connections import SILENT_S, Unread, answer_in_pieces, end_task, listen, raise_failure
 from pm.api.control import ControlPlane
 from pm.api.handlers import DRY_RUNS_MAX
-from pm.api.interface_census import InterfaceCensus
-from pm.api.keys import CONTROL, DRY_RUNS, INTERFACES, LISTING, OPENAPI, STREAMS, TIMINGS, TOKEN
+from pm.api.keys import ACCESS, CONTROL, DRY_RUNS, LISTING, OPENAPI, PUBLIC, STREAMS, TIMINGS
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
 from pm.api.openapi import document
@@ -28,18 +29,23 @@ from pm.api.routes import ROUTES, Route
 from pm.api.sse import end_streams
 from pm.api.views import encode
 from pm.config.model import Api
+from pm.errors import PmError
+from pm.linux.host.file_watch import Signature, file_changes, signature
 from pm.log import get_logger
 
 BODY_LIMIT_BYTES = 64 << 10
 SHUTDOWN_TIMEOUT_S = 0.5
+FOLLOW_AGAIN_S = 10.0
 
 _log = get_logger()
 
 
-def create_app(control: ControlPlane, timings: Timings, token: bytes | None = None) -> web.Application:
-    """The application. Without ``token``, every request over TCP except the probes is refused."""
-    app = _create(control, timings, ROUTES, problem_middleware, bearer_middleware)
-    app[TOKEN] = token
+def create_app(control: ControlPlane, timings: Timings, access: Access) -> web.Application:
+    """The application. Over TCP ``access`` says who may ask."""
+    app = _create(control, timings, ROUTES, problem_middleware, access_middleware)
+    page.add_page(app)
+    app[ACCESS] = access
+    app[PUBLIC] = page.PUBLIC | {route.handler for route in ROUTES if route.public}
     app[OPENAPI] = encode(document(ROUTES))
     app[STREAMS] = set()
     app[DRY_RUNS] = asyncio.Semaphore(DRY_RUNS_MAX)
@@ -58,9 +64,9 @@ def _create(
     every = (answer_in_pieces, *middlewares)
     app = web.Application(middlewares=every, client_max_size=BODY_LIMIT_BYTES)
     app[CONTROL] = control
-    app[INTERFACES] = InterfaceCensus(control)
     app[LISTING] = Listing(control)
     app[TIMINGS] = timings
+    app.on_response_prepare.append(page.add_headers)
     for route in routes:
         app.router.add_route(route.method, route.path, route.handler)
     return app
@@ -74,8 +80,8 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
     """
     unread = Unread()
     async with AsyncExitStack() as stack:
-        token = await _token_of(api.tcp.token_file) if api.tcp else None
-        runner = await _run(create_app(control, timings, token), stack)
+        access = await _access(api.tcp.token_file, stack) if api.tcp else Access()
+        runner = await _run(create_app(control, timings, access), stack)
         addresses = []
         if api.unix:
             addresses.append(await _listen_unix(runner, api.unix, unread, stack))
@@ -89,6 +95,37 @@ async def serve(control: ControlPlane, api: Api, timings: Timings) -> AsyncItera
             addresses.append(await _listen_tcp(probes, api.probes.listen, "api.probes.listen", unread, stack))
         _log.info("api_listening", addresses=[_address_text(address) for address in addresses])
         yield addresses
+
+
+async def _access(path: str, stack: AsyncExitStack) -> Access:
+    """What the token in a file allows. A change of the file is a change of the token."""
+    seen = await asyncio.to_thread(signature, Path(path))
+    access = Access(await _token_of(path))
+    following = asyncio.get_running_loop().create_task(_follow_token(path, seen, access))
+    following.add_done_callback(raise_failure)
+    stack.push_async_callback(end_task, following)
+    return access
+
+
+async def _follow_token(path: str, seen: Signature, access: Access) -> None:
+    """Run forever. A file that is gone or bad changes nothing."""
+    while True:
+        try:
+            async for _ in file_changes(Path(path), seen):
+                await _change_token(path, access)
+        except OSError as e:  # no inotify instance is left, say
+            _log.warning("token_file_not_followed", path=path, error=e.strerror)
+            await asyncio.sleep(FOLLOW_AGAIN_S)
+
+
+async def _change_token(path: str, access: Access) -> None:
+    try:
+        token = await _token_of(path)
+    except PmError as e:
+        _log.warning("token_not_changed", error=str(e))
+        return
+    if access.change_token(token):
+        _log.info("token_changed", path=path)
 
 
 async def _token_of(path: str) -> bytes:

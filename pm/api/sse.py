@@ -8,6 +8,7 @@ from typing import cast
 
 from aiohttp import web
 
+from pm.api.auth import may_still_ask
 from pm.api.events import Batch
 from pm.api.input_shapes import EventQuery
 from pm.api.inputs import parse_query
@@ -20,7 +21,7 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
-    """Send events until the reader or the service stops. A reader that is too slow is told what it lost."""
+    """Send events until the reader, its login or the service ends. A slow one is told what it lost."""
     query = parse_query(EventQuery, request.query)
     last = request.headers.get("Last-Event-ID", "")
     after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
@@ -33,7 +34,7 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         async with request.app[CONTROL].subscribe(after) as reader:
             await response.prepare(request)
             await response.write(b": subscribed\n\n")  # from here on the reader misses nothing
-            while True:
+            while may_still_ask(request):
                 try:
                     async with asyncio.timeout(KEEP_ALIVE_S):
                         batch = await reader.read()
@@ -44,9 +45,10 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
                     await response.write(text)
                 await asyncio.sleep(0)
     except ConnectionResetError:
-        return response
+        pass
     finally:
         request.app[STREAMS].discard(task)
+    return response
 
 
 def encode_batch(batch: Batch, only: str | None) -> bytes:

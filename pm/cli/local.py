@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,9 @@ def run(options: argparse.Namespace) -> int:
     had_interfaces = has_interfaces()
     # A child reads the file meanwhile: the imports below take as long.
     reading = Reading.begin(Path(options.config))
-    from pm.process import run as run_process
-    from pm.starting import Settings
+    with _only_what_a_server_needs():
+        from pm.process import run as run_process
+        from pm.starting import Settings
 
     settings = Settings(
         reading=reading,
@@ -35,6 +39,20 @@ def run(options: argparse.Namespace) -> int:
         alone_exit_s=options.alone_exit,
     )
     return run_process(settings, log_level=options.log_level, log_format=options.log_format)
+
+
+@contextmanager
+def _only_what_a_server_needs() -> Iterator[None]:
+    """Without CA certificates, which aiohttp loads for clients (2 MiB, 40 ms), and libstdc++ (1 MiB)."""
+    wanted = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull, "FROZENLIST_NO_EXTENSIONS": "1"}
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name in wanted:
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def restore(options: argparse.Namespace) -> int:

@@ -24,13 +24,12 @@ from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.endings import Endings
 from pm.sessions.endpoint_book import EndpointBook
 from pm.sessions.executor import Executor, Publish
-from pm.sessions.join_results import JoinResult, join_result
 from pm.sessions.open_limits import OpenLimits
 from pm.sessions.policy_assignment import Classified, PolicyAssignment
 from pm.sessions.preopened import FirstSubflows, PendingSession
 from pm.sessions.reconciler import Reconciler
 from pm.sessions.resync import Resync
-from pm.sessions.session import FailureKind, Session, SessionState
+from pm.sessions.session import FailureKind, Session, SessionState, join_counter
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import TimerQueue
 from pm.sessions.watch import Watch
@@ -187,12 +186,13 @@ class EventHandler:
     def _subflow_established(self, session: Session, event: MptcpEvent, now: Moment) -> bool:
         table, was = self._table, session.state
         subflow = table.subflow_established(session, event, now)
-        self._counters[JoinResult.ESTABLISHED.counter] += 1
         if subflow.origin is Origin.PEER:
             (found,) = self._diagnosis.find_subflows((subflow,))
             table.identify(session, subflow, found, now)
         elif session.retries and subflow.pair in session.retries:
             self._timers.add(now.monotonic + PROVEN_S, session.token)
+        if subflow.origin is not Origin.INITIAL:
+            self._counters[join_counter("accepted" if subflow.origin is Origin.PEER else "established")] += 1
         detail = {"subflow": subflow.id, "origin": subflow.origin.name.lower()}
         self._publish(now.time, "subflow", "established", session, detail)
         if subflow.origin is Origin.PEER:
@@ -205,11 +205,11 @@ class EventHandler:
         if ending is None:
             return False
         self._counters["subflows_lost"] += 1
-        if result := join_result(ending):
-            self._counters[result.counter] += 1
         self._watch.after_loss(session.token)
         subflow = ending.subflow.id
         if ending.is_failure:
+            if ending.kind is not FailureKind.ENDED:
+                self._counters[join_counter(ending.kind)] += 1
             word = "subflow_lost" if ending.kind is FailureKind.ENDED else "subflow_failed"
             token = token_text(session.token)
             log.info(word, about=session.token, token=token, subflow=subflow, reason=ending.reason)

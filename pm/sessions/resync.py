@@ -24,11 +24,10 @@ from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.dump_merge import find_known, may_deny_joins, merge_session, remove_gone
 from pm.sessions.endings import Endings
 from pm.sessions.executor import Publish
-from pm.sessions.join_results import JoinResult
 from pm.sessions.ledger import Ledger
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
-from pm.sessions.session import Session
+from pm.sessions.session import Session, join_counter
 from pm.sessions.session_notes import SessionName, name_of
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
@@ -263,7 +262,7 @@ class Resync:
             if subflow in session.subflows:
                 self._counters["audit_repairs"] += 1
                 if subflow.state is SubflowState.OPENING:
-                    self._counters[JoinResult.DROPPED.counter] += 1
+                    self._counters[join_counter("dropped")] += 1
                 remove_gone(self._table, session, subflow, now)
         for session in dict.fromkeys(session for session, _ in gone):
             self._reconcile(session)

@@ -38,6 +38,20 @@ class FailureKind(StrEnum):
     ENDED = "ended"  # it was established, and was lost
 
 
+JOIN_RESULTS = (
+    "established", "accepted", "unanswered", "unreachable", "reset", "no_mptcp", "refused", "dropped",
+)  # fmt: skip
+"""What became of joins; those that the peer opens are ``accepted``.
+
+``dropped``: by the kernel, without an event, as where the peer withdraws the address.
+"""
+
+
+def join_counter(result: str) -> str:
+    """The name of the counter of one of ``JOIN_RESULTS``."""
+    return f"join_{result}"
+
+
 @dataclass(slots=True)
 class Retry:
     """What failed: how often in a row, when last, why, and when it is tried again (monotonic clock).

@@ -33,8 +33,8 @@ def live(lab: Lab, service: Service) -> tuple[int, int]:
 
 
 @contextmanager
-def load(lab: Lab, *args: str) -> Iterator[None]:
-    process = lab.popen([sys.executable, "-m", "tests.bench.load", *args], ns=None)
+def load(lab: Lab, *args: str, module: str = "tests.bench.load") -> Iterator[None]:
+    process = lab.popen([sys.executable, "-m", module, *args], ns=None)
     try:
         yield
     finally:

@@ -146,8 +146,13 @@ class Accepted(Connection):
         self.transport.resume_reading()
 
 
-def name(address: tuple[Any, ...]) -> str:
-    """``IP port``, IPv4 also where v4-mapped: what one end calls local, the other calls remote."""
+def name(address: tuple[Any, ...] | None) -> str:
+    """``IP port``, IPv4 also where v4-mapped: what one end calls local, the other calls remote.
+
+    "" for an end that is gone already.
+    """
+    if address is None:
+        return ""
     return f"{str(address[0]).removeprefix('::ffff:').partition('%')[0]} {address[1]}"
 
 

@@ -104,7 +104,7 @@ def test_bytes_are_those_of_ss(scene: Scene) -> None:
         sent, received = (
             {
                 sample["metric"]["interface"]: int(sample["value"][1])
-                for sample in prometheus.query(f'mptcp_pm_interface_{way}_bytes_total{{policy="a"}}')
+                for sample in prometheus.query(f'mptcp_pm_{way}_bytes_total{{policy="a"}}')
             }
             for way in ("sent", "received")
         )

@@ -274,6 +274,7 @@ def test_the_source_distribution_has_the_whole_project(tmp_path: Path) -> None:
     for name in files:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, source / name)
+    shutil.copytree(ROOT / "pm/web/vendor", source / "pm/web/vendor")  # so that nothing is fetched
     build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
     subprocess.run([sys.executable, "-c", build, tmp_path], cwd=source, check=True, capture_output=True)
     (archive,) = tmp_path.glob("*.tar.gz")

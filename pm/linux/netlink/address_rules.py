@@ -55,10 +55,15 @@ def rank(name: str, rules: Addresses) -> int:
     return next(places, len(rules.order))
 
 
+def carries(link: Link) -> bool:
+    """Whether an interface that is up has a carrier."""
+    return bool(link.flags & IFF_RUNNING and link.flags & IFF_LOWER_UP)
+
+
 def _cannot_carry(flags: int, link: Link) -> str:
     if not link.flags & IFF_UP:
         return "interface is down"
-    if not link.flags & IFF_RUNNING or not link.flags & IFF_LOWER_UP:
+    if not carries(link):
         return "interface has no carrier"
     if flags & IFA_F_DADFAILED:
         return "duplicate address detected"

@@ -17,12 +17,13 @@ from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
-from pm.linux.netlink.address_rules import judge, rank
+from pm.linux.netlink.address_rules import carries, judge, rank
 from pm.linux.netlink.link_kinds import IN_EVERY_NAMESPACE, dead_ends, is_tunnel, vrf_of
 from pm.linux.netlink.metric_lookup import MetricLookup
 from pm.linux.netlink.rtnetlink import (
     IFA_F_SECONDARY,
     IFADDRMSG,
+    IFF_UP,
     IFINFOMSG,
     RTM_DELADDR,
     RTM_DELLINK,
@@ -39,7 +40,7 @@ from pm.linux.netlink.rtnetlink import (
     read_link,
 )
 from pm.linux.netlink.source_lookup import SourceLookup
-from pm.model import LocalAddress, interfaces_of
+from pm.model import LinkState, LocalAddress, interfaces_of
 from pm.policies.model import Addresses
 
 RECEIVE_BUFFER_BYTES = 4 << 20
@@ -125,6 +126,15 @@ class AddressMonitor:
         """The name of an interface."""
         link = self._links.get(ifindex)
         return link.name if link else f"interface {ifindex}"
+
+    def state_of(self, name: str) -> LinkState:
+        """What becomes of packets over an interface."""
+        link = next((link for link in self._links.values() if link.name == name), None)
+        if link is None:
+            return LinkState.GONE
+        if not link.flags & IFF_UP:
+            return LinkState.DOWN
+        return LinkState.UP if carries(link) else LinkState.NO_CARRIER
 
     def is_tunnel(self, ifindex: int) -> bool:
         """Whether packets over the interface travel over another one, inside a tunnel."""

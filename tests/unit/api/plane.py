@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import errno
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -19,19 +21,19 @@ from pm.errors import ConfigError, KernelRefused, NotFound, Problem
 from pm.findings import Finding
 from pm.kernel import SocketRecord
 from pm.linux.host.system_check import SystemCheck
-from pm.model import LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
+from pm.model import LinkState, LocalAddress, Origin, Pair, RemoteAddress, Role, Subflow, SubflowState
 from pm.no_session import Chosen, MptcpState, explain
 from pm.path_managers.choice import PathManagerChoice
 from pm.path_managers.fullmesh import FullMesh
 from pm.policies.model import Accept, Policy, Start
 from pm.programs.tcp_option_programs import PluginReport
+from pm.sampling.sampler import Sampler
 from pm.sessions.actions import Close, Open, SetBackup
 from pm.sessions.history import History, HistoryEvent
-from pm.sessions.ledger import Account
+from pm.sessions.ledger import Ledger
 from pm.sessions.missing import MissingPair, PairState
 from pm.sessions.preview import Changed, Decision, Explanation, Prospect
 from pm.sessions.session import Retry, Session, SessionState
-from pm.sessions.traffic import Traffic
 from pm.sessions.why import Why
 from tests.unit.builders import at
 
@@ -132,6 +134,9 @@ class Plane:
             sessions=len(self.table),
         )
 
+    def configuration(self) -> Loaded:
+        return Loaded(Config(policies=(SYNC, REST)), "ab" * 32, ())
+
     def policies(self) -> Sequence[Policy]:
         return (SYNC, REST)
 
@@ -147,6 +152,25 @@ class Plane:
     def program_of(self, session: Session) -> str | None:
         return None
 
+    def link_state(self, interface: str) -> LinkState:
+        return LinkState.UP if interface in ("eth0", "eth1") else LinkState.GONE
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        ledger = Ledger()
+        ledger.set_addresses(self.addresses())
+        return ledger
+
+    @cached_property
+    def sampler(self) -> Sampler:
+        return Sampler(
+            sessions=self.sessions,
+            stats=self.stats,
+            ledger=self.ledger,
+            clock=time,
+            chance=random.Random(1),
+        )
+
     def addresses(self) -> Sequence[LocalAddress]:
         return (
             LocalAddress("10.0.1.1", 24, 2, "eth0", True, False, "usable"),
@@ -156,15 +180,6 @@ class Plane:
     def stats(self, sessions: Sequence[Session]) -> Sequence[Sequence[Figures | None]]:
         self.stats_calls += 1
         return [[None if self.gone else Figures() for _ in session.subflows] for session in sessions]
-
-    def interface_of(self, subflow: Subflow) -> str:
-        return "" if subflow.local.startswith("10.0.9.") else f"eth{subflow.local.split('.')[2]}"
-
-    def carried(self) -> Mapping[Account, Traffic]:
-        return {Account("sync", "eth1"): Traffic(1000, 2000, 3), Account(None, ""): Traffic(1, 2, 0)}
-
-    async def kernel_counters(self) -> Mapping[str, int]:
-        return {"MPTcpExtMPJoinSynTx": 7, "MPTcpExtMPCurrEstab": 2, "TcpExtIPReversePathFilter": 1}
 
     def option_counters(self) -> Mapping[str, Mapping[str, int]]:
         return {"user_timeout": {"sent": 4, "malformed": 1}}

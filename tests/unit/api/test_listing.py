@@ -65,6 +65,12 @@ async def test_full_last_page_has_no_next(plane: Plane) -> None:
         ({"cgroup": "/system.slice/rsync1"}, []),
         ({"cgroup": "/"}, [1, 3, 5, 7, 9]),
         ({"policy": "sync", "state": "created"}, [3]),
+        ({"search": "A0000004"}, [4]),
+        ({"search": "RSYNC"}, [1, 3, 5, 7, 9]),
+        ({"search": "rest"}, [2, 4, 6, 8, 10]),
+        ({"search": ":443"}, list(range(1, 11))),
+        ({"search": "nosuch"}, []),
+        ({"search": "0xa", "state": "created"}, [3]),
     ],
 )
 async def test_filters(plane: Plane, query: dict[str, str], numbers: list[int]) -> None:
@@ -146,8 +152,16 @@ async def test_what_is_kept_is_bounded() -> None:
 
 
 async def test_census_counts_by_policy_and_state(plane: Plane) -> None:
-    """The census has sessions by policy and state, those of no policy too, and subflows by state."""
+    """The census has sessions by policy and state, those of no policy too, and subflows by interface."""
     plane.add(11, None)
-    counts, subflows = await Listing(plane).census()
-    assert counts == {("sync", "established"): 5, ("rest", "established"): 5, (None, "established"): 1}
-    assert subflows == {"established": 22, "opening": 0, "failed": 11}
+    census = await Listing(plane).census()
+    assert census.sessions == {
+        ("sync", "established"): 5,
+        ("rest", "established"): 5,
+        (None, "established"): 1,
+    }
+    first = plane.ledger.interface_of(next(iter(plane.table.values())).subflows[0])
+    assert census.subflows["sync", first, "established"] == 5
+    assert census.subflows["sync", "", "failed"] == 5
+    assert sum(census.subflows.values()) == 22 + 11
+    assert census.interfaces[first] == 11

@@ -8,28 +8,23 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from pm.api.interface_census import InterfaceCounts, Rtt
 from pm.api.kernel_metrics import COUNTERS_MAX
+from pm.api.listing import Census
 from pm.api.metrics import Histogram, Snapshot, Timings, exposition
+from pm.api.traffic_metrics import traffic_metrics
 from pm.errors import Problem
 from pm.sessions.ledger import Account
+from pm.sessions.session import JOIN_RESULTS, FailureKind
 from pm.sessions.traffic import Traffic
 from tests.unit.api.plane import Plane
 
-SYNC = Account("sync", "eth0")
-COUNTS = InterfaceCounts(
-    sessions=Counter({SYNC: 2}),
-    subflows=Counter({(SYNC, "established"): 4, (SYNC, "opening"): 1}),
-    stuck=Counter({SYNC: 1}),
-    rtts={"eth0": Rtt(0.02, 0.5)},
-)
-CARRIED = {SYNC: Traffic(1000, 2000, 3), Account(None, ""): Traffic(1, 2, 0)}
+CARRIED = {Account("sync", "eth0"): Traffic(100, 200, 3), Account(None, "eth0"): Traffic(1, 2, 0)}
 KERNEL = {
-    "MPTcpExtMPJoinSynTx": 7,
-    "MPTcpExtMPCurrEstab": 2,
+    "MPTcpExtMPJoinSynRx": 7,
+    "MPTcpExtMPCurrEstab": 4,
     "MPTcpExtDssFallback": 4,
     "MPTcpExtBlackhole": 1,
-    "TcpExtIPReversePathFilter": 5,
+    "TcpExtIPReversePathFilter": 1,
 }
 
 
@@ -42,11 +37,15 @@ def samples(
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     snapshot = Snapshot(
         status=plane.status(),
-        sessions={("sync", "established"): 2, (None, "created"): 1},
-        subflows={"established": 5, "opening": 0, "failed": 2},
+        census=Census(
+            Counter({("sync", "established"): 2, (None, "created"): 1}),
+            Counter({("sync", "eth0", "established"): 5, (None, "", "failed"): 2}),
+            Counter({"eth0": 3}),
+            {"eth0": [1000, 3000, 2000]},
+            Counter({("sync", "eth0"): 1}),
+        ),
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
-        interfaces=COUNTS,
         carried=carried,
         kernel=kernel,
     )
@@ -63,8 +62,20 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     found = samples(Plane(), Timings())
     assert found["mptcp_pm_sessions", (("policy", "sync"), ("state", "established"))] == 2
     assert found["mptcp_pm_sessions", (("policy", ""), ("state", "created"))] == 1
-    for state, count in (("established", 5), ("opening", 0), ("failed", 2)):
-        assert found["mptcp_pm_subflows", (("state", state),)] == count
+    labels = (("interface", "eth0"), ("policy", "sync"))
+    assert found["mptcp_pm_subflows", (*labels, ("state", "established"))] == 5
+    assert found["mptcp_pm_subflows", (("interface", ""), ("policy", ""), ("state", "failed"))] == 2
+    assert found["mptcp_pm_sent_bytes_total", labels] == 100
+    assert found["mptcp_pm_received_bytes_total", labels] == 200
+    assert found["mptcp_pm_retransmitted_segments_total", labels] == 3
+    assert found["mptcp_pm_rtt_seconds", (("interface", "eth0"),)] == 0.002
+    assert found["mptcp_pm_rtt_max_seconds", (("interface", "eth0"),)] == 0.003
+    assert found["mptcp_pm_stuck_subflows", labels] == 1
+    assert found["mptcp_pm_interface_sessions", (("interface", "eth0"),)] == 3
+    assert found["mptcp_pm_kernel_events_total", (("counter", "MPJoinSynRx"),)] == 7
+    assert found["mptcp_pm_kernel_sessions", ()] == 4
+    assert not any("MPCurrEstab" in str(labels) or "Reverse" in str(labels) for _, labels in found)
+    assert found["mptcp_pm_joins_total", (("result", "unanswered"),)] == 0
     assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "ok"))] == 3
     assert found["mptcp_pm_actions_total", (("kind", "open"), ("outcome", "refused"))] == 1
     assert found["mptcp_pm_config_reloads_total", (("outcome", "ok"),)] == 2
@@ -101,55 +112,6 @@ def test_path_managers_are_told_apart() -> None:
     assert found[bucket, (("le", "0.0001"), ("path_manager", "fast"))] == 1
 
 
-def test_interfaces_have_what_each_policy_has_and_carried_there() -> None:
-    """By policy and interface; sessions of no policy, and unknown interfaces, have ""."""
-    found = samples(Plane(), Timings())
-    prefix, labels = "mptcp_pm_interface_", (("interface", "eth0"), ("policy", "sync"))
-    assert found[prefix + "sessions", labels] == 2
-    assert found[prefix + "subflows", (*labels, ("state", "established"))] == 4
-    assert found[prefix + "stuck_subflows", labels] == 1
-    assert found[prefix + "sent_bytes_total", labels] == 1000
-    assert found[prefix + "received_bytes_total", labels] == 2000
-    assert found[prefix + "retransmits_total", labels] == 3
-    assert found[prefix + "sent_bytes_total", (("interface", ""), ("policy", ""))] == 1
-    assert found[prefix + "rtt_median_seconds", (("interface", "eth0"),)] == 0.02
-    assert found[prefix + "rtt_max_seconds", (("interface", "eth0"),)] == 0.5
-
-
-def test_label_values_are_escaped() -> None:
-    """An interface may have any name that the kernel takes."""
-    name = 'e"\\\n<x>\ufffdff'
-    found = samples(Plane(), Timings(), carried={Account("sync", name): Traffic(9, 0, 0)})
-    assert found["mptcp_pm_interface_sent_bytes_total", (("interface", name), ("policy", "sync"))] == 9
-
-
-def test_kernel_counters_are_those_that_it_has() -> None:
-    """Each under its own name; what is none of MPTCP, or is called oddly, is left out."""
-    found = samples(Plane(), Timings())
-    events = {
-        dict(labels)["counter"]: v for (n, labels), v in found.items() if n == "mptcp_pm_kernel_events_total"
-    }
-    assert events == {"MPJoinSynTx": 7, "DssFallback": 4, "Blackhole": 1}
-    assert found["mptcp_pm_kernel_sessions", ()] == 2
-    assert found["mptcp_pm_fallbacks_total", (("reason", "bad_dss"),)] == 4
-    assert found["mptcp_pm_blackholes_total", ()] == 1
-    older = samples(Plane(), Timings(), kernel={"MPTcpExtMPJoinSynTx": 7, 'MPTcpExt"}': 1})
-    assert ("mptcp_pm_blackholes_total", ()) not in older
-    assert [labels for name, labels in older if name == "mptcp_pm_kernel_events_total"] == [
-        (("counter", "MPJoinSynTx"),)
-    ]
-    many = samples(Plane(), Timings(), kernel={f"MPTcpExtX{n}": n for n in range(1000)})
-    assert sum(name == "mptcp_pm_kernel_events_total" for name, _ in many) == COUNTERS_MAX
-
-
-def test_results_of_joins_are_all_there() -> None:
-    """Each result has a sample from the start, so that its first rise is seen."""
-    found = samples(Plane(), Timings())
-    results = {dict(labels)["result"] for name, labels in found if name == "mptcp_pm_joins_total"}
-    assert results == {"established", "unanswered", "unreachable", "reset", "no_mptcp", "refused", "dropped"}
-    assert not [name for name, _ in found if name.startswith("mptcp_pm_join_established")]
-
-
 def test_documentation_has_every_metric() -> None:
     """docs/api.md lists the metrics that are exposed, by their names."""
     text = (Path(__file__).resolve().parents[3] / "docs" / "api.md").read_text()
@@ -157,3 +119,49 @@ def test_documentation_has_every_metric() -> None:
     timings.observe_answer("none", 0.1)
     found = {re.sub("_(bucket|sum|count)$", "", name) for name, _ in samples(Plane(), timings)}
     assert set(re.findall(r"`(mptcp_pm_\w+)`", text)) == found
+
+
+def test_too_many_interfaces_are_added_up() -> None:
+    """Interfaces come and go with names of their own: a scrape has a bounded number of them."""
+    carried = {Account("sync", f"veth{n}"): Traffic(1, 2, 3) for n in range(300)}
+    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "late", "established"): 1})
+    census = Census(Counter(), subflows, Counter(), {"late": [5]}, Counter({("sync", "late"): 1}))
+    found = {family.name: family for family in traffic_metrics(census, carried)}
+    sent = {sample.labels["interface"]: sample.value for sample in found["mptcp_pm_sent_bytes"].samples}
+    assert len(sent) == 257
+    assert sent["others"] == 44
+    for name in ("mptcp_pm_subflows", "mptcp_pm_stuck_subflows", "mptcp_pm_rtt_seconds"):
+        assert [s.labels["interface"] for s in found[name].samples] == ["others"]
+
+
+def test_label_values_are_escaped() -> None:
+    """An interface may have any name that the kernel takes."""
+    name = 'e"\\\n<x>\ufffdff'
+    found = samples(Plane(), Timings(), carried={Account("sync", name): Traffic(9, 0, 0)})
+    assert found["mptcp_pm_sent_bytes_total", (("interface", name), ("policy", "sync"))] == 9
+
+
+def test_kernel_counters_are_those_that_it_has() -> None:
+    """Each under its own name; what is none of MPTCP, or is called oddly, is left out; others are bounded."""
+
+    def events(kernel: Mapping[str, int]) -> dict[str, float]:
+        found = samples(Plane(), Timings(), kernel=kernel)
+        return {dict(k)["counter"]: v for (n, k), v in found.items() if n == "mptcp_pm_kernel_events_total"}
+
+    assert events(KERNEL) == {"MPJoinSynRx": 7, "DssFallback": 4, "Blackhole": 1}
+    found = samples(Plane(), Timings())
+    assert found["mptcp_pm_fallbacks_total", (("reason", "bad_dss"),)] == 4
+    assert found["mptcp_pm_blackholes_total", ()] == 1
+    old = {"MPTcpExtMPJoinSynRx": 7, 'MPTcpExt"}': 1}
+    assert events(old) == {"MPJoinSynRx": 7}
+    assert ("mptcp_pm_blackholes_total", ()) not in samples(Plane(), Timings(), kernel=old)
+    assert len(events({f"MPTcpExtX{n}": n for n in range(1000)})) == COUNTERS_MAX
+
+
+def test_results_of_joins_are_there_from_the_start() -> None:
+    """So that the first rise of each is seen; they have no other name."""
+    found = samples(Plane(), Timings())
+    results = [dict(labels)["result"] for name, labels in found if name == "mptcp_pm_joins_total"]
+    assert sorted(results) == sorted(JOIN_RESULTS)
+    assert set(FailureKind) - set(results) == {FailureKind.COMMAND, FailureKind.ENDED}
+    assert not [name for name, _ in found if name.startswith("mptcp_pm_join_e")]

@@ -11,13 +11,14 @@ from aiohttp import ClientSession, UnixConnector
 from jsonschema import Draft202012Validator, FormatChecker
 from openapi_spec_validator import validate
 
+from pm.api.access import Access
 from pm.api.inputs import parse_token
 from pm.api.metrics import Timings
 from pm.api.openapi import document
 from pm.api.routes import ROUTES, Route
 from pm.api.server import create_app, serve
 from pm.api.views import event_view
-from pm.config.model import Api
+from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
 from tests.unit.api.plane import Plane, not_connected
 from tests.unit.builders import listener, socket_record
@@ -48,10 +49,12 @@ def test_document_is_valid_openapi() -> None:
 
 
 def test_every_route_is_registered_and_no_other() -> None:
-    """The server serves the table of routes exactly."""
-    routes = create_app(Plane(), Timings()).router.routes()
+    """The server serves the table of routes exactly, and the files of the page."""
+    routes = create_app(Plane(), Timings(), Access()).router.routes()
     registered = {(r.method, r.resource.canonical) for r in routes if r.resource and r.method != "HEAD"}
-    assert registered == {(route.method, route.path) for route in ROUTES}
+    assert registered - {("GET", "/"), ("GET", "/web/{name}")} == {
+        (route.method, route.path) for route in ROUTES
+    }
 
 
 def mentioned(schema: Any) -> set[str]:
@@ -146,6 +149,7 @@ BODIES: dict[str, Any] = {
     "open_subflow": {"remote": "10.0.2.2"},
     "change_subflow": {"backup": True},
     "explain": {"cgroup": "/a", "remote": "10.0.2.2"},
+    "log_in": {"token": "0123456789abcdef"},
 }
 
 
@@ -163,12 +167,15 @@ async def test_answers_fit_their_schemas(route: Route, gone: bool, tmp_path: Pat
     plane.sockets += [listener(), socket_record(mptcp=True, token=session.token), socket_record(local_port=2)]
     if route.media_type == "text/event-stream":
         return  # endless: see test_event_fits_its_schema
-    path = route.path.format(name="sync", token="0xa0000001", id=session.subflows[1].id)
+    name = "eth0" if "interfaces" in route.path else "sync"
+    path = route.path.format(name=name, token="0xa0000001", id=session.subflows[1].id)
     path += QUERIES.get(route.handler.__name__, "")
     operation = DOCUMENT["paths"][route.path][route.method.lower()]
-    unix = str(tmp_path / "s")
+    unix, token_file = str(tmp_path / "s"), tmp_path / "token"
+    token_file.write_text(BODIES["log_in"]["token"])
+    tcp = ApiTcp(listen="127.0.0.1:0", token_file=str(token_file))
     async with (
-        serve(plane, Api(unix=unix), Timings()),
+        serve(plane, Api(unix=unix, tcp=tcp), Timings()),
         ClientSession("http://x", connector=UnixConnector(unix)) as client,
         client.request(route.method, path, json=BODIES.get(route.handler.__name__)) as response,
     ):

@@ -181,7 +181,8 @@ async def test_missing_field_is_named(client: ClientSession, plane: Plane) -> No
         "/v1/sessions/zzz",
         "/v1/policies/nosuch",
         "/v1/nosuch",
-        "/",
+        "/web/",
+        "/web/nosuch.js",
         "/v1/sessions/",
     ],
 )

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Plots over the last minutes: lines, or areas that stand on each other, with a legend that tells the values.
+
+import uPlot from "./vendor/uPlot.esm.js";
+import { html, useEffect, useRef, useState, useStore } from "./dom.js";
+import { colour, theme } from "./theme.js";
+
+export const SPAN_S = 300;
+
+// `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
+// `times` are seconds since the epoch, ascending. `show` writes a value.
+export function Chart({ label, times, series, show, stacked = false, height = 200 }) {
+  const place = useRef();
+  const plot = useRef(null);
+  const [at, setAt] = useState(null);
+  const look = useStore(theme);
+  const shape = JSON.stringify([look, stacked, height, series.map((s) => [s.name, s.hue, s.below, s.dash])]);
+  const data = [times, ...arrange(series, stacked)];
+
+  useEffect(() => {
+    const made = new uPlot(options({ series, show, stacked, height, setAt, width: place.current.clientWidth }), data, place.current);
+    plot.current = made;
+    const watch = new ResizeObserver(() => {
+      const width = place.current?.clientWidth;
+      if (width && width !== made.width) made.setSize({ width, height });
+    });
+    watch.observe(place.current);
+    return () => {
+      watch.disconnect();
+      made.destroy();
+    };
+  }, [shape]);
+  useEffect(() => plot.current.setData(data), [times, series]);
+
+  const index = at !== null && at < times.length ? at : times.length - 1;
+  const value = (s) => (index >= 0 ? s.values[index] : null);
+  return html`<figure class="chart" aria-label=${summary(label, series, times.length - 1, show)} role="img">
+    <div class="plot" ref=${place} aria-hidden="true"></div>
+    <figcaption aria-hidden="true">
+      <ul class="legend">
+        ${series
+          .filter((s) => !s.below)
+          .map((s) => {
+            const other = series.find((one) => one.below && one.name === s.name);
+            return html`<li key=${s.name}>
+              <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
+              <span>${s.name}</span>
+              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            </li>`;
+          })}
+        <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
+      </ul>
+    </figcaption>
+  </figure>`;
+}
+
+function clock(seconds) {
+  return new Date(seconds * 1000).toLocaleTimeString("en-GB");
+}
+
+function summary(label, series, last, show) {
+  return `${label}. Now: ${series.map((s) => `${s.name} ${s.below ? "sent " : ""}${show(s.values[last] ?? null)}`).join(", ") || "nothing"}`;
+}
+
+// Values as they are drawn. Areas: the sum with those before; the last is the outermost, and is drawn first.
+function arrange(series, stacked) {
+  if (!stacked) return series.map((s) => s.values.map((v) => (v === null || v === undefined ? null : s.below ? -v : v)));
+  const sums = { true: [], false: [] };
+  const drawn = series.map((s) => {
+    const sum = sums[Boolean(s.below)];
+    return s.values.map((v, i) => {
+      if (v === null || v === undefined) return sum[i] === undefined ? null : s.below ? -sum[i] : sum[i];
+      sum[i] = (sum[i] ?? 0) + v;
+      return s.below ? -sum[i] : sum[i];
+    });
+  });
+  return drawn.reverse();
+}
+
+function options({ series, show, stacked, height, setAt, width }) {
+  const line = colour("line");
+  const axis = { stroke: colour("muted"), grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const drawn = stacked ? [...series].reverse() : series;
+  return {
+    width,
+    height,
+    legend: { show: false },
+    cursor: { drag: { x: false, y: false }, points: { show: !stacked }, y: false },
+    scales: {
+      x: { range: (_, low, high) => [(high ?? Date.now() / 1000) - SPAN_S, high ?? Date.now() / 1000] },
+      y: { range: (_, low, high) => range(low, high) },
+    },
+    axes: [
+      { ...axis, size: 26, space: 70, values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" })), incrs: [60, 120, 300] },
+      { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
+    ],
+    series: [
+      {},
+      ...drawn.map((s) => {
+        const own = colour(s.hue);
+        return {
+          stroke: own,
+          width: stacked ? 1 : 1.75,
+          fill: stacked ? blend(own, colour("card"), 0.55) : undefined,
+          dash: s.dash ? [6, 4] : undefined,
+          points: { show: false },
+          spanGaps: false,
+        };
+      }),
+    ],
+    hooks: { setCursor: [(u) => setAt(u.cursor.idx ?? null)] },
+  };
+}
+
+function range(low, high) {
+  const top = Math.max(high ?? 0, 0);
+  const bottom = Math.min(low ?? 0, 0);
+  if (top === 0 && bottom === 0) return [0, 1];
+  return [bottom * 1.1, top * 1.1];
+}
+
+// Areas must hide what is behind them: opaque, in a lighter colour.
+function blend(colour, ground, share) {
+  const [a, b] = [parse(colour), parse(ground)];
+  return `rgb(${a.map((v, i) => Math.round(v * share + b[i] * (1 - share))).join(",")})`;
+}
+
+function parse(hex) {
+  return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the service found on this system when it started, and the command that fixes what is missing.
+
+import { Badge, Waiting, html } from "./dom.js";
+import { dateAndClock, duration, plural } from "./format.js";
+
+export function DoctorView({ status }) {
+  const { data, error } = status;
+  return html`<h1>Doctor</h1>
+    ${data ? html`<${Found} status=${data} />` : html`<${Waiting} error=${error} />`}`;
+}
+
+function Found({ status }) {
+  const { checks, release } = status.kernel;
+  return html`<dl class="facts-grid card">
+      ${fact("Version", status.version)} ${fact("Kernel", release)} ${fact("Datapath", status.datapath)}
+      ${fact("Policies by", status.selection)} ${fact("Process", status.pid)}
+      ${fact("Started", `${dateAndClock(status.started_at)} (${duration(status.uptime_s)} ago)`)}
+    </dl>
+    <p class="lead">${checks.filter((check) => check.ok).length} of ${plural(checks.length, "check")} are well.</p>
+    <ul class="checks card">
+      ${[...checks].sort((a, b) => a.ok - b.ok).map(
+        (check) => html`<li key=${check.name}>
+          ${check.ok
+            ? html`<${Badge} tone="good">well<//>`
+            : html`<${Badge} tone=${check.required ? "bad" : "warn"}>${check.required ? "required" : "missing"}<//>`}
+          <strong>${check.name}</strong>
+          <span class="found">${check.found}</span>
+          ${check.remedy && html`<span class="remedy">${check.remedy}</span>`}
+        </li>`,
+      )}
+    </ul>
+    <${Counters} counters=${status.counters} />`;
+}
+
+const fact = (name, value) => html`<div><dt>${name}</dt><dd>${value}</dd></div>`;
+
+function Counters({ counters }) {
+  const shown = Object.entries(counters).sort(([a], [b]) => a.localeCompare(b));
+  return html`<section aria-labelledby="counters">
+    <h2 id="counters">Counters since the start</h2>
+    <dl class="facts-grid card">
+      ${shown.map(([name, value]) => fact(name.replaceAll("_", " "), value.toLocaleString("en")))}
+    </dl>
+  </section>`;
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+// What each subflow of a session carried in the last minutes, and its round-trip time.
+
+import { Chart } from "./chart.js";
+import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
+import { milliseconds, rate } from "./format.js";
+import { usePoll } from "./live.js";
+import { Sampled } from "./overview.js";
+import { useMinutes } from "./series.js";
+
+const HUES = 8;
+const WAYS = ["received", "sent"];
+
+// {sent, received, total: Map of subflow id to bytes per second, minutes}, from one answer to the next.
+export function useSpeeds(session) {
+  const before = useRef(new Map());
+  const minutes = useMinutes();
+  return useMemo(() => {
+    const speeds = { sent: new Map(), received: new Map(), total: new Map(), minutes };
+    const at = Date.parse(session.sampled_at) / 1000;
+    const now = new Map();
+    for (const one of session.subflows) {
+      if (one.bytes_sent === null) continue;
+      const sample = { at, sent: one.bytes_sent, received: one.bytes_received };
+      const old = before.current.get(one.id);
+      now.set(one.id, sample);
+      minutes.add(`${one.id}/rtt`, at, one.rtt_s);
+      if (!old || at <= old.at) continue;
+      for (const way of WAYS) {
+        const speed = Math.max(0, (sample[way] - old[way]) / (at - old.at));
+        speeds[way].set(one.id, speed);
+        minutes.add(`${one.id}/${way}`, at, speed);
+      }
+      speeds.total.set(one.id, speeds.sent.get(one.id) + speeds.received.get(one.id));
+    }
+    before.current = now;
+    return speeds;
+  }, [session]);
+}
+
+export function SessionPlots({ path, session, speeds, interfaces }) {
+  const { minutes } = speeds;
+  const earlier = usePoll(`${path}/series`, 45).data;
+  const [, redraw] = useState(0);
+  const names = useRef(new Map()); // also of subflows that have closed
+  useEffect(() => {
+    if (!earlier) return;
+    minutes.merge(earlier, (one) => key(one, names.current));
+    redraw((n) => n + 1);
+  }, [earlier]);
+  for (const one of session.subflows) {
+    names.current.set(one.id, `${interfaces.get(one.local.ip) ?? one.local.ip} → ${one.remote.ip}:${one.local.port || "…"}`);
+  }
+  const lines = [...names.current].map(([id, name], i) => ({ id, name, hue: `hue-${i % HUES}`, dash: i >= HUES }));
+  const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));
+  const rtt = minutes.table(lines.map(({ id }) => `${id}/rtt`));
+  const series = WAYS.flatMap((way) =>
+    lines.map((line) => ({ ...line, values: throughput.values.get(`${line.id}/${way}`), below: way === "sent" })),
+  );
+  return html`<section aria-labelledby="plots">
+    <h2 id="plots">The last minutes</h2>
+    <div class="plots">
+      <div class="card">
+        <p class="chart-title">Throughput by subflow: received above the line, sent below</p>
+        <${Chart} label="Throughput by subflow" times=${throughput.times} series=${series} show=${rate} stacked=${true} />
+      </div>
+      <div class="card">
+        <p class="chart-title">Round-trip time by subflow</p>
+        <${Chart}
+          label="Round-trip time by subflow"
+          times=${rtt.times}
+          series=${lines.map((line) => ({ ...line, values: rtt.values.get(`${line.id}/rtt`) }))}
+          show=${milliseconds}
+        />
+      </div>
+    </div>
+    ${earlier && html`<${Sampled} data=${earlier} />`}
+  </section>`;
+}
+
+// The line of one series of the service; a subflow that this page has not seen gets a name too.
+function key({ name, labels }, names) {
+  const line = { sent_per_second: "sent", received_per_second: "received", rtt: "rtt" }[name];
+  if (!line || !labels.subflow) return null;
+  if (!names.has(labels.subflow)) names.set(labels.subflow, `${labels.interface ?? "?"} (closed)`);
+  return `${labels.subflow}/${line}`;
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// All sessions: filters in the address, as many rows as there are, of which only those in view exist.
+
+import { Badge, Notice, Waiting, announcement, html, useEffect, useMemo, useRef, useState, useStore } from "./dom.js";
+import { bytes, count, duration, endpoint, milliseconds, plural, rate } from "./format.js";
+import { lacks, paths } from "./lacks.js";
+import { connection, useEvents, usePoll } from "./live.js";
+import { Pages, volume } from "./pages.js";
+import { href, replaceQuery } from "./route.js";
+import { useWindow } from "./window.js";
+
+const FILTERS = ["search", "policy", "state", "cgroup"];
+const COLUMNS = ["Session", "Policy", "Cgroup", "Peer", "Paths", "Throughput", "RTT", "Volume", "Age", "Why"];
+const TYPING_MS = 250;
+
+export function SessionsView({ query, status }) {
+  const wanted = Object.fromEntries(FILTERS.map((name) => [name, query.get(name) ?? ""]).filter(([, value]) => value));
+  const key = JSON.stringify(wanted);
+  const pages = useMemo(() => new Pages(wanted), [key]);
+  useEffect(() => () => pages.reset(), [pages]);
+  const total = Object.keys(wanted).length ? null : (status.data?.sessions ?? null);
+  return html`<h1>Sessions</h1>
+    <${Filters} wanted=${wanted} focus=${query.get("focus") === "search"} />
+    <${List} key=${key} pages=${pages} total=${total} />`;
+}
+
+function Filters({ wanted, focus }) {
+  const { data } = usePoll("v1/policies", 30);
+  const field = useRef();
+  const timer = useRef();
+  const [text, setText] = useState(wanted.search ?? "");
+  useEffect(() => setText(wanted.search ?? ""), [wanted.search]);
+  useEffect(() => focus && field.current.focus(), []);
+  const change = (name, value) => replaceQuery("sessions", { ...wanted, [name]: value });
+  const type = (event) => {
+    const { value } = event.target;
+    setText(value);
+    clearTimeout(timer.current);
+    timer.current = setTimeout(() => change("search", value.trim()), TYPING_MS);
+  };
+  const names = new Set([...(data?.policies ?? []).map((policy) => policy.name), ...(wanted.policy ? [wanted.policy] : [])]);
+  return html`<form class="filters" role="search" aria-label="Sessions" onSubmit=${(event) => event.preventDefault()}>
+    <label class="grow">
+      <span>Search</span>
+      <input
+        type="search"
+        ref=${field}
+        value=${text}
+        onInput=${type}
+        maxlength="200"
+        placeholder="Token, address, policy or cgroup"
+        aria-keyshortcuts="/"
+        spellcheck=${false}
+        autocomplete="off"
+      />
+    </label>
+    <label>
+      <span>Policy</span>
+      <select value=${wanted.policy ?? ""} onChange=${(event) => change("policy", event.target.value)}>
+        <option value="">all</option>
+        ${[...names].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </select>
+    </label>
+    <label>
+      <span>State</span>
+      <select value=${wanted.state ?? ""} onChange=${(event) => change("state", event.target.value)}>
+        <option value="">all</option>
+        ${["created", "established"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
+      </select>
+    </label>
+    ${wanted.cgroup &&
+    html`<button type="button" class="chip" onClick=${() => change("cgroup", "")} aria-label="Do not filter by cgroup any more">
+      ${wanted.cgroup} ×
+    </button>`}
+  </form>`;
+}
+
+function List({ pages, total }) {
+  const version = useStore(pages.changes);
+  const [active, setActive] = useState(0);
+  const rows = pages.rows;
+  const known = pages.complete ? rows.length : Math.max(rows.length + 1, total ?? 0);
+  const grid = useRef();
+  const view = useWindow(grid, known);
+  const from = pages.owner[view.first] ?? pages.pages.length - 1;
+  const to = pages.owner[Math.min(view.last, rows.length - 1)] ?? from;
+
+  useEffect(() => void pages.need(view.last), [pages, view.last, version]);
+  useRenewed(pages, view.calm ? from : null, from === to ? 1 : 2);
+  useRenewed(pages, view.calm && to !== from ? to : null, 2);
+  useRestart(pages);
+  useEvents(useMemo(() => (event) => {
+    if (event.type === "session" && event.action === "closed") pages.remove(event.token);
+    else if (event.type === "lost") pages.reset();
+  }, [pages]));
+  const said = pages.complete ? plural(rows.length, "session") : total === null ? "more sessions" : plural(total, "session");
+  useEffect(() => announcement.set(pages.complete ? said : ""), [pages.complete]);
+
+  const move = (to_) => {
+    const next = Math.max(0, Math.min(known - 1, to_));
+    setActive(next);
+    view.show(next);
+  };
+  const keys = (event) => {
+    const page = Math.max(1, view.fit - 1);
+    const steps = { ArrowDown: active + 1, ArrowUp: active - 1, PageDown: active + page, PageUp: active - page, Home: 0, End: known - 1 };
+    if (event.key in steps) {
+      event.preventDefault();
+      move(steps[event.key]);
+    } else if (event.key === "Enter" && rows[active]) {
+      location.hash = href("session", rows[active].token);
+    }
+  };
+  if (pages.error && rows.length === 0) {
+    return html`<${Waiting} error=${pages.error} /> <button onClick=${() => pages.reset()}>Try again</button>`;
+  }
+  if (pages.complete && rows.length === 0) return html`<p class="empty" role="status">There is no such session now.</p>`;
+  const shown = [];
+  for (let i = view.first; i <= Math.min(view.last, known - 1); i += 1) shown.push(i);
+  return html`
+    ${pages.error && html`<${Notice} tone="warn" title=${pages.error.title}>
+      ${pages.error.message} <button class="plain" onClick=${() => pages.reset()}>Try again</button>
+    <//>`}
+    <p class="fine">
+      ${pages.complete ? said : total === null ? `${count(rows.length)} sessions so far, scroll for more` : said}
+    </p>
+    <div
+      class="grid"
+      role="grid"
+      tabindex="0"
+      ref=${grid}
+      aria-label="Sessions"
+      aria-rowcount=${pages.complete || total !== null ? known + 1 : -1}
+      aria-colcount=${COLUMNS.length}
+      aria-activedescendant=${rows[active] && shown.includes(active) ? `row-${active}` : undefined}
+      onKeyDown=${keys}
+    >
+      <div role="rowgroup" class="grid-head">
+        <div role="row" aria-rowindex="1" class="grid-row">
+          ${COLUMNS.map((name) => html`<span role="columnheader" key=${name} class=${`c-${name.toLowerCase()}`}>${name}</span>`)}
+        </div>
+      </div>
+      <div role="rowgroup" class="grid-body" style=${{ height: `${known * view.height}px` }}>
+        ${shown.map(
+          (i) => html`<${Row}
+            key=${rows[i]?.token ?? i}
+            index=${i}
+            session=${rows[i]}
+            measured=${pages.rates.get(rows[i]?.token)?.rate}
+            top=${i * view.height}
+            active=${i === active}
+            choose=${setActive}
+          />`,
+        )}
+      </div>
+    </div>
+    <p class="fine keys"><kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> open</p>`;
+}
+
+// Page `number` of those in view is asked for again and again.
+function useRenewed(pages, number, everyS) {
+  const path = number !== null && pages.pages[number] ? pages.path(pages.pages[number].cursor) : null;
+  const wants = useMemo(() => (event) => event.type === "session" || event.type === "subflow", []);
+  const { data, error } = usePoll(path, everyS, wants);
+  useEffect(() => {
+    if (data) pages.renew(number, data);
+  }, [data]);
+  useEffect(() => {
+    if (error?.status === 400 && pages.pages.length > 1) pages.reset(); // a cursor of before a restart
+  }, [error]);
+}
+
+// A new process of the service numbers its sessions anew: what was fetched before is of no use.
+function useRestart(pages) {
+  const state = useStore(connection);
+  const before = useRef(state);
+  useEffect(() => {
+    if (before.current === "lost" && state === "live") pages.reset();
+    before.current = state;
+  }, [state]);
+}
+
+function Row({ index, session, measured, top, active, choose }) {
+  const place = { transform: `translateY(${top}px)` };
+  const names = `grid-row ${active ? "active" : ""} ${index % 2 ? "odd" : ""}`;
+  if (!session) {
+    return html`<div role="row" class=${names} style=${place} aria-rowindex=${index + 2} aria-busy="true">
+      <span role="gridcell" class="c-session">…</span>
+    </div>`;
+  }
+  const found = lacks(session);
+  const carrying = session.subflows.filter((one) => one.state === "established" && !one.backup && !one.peer_backup);
+  const rtts = carrying.map((one) => one.rtt_s).filter((rtt) => rtt !== null);
+  const open = (event) => {
+    choose(index);
+    if (!event.target.closest("a")) location.hash = href("session", session.token);
+  };
+  return html`<div role="row" id=${`row-${index}`} class=${names} style=${place} aria-rowindex=${index + 2} onClick=${open}>
+    <span role="gridcell" class="c-session">
+      <a href=${href("session", session.token)} tabindex="-1"><code>${session.token}</code></a>
+      ${session.state !== "established" && html` <${Badge}>${session.state}<//>`}
+    </span>
+    <span role="gridcell" class="c-policy">${session.policy ?? "–"}</span>
+    <span role="gridcell" class="c-cgroup" title=${session.cgroup ?? ""}><bdi>${session.cgroup ?? "–"}</bdi></span>
+    <span role="gridcell" class="c-peer">${endpoint(peer(session))}</span>
+    <span role="gridcell" class="c-paths">
+      ${paths(session).slice(0, 12).map(
+        (mark, i) => html`<i key=${i} class=${`mark ${mark.tone} ${mark.backup ? "backup" : ""}`} title=${mark.title}></i>`,
+      )}
+      <span class="unseen">${plural(session.subflows.length, "subflow")}</span>
+    </span>
+    <span role="gridcell" class="c-throughput n">${rate(measured)}</span>
+    <span role="gridcell" class="c-rtt n">${milliseconds(rtts.length ? Math.min(...rtts) : null)}</span>
+    <span role="gridcell" class="c-volume n">${bytes(volume(session))}</span>
+    <span role="gridcell" class="c-age n">${duration(session.age_s)}</span>
+    <span role="gridcell" class="c-why"><${Why} found=${found} session=${session} /></span>
+  </div>`;
+}
+
+function peer(session) {
+  const first = session.subflows.find((one) => one.origin === "initial") ?? session.subflows[0];
+  return first?.remote ?? session.remote_addresses[0];
+}
+
+function Why({ found, session }) {
+  if (found.length === 0) {
+    const number = session.subflows.length;
+    return html`<span class="quiet-text">${number > 1 ? `${number} paths` : "one path"}</span>`;
+  }
+  const [first, ...more] = found;
+  return html`<span class=${`${first.tone}-text`} title=${found.map((one) => one.text).join("\n")}>${first.text}</span>
+    ${more.length > 0 && html` <span class="more">+${more.length}</span>`}`;
+}

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with the service is on top of the page; it comes back by itself; the login."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
+from tests.lab.lab import Lab
+from tests.lab.scenarios import policy
+
+ROWS = "[role=grid] [role=row][id]"
+
+
+def test_a_bad_file(lab: Lab, browser: Chromium) -> None:
+    """A banner names file, line and mistake until the file is good again; a reload by hand is asked about."""
+    service = start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/configuration", failures=True)
+    expect(tab.page.locator("#in-force ~ .card")).to_contain_text(lab.cgroup_path("a"))
+    good = service.config_path.read_text()
+    service.config_path.write_text(good.replace("fullmesh", "fulmesh"))
+    banner = tab.page.locator(".banners .notice.bad")
+    tab.page.get_by_role("button", name="Reload").click()
+    dialog = tab.page.get_by_role("dialog")
+    expect(dialog.get_by_role("alert").first).to_contain_text("fulmesh")
+    dialog.get_by_role("button", name="Reload").click()
+    expect(banner).to_contain_text("The configuration file is bad")
+    expect(banner).to_contain_text(str(service.config_path))
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(tab.page.locator("#problems ~ .problems")).to_contain_text("fulmesh")
+    service.config_path.write_text(good)
+    tab.page.get_by_role("button", name="Reload").click()
+    expect(dialog).to_contain_text("No session would be changed")
+    dialog.get_by_role("button", name="Reload").click()
+    expect(banner).to_have_count(0)
+
+
+def test_what_others_changed(lab: Lab, browser: Chromium) -> None:
+    """While the service is not ready, its reasons are on the page."""
+    service = start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/doctor")
+    tab.live()
+    tab.count(".banners .notice.bad", 0)
+    lab.sysctl("client", net__mptcp__enabled=0)
+    tab.wait(lambda: not service.get("/v1/status")["ready"], "a service that is not ready")
+    (reason,) = service.get("/v1/status")["reasons"]
+    expect(tab.page.locator(".banners .notice.bad", has_text=reason)).to_be_visible(timeout=30_000)
+
+
+def test_features_that_are_missing(lab: Lab, browser: Chromium) -> None:
+    """The doctor names them with their remedies; the banner about optional ones can be hidden for good."""
+    service = start_service(lab, policy(lab, "a"))
+    missing = [check for check in service.get("/v1/status")["kernel"]["checks"] if not check["ok"]]
+    if not missing:
+        pytest.skip("this kernel has everything")
+    tab = browser.open("#/doctor")
+    banner = tab.page.locator(".banners .notice.warn")
+    for check in missing:
+        expect(banner).to_contain_text(check["name"])
+        expect(tab.page.locator(".checks li", has_text=check["name"]).first).to_contain_text(check["remedy"])
+    banner.get_by_role("button", name="Hide").click()
+    tab.page.reload()
+    tab.live()
+    tab.count(".banners .notice", 0)
+
+
+def test_a_restart_of_the_service(lab: Lab, browser: Chromium) -> None:
+    """The page says that nobody answers, and shows the sessions of the new process without a hand on it."""
+    lab.server()
+    service = start_service(lab, policy(lab, "a"))
+    client = lab.client(cgroup="a")
+    client.open(3)
+    tab = browser.open("#/sessions", header=True, failures=True)
+    tab.count(ROWS, 3)
+    service.kill()
+    expect(tab.page.locator(".banners")).to_contain_text("The service does not answer")
+    expect(tab.page.locator(".connection")).to_contain_text("No connection")
+    client.open(1)
+    service.start()
+    expect(tab.page.locator(".banners .notice.bad")).to_have_count(0, timeout=40_000)
+    tab.live()
+    tab.count(ROWS, 4)
+
+
+def test_a_stream_that_breaks(lab: Lab, browser: Chromium) -> None:
+    """The stream of events is opened again, and events are followed as before."""
+    lab.server()
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/overview", failures=True)
+    tab.live()
+    tab.requests.clear()
+    lab.run("client", "ss", "--kill", "dst", "127.0.0.1", "dport", "=", "8642")
+    tab.wait(lambda: "GET /v1/events" in tab.requests, "another stream")
+    tab.live()
+    lab.client(cgroup="a").open(1)
+    expect(tab.page.locator("#latest ~ .log li").filter(has_text="session established").first).to_be_visible()
+
+
+def test_how_often_the_page_asks(lab: Lab, browser: Chromium) -> None:
+    """At most one poll starts in a second, also while many sessions come; none while the page is hidden."""
+    lab.server()
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/sessions")
+    tab.live()
+    tab.page.wait_for_timeout(1500)
+    tab.requests.clear()
+    began = time.monotonic()
+    lab.client(cgroup="a").open(200, rate=40)
+    tab.count("[aria-rowcount='201']", 1)
+    passed = time.monotonic() - began
+    polls = len(tab.requests)
+    assert polls <= passed + 2, f"{polls} requests in {passed:.1f} s"
+    hide(tab, hidden=True)
+    tab.page.wait_for_timeout(300)
+    tab.requests.clear()
+    tab.page.wait_for_timeout(3000)
+    assert tab.requests == []
+    hide(tab, hidden=False)
+    tab.wait(lambda: "GET /v1/events" in tab.requests and len(tab.requests) > 1, "the page asks again")
+
+
+def hide(tab: Tab, *, hidden: bool) -> None:
+    """A tab behind another one, as the page sees it: headless Chromium hides none."""
+    tab.evaluate(
+        f"""() => {{
+          Object.defineProperty(document, "hidden", {{ value: {str(hidden).lower()}, configurable: true }});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }}"""
+    )
+
+
+def test_login(lab: Lab, browser: Chromium) -> None:
+    """A wrong token is refused in words; the right one opens the page, and no script can read it."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/addresses", login=False, failures=True)
+    tab.heading("Log in")
+    field = tab.page.get_by_label("Token")
+    expect(field).to_be_focused()
+    field.fill("a-token-that-is-quite-wrong")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.get_by_role("alert")).to_contain_text("not valid")
+    field.fill(TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.heading("Addresses")
+    tab.live()
+    expect(tab.page.locator("tbody tr", has_text=lab.address("client", 1))).to_contain_text("used")
+    assert TOKEN not in tab.evaluate("document.cookie + JSON.stringify(localStorage) + location.href")
+    tab.page.reload()
+    tab.heading("Addresses")
+    tab.page.get_by_role("button", name="Log out").click()
+    tab.heading("Log in")
+    tab.page.reload()
+    tab.heading("Log in")
+
+
+def test_a_new_token_ends_the_login(lab: Lab, browser: Chromium) -> None:
+    """Whoever is logged in when the service gets another token is asked again, and goes on where he was."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/doctor", failures=True)
+    tab.live()
+    token = "another-token-that-is-long-enough"
+    (lab.directory / "token").write_text(token)
+    expect(tab.page.locator("h1")).to_have_text("Log in", timeout=40_000)
+    tab.page.get_by_label("Token").fill(token)
+    tab.page.keyboard.press("Enter")
+    tab.heading("Doctor")
+    tab.live()
+
+
+def test_a_code_that_nobody_gave(lab: Lab, browser: Chromium) -> None:
+    """It leaves the address at once, is refused in words, and the form is there."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#code=nonsense", login=False, failures=True)
+    tab.heading("Log in")
+    expect(tab.page.get_by_role("alert")).to_contain_text("not valid")
+    assert urlsplit(tab.page.url).fragment == ""
+    assert tab.page.url.startswith(ORIGIN)
+
+
+def test_a_view_that_does_not_exist(lab: Lab, browser: Chromium) -> None:
+    """It is said, with a way out."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/nothing")
+    tab.heading("There is no such view")
+    tab.page.get_by_role("link", name="To the overview").click()
+    tab.heading("Overview")

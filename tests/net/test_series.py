@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interfaces and figures of the last minutes, of real sessions."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.lab.lab import Lab
+from tests.lab.scenarios import config, policy
+from tests.lab.service import Service
+from tests.lab.traffic import Traffic
+from tests.lab.waiting import wait_for
+
+MIB = 1 << 20
+
+
+def interfaces(service: Service) -> dict[str, Any]:
+    return {found["name"]: found for found in service.get("/v1/interfaces")["interfaces"]}
+
+
+def two_paths(lab: Lab) -> tuple[Service, Traffic]:
+    """A session of the policy `a` with a subflow on each of two links."""
+    service = lab.service(config(policy(lab, "a")))
+    lab.server()
+    client = lab.client(cgroup="a")
+    client.open(1)
+    wait_for(
+        lambda: [len(s["subflows"]) for s in service.get("/v1/sessions")["sessions"]],
+        "two subflows",
+        until=lambda found: found == [2],
+    )
+    return service, client
+
+
+def test_interfaces_carry_what_the_kernel_counts(lab: Lab) -> None:
+    """Both have a part of it, and what came and went is the sum of what `ss` shows."""
+    service, client = two_paths(lab)
+    interfaces(service)  # the first look begins
+    client.send(bytes=MIB, deadline_s=60)
+    found = wait_for(
+        lambda: interfaces(service),
+        "rates after two samples",
+        until=lambda found: (
+            found["eth0"]["sent_per_second"] is not None
+            and sum(found[name]["bytes_sent"] for name in ("eth0", "eth1")) >= MIB
+        ),
+    )
+    (session,) = service.get("/v1/sessions")["sessions"]
+    by_interface = {"eth0": 0, "eth1": 0}
+    for subflow in session["subflows"]:
+        name = "eth0" if subflow["local"]["ip"] == lab.address("client", 1) else "eth1"
+        by_interface[name] += subflow["bytes_received"]
+    for name, bytes_received in by_interface.items():
+        assert found[name]["state"] == "up"
+        assert found[name]["used"]
+        assert found[name]["reason"] is None
+        assert (found[name]["sessions"], found[name]["subflows"]) == (1, 1)
+        assert found[name]["bytes_received"] == bytes_received
+        assert found[name]["rtt"] > 0
+
+
+def test_series_show_a_transfer(lab: Lab) -> None:
+    """Over all its seconds a series has what was sent: interfaces, policy and subflows show the same."""
+    service, client = two_paths(lab)
+    token = service.get("/v1/sessions")["sessions"][0]["token"]
+    paths = ["/v1/interfaces/eth0/series", "/v1/interfaces/eth1/series", "/v1/policies/a/series"]
+    paths.append(f"/v1/sessions/{token}/series")
+
+    def carried_by(paths: list[str]) -> float:
+        return sum(map(carried, paths))
+
+    def carried(path: str) -> float:
+        """Bytes that a series has, of all interfaces or subflows."""
+        document = service.get(path)
+        times = document["times"]
+        gaps = [0.0, *(after - before for before, after in pairwise(times))]
+        return float(
+            sum(
+                value * gap
+                for series in document["series"]
+                if series["name"] == "sent_per_second"
+                for value, gap in zip(series["values"], gaps, strict=True)
+                if value is not None
+            )
+        )
+
+    wait_for(
+        lambda: len(service.get(paths[0])["times"]),
+        "two samples",
+        until=lambda number: number >= 2,
+    )
+    client.send(bytes=MIB, deadline_s=60)
+    for what in (paths[:2], paths[2:3], paths[3:]):
+        wait_for(partial(carried_by, what), "the transfer", until=lambda sent: MIB <= sent < 1.1 * MIB)
+    subflows = {series["labels"]["subflow"] for series in service.get(paths[3])["series"]}
+    assert subflows == {s["id"] for s in service.get("/v1/sessions")["sessions"][0]["subflows"]}
+
+
+def test_an_interface_without_carrier_or_gone(lab: Lab) -> None:
+    """Its state and why it is not used are shown, and what it has carried stays."""
+    service, client = two_paths(lab)
+    client.send(bytes=MIB, deadline_s=60)
+    wait_for(lambda: interfaces(service)["eth1"]["bytes_received"], "bytes of link 2")
+    lab.set_link("client", 2, False)
+    found = wait_for(
+        lambda: interfaces(service)["eth1"],
+        "link 2 has no carrier",
+        until=lambda found: found["state"] == "no carrier",
+    )
+    assert not found["used"]
+    assert found["reason"] == "interface has no carrier"
+    lab.ip("client", "link", "del", "eth1")
+    found = wait_for(
+        lambda: interfaces(service)["eth1"], "link 2 is gone", until=lambda found: found["state"] == "gone"
+    )
+    assert found["bytes_received"] > 0
+    assert (found["index"], found["reason"]) == (0, "the interface is gone")
+
+
+def test_what_is_not_there(lab: Lab) -> None:
+    """Unknown names are problems with status 404."""
+    service = lab.service(config(policy(lab, "a")))
+    for path in ("interfaces/eth9", "policies/b", "sessions/0x12345678", "interfaces/%3Cimg%3E"):
+        assert service.request("GET", f"/v1/{path}/series")[0] == 404
+
+
+def test_metrics_by_interface(lab: Lab) -> None:
+    """A scrape has what was carried until now, and the kernel's own counters."""
+    service, client = two_paths(lab)
+    client.send(bytes=MIB, deadline_s=60)
+
+    def scrape() -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families(service.get("/metrics"))
+        return {
+            (sample.name, sample.labels.get("interface", sample.labels.get("counter", ""))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    found = wait_for(
+        scrape,
+        "what was sent",
+        until=lambda found: (
+            sum(found.get(("mptcp_pm_sent_bytes_total", f"eth{n}"), 0) for n in (0, 1)) >= MIB
+        ),
+    )
+    counters = dict(
+        line.split()[:2] for line in lab.run("client", "nstat", "-asz").splitlines() if "MPTcp" in line
+    )
+    mine = {
+        name: value for (metric, name), value in found.items() if metric == "mptcp_pm_kernel_events_total"
+    }
+    assert mine.keys() == {name.removeprefix("MPTcpExt") for name in counters} - {"MPCurrEstab"}
+    assert mine["MPJoinSynTx"] == int(counters["MPTcpExtMPJoinSynTx"])
+    assert found["mptcp_pm_kernel_sessions", ""] == 1
