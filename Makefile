@@ -23,6 +23,8 @@ BENCH_PACKAGES := gcc libc6-dev libmptcpd3-dev mptcpd
 BROWSER_PACKAGES := chromium fonts-dejavu-core
 
 AXE := build/axe/node_modules/axe-core/axe.min.js
+# Unpacked, not installed: its package starts a daemon where systemd runs, too.
+PROMETHEUS := build/prometheus/usr/bin/prometheus
 
 SELFTESTS_PACKAGES := gcc libc6-dev rsync iptables nftables iputils-ping ethtool
 
@@ -43,7 +45,7 @@ STAMP := $(VENV)/setup-$(shell cat pyproject.toml requirements-dev.txt | sha256s
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: packages web-libraries $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
+setup: packages web-libraries $(PROMETHEUS) $(STAMP) ## install Debian packages and the virtual environment .venv (quick when all is there)
 
 test: setup ## unit tests, then tests on the real kernel (network namespaces, cgroups: needs root)
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/unit tests/net
@@ -150,6 +152,13 @@ web-libraries: | packages
 
 bench-packages:
 	$(call install_missing,$(BENCH_PACKAGES))
+
+$(PROMETHEUS): | packages
+	@rm -rf build/prometheus build/prometheus.new && mkdir -p build/prometheus.new
+	@cd build/prometheus.new && \
+	    { apt-get download -q prometheus || { $(AS_ROOT) apt-get update -q && apt-get download -q prometheus; }; } && \
+	    dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	@mv build/prometheus.new build/prometheus
 
 # The system's interpreter and packages: bcc is Debian's, for Debian's Python.
 $(STAMP): pyproject.toml requirements-dev.txt | packages web-libraries

@@ -53,13 +53,15 @@ class Census(NamedTuple):
     """What there is: sessions by (policy name, state), subflows by (policy name, interface, state).
 
     ``interfaces`` counts the sessions that have subflows over each. ``rtts_us`` has the smoothed round-trip
-    times of each, as last read. Of ``FAILED`` are pairs that failed since they last worked.
+    times of each, as last read; ``stuck`` counts by (policy name, interface). Of ``FAILED`` are pairs that
+    failed since they last worked.
     """
 
     sessions: Counter[tuple[str | None, str]]
     subflows: Counter[tuple[str | None, str, str]]
     interfaces: Counter[str]
     rtts_us: dict[str, list[int]]
+    stuck: Counter[tuple[str | None, str]]
 
 
 def _shape(session: Session) -> tuple[object, ...]:
@@ -77,7 +79,7 @@ class Listing:
         self._control = control
         self._fragments: dict[int, _Fragment] = {}
         self._rendering = asyncio.Lock()
-        self._census = Census(Counter(), Counter(), Counter(), {})
+        self._census = Census(Counter(), Counter(), Counter(), {}, Counter())
         self._census_expires = 0.0
 
     def __len__(self) -> int:
@@ -98,7 +100,7 @@ class Listing:
     async def census(self) -> Census:
         """At most ``FRESH_S`` old."""
         if time.monotonic() >= self._census_expires:
-            found = Census(Counter(), Counter(), Counter(), {})
+            found = Census(Counter(), Counter(), Counter(), {}, Counter())
             for some in _chunks(list(self._control.sessions().values()), LOOKED_AT_AT_ONCE):
                 for session in some:
                     self._count(session, found)
@@ -115,6 +117,7 @@ class Listing:
             interface = self._control.ledger.interface_of(subflow)
             over.add(interface)
             census.subflows[policy, interface, subflow.state] += 1
+            census.stuck[policy, interface] += subflow.stuck
             if subflow.figures.rtt_us:
                 census.rtts_us.setdefault(interface, []).append(subflow.figures.rtt_us)
         census.interfaces.update(over)

@@ -18,8 +18,9 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from pm.api.control import Status
+from pm.api.kernel_metrics import kernel_metrics
 from pm.api.listing import Census
-from pm.api.traffic_metrics import kernel_metrics, traffic_metrics
+from pm.api.traffic_metrics import traffic_metrics
 from pm.sessions.actions import ActionKind
 from pm.sessions.ledger import Account
 from pm.sessions.session import JOIN_RESULTS, join_counter
@@ -27,6 +28,7 @@ from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+LAG_INTERVAL_S = 0.25
 LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -53,6 +55,7 @@ _TOTALS = {
     "log_lines_lost": ("log_lines_lost", "Log lines that could not be written."),
     "changes_noticed": ("changes_noticed", "Programs, pins and sysctls that somebody else changed."),
     "changes_set_back": ("changes_set_back", "Those that the service set back."),
+    "audit_repairs": ("audit_repairs", "Sessions and subflows that a comparison with the kernel set right."),
     "repairs": ("repairs", "Actions that the service took because a program had not."),
     "failed": ("classification_failures", "Connections for which a classifier could not record the policy."),
     "finals_lost": ("final_figures_lost", "Subflows whose final figures found no room in the ring buffer."),
@@ -102,8 +105,8 @@ class Timings:
         """Until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + 1
-            await asyncio.sleep(1)
+            due = loop.time() + LAG_INTERVAL_S
+            await asyncio.sleep(LAG_INTERVAL_S)
             self.lag.observe(max(0.0, loop.time() - due))
 
 
@@ -169,7 +172,7 @@ class SnapshotCollector(Collector):
         lag = self._snapshot.timings.lag
         return HistogramMetricFamily(
             "mptcp_pm_event_loop_lag_seconds",
-            "How late a timer that is due each second was: the event loop did something else.",
+            "How late a timer was that is due four times a second: the event loop did something else.",
             buckets=lag.buckets(),
             sum_value=lag.sum,
         )

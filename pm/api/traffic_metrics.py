@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of what subflows carry, by policy and interface, and of the kernel's own counters."""
+"""Metrics of what subflows carry and how they are, by policy and interface."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from statistics import median
 
@@ -14,9 +15,6 @@ from pm.sessions.ledger import OTHERS, Account
 from pm.sessions.traffic import Traffic
 
 INTERFACES_MAX = 256  # label values; what is beyond is added up as OTHERS
-KERNEL_COUNTERS_MAX = 200  # Linux 6.18 has 76
-MPTCP = "MPTcpExt"
-SESSIONS = "MPTcpExtMPCurrEstab"  # the one that falls, too
 
 
 def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Iterator[Metric]:
@@ -33,6 +31,7 @@ def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Itera
     for key, count in sorted(counts.items()):
         subflows.add_metric(key, count)
     yield subflows
+    yield from _live(census, name_of)
     sums: dict[tuple[str, str], Traffic] = {}
     for account, traffic in carried.items():
         sums.setdefault((account.policy or "", name_of(account.interface)), Traffic()).add_all(traffic)
@@ -51,36 +50,51 @@ def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Itera
         received.add_metric(whose, traffic.bytes_received)
         again.add_metric(whose, traffic.retransmits)
     yield from (sent, received, again)
-    rtts = GaugeMetricFamily(
+    yield from _rtts(census, name_of)
+
+
+def _live(census: Census, name_of: _Names) -> Iterator[Metric]:
+    stuck = GaugeMetricFamily(
+        "mptcp_pm_stuck_subflows",
+        "Established subflows whose data is not acknowledged any more.",
+        labels=["policy", "interface"],
+    )
+    counts: Counter[tuple[str, str]] = Counter()
+    for (policy, interface), count in census.stuck.items():
+        counts[policy or "", name_of(interface)] += count
+    for whose, count in sorted(counts.items()):
+        stuck.add_metric(whose, count)
+    sessions = GaugeMetricFamily(
+        "mptcp_pm_interface_sessions",
+        "Sessions with a subflow over the interface.",
+        labels=["interface"],
+    )
+    over: Counter[str] = Counter()
+    for interface, count in census.interfaces.items():
+        over[name_of(interface)] += count
+    for name, count in sorted(over.items()):
+        sessions.add_metric([name], count)
+    yield from (stuck, sessions)
+
+
+def _rtts(census: Census, name_of: _Names) -> Iterator[Metric]:
+    middle = GaugeMetricFamily(
         "mptcp_pm_rtt_seconds",
         "Smoothed round-trip time of live subflows: the median of each interface.",
+        labels=["interface"],
+    )
+    longest = GaugeMetricFamily(
+        "mptcp_pm_rtt_max_seconds",
+        "Smoothed round-trip time of live subflows: the longest of each interface.",
         labels=["interface"],
     )
     found: dict[str, list[int]] = {}
     for interface, of_interface in census.rtts_us.items():
         found.setdefault(name_of(interface), []).extend(of_interface)
-    for interface, of_interface in sorted(found.items()):
-        rtts.add_metric([interface], median(of_interface) / 1e6)
-    yield rtts
-
-
-def kernel_metrics(counters: Mapping[str, int]) -> Iterator[Metric]:
-    """Of the network namespace, whoever made the sessions."""
-    mine = {name: value for name, value in counters.items() if name.startswith(MPTCP) and name != SESSIONS}
-    events = CounterMetricFamily(
-        "mptcp_pm_kernel_events",
-        "The kernel's counters of MPTCP in this network namespace, by the names of nstat(8).",
-        labels=["counter"],
-    )
-    for name in sorted(mine)[:KERNEL_COUNTERS_MAX]:
-        events.add_metric([name.removeprefix(MPTCP)], mine[name])
-    yield events
-    if SESSIONS in counters:
-        yield GaugeMetricFamily(
-            "mptcp_pm_kernel_sessions",
-            "Established MPTCP connections of this network namespace, as the kernel counts them.",
-            value=counters[SESSIONS],
-        )
+    for name, of_interface in sorted(found.items()):
+        middle.add_metric([name], median(of_interface) / 1e6)
+        longest.add_metric([name], max(of_interface) / 1e6)
+    yield from (middle, longest)
 
 
 class _Names:

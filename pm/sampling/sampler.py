@@ -77,6 +77,7 @@ class Sampler:
         self._clock = clock
         self._chance = chance
         self._until = 0.0
+        self._refreshed_at = -INTERVAL_S
         self._wanted = asyncio.Event()
         self._forget()
 
@@ -132,7 +133,14 @@ class Sampler:
             self._forget()
 
     async def refresh(self) -> None:
-        """Tell the ledger what all sessions have carried until now, or ``SESSIONS_MAX`` of them."""
+        """Tell the ledger what all sessions have carried until now, or ``SESSIONS_MAX`` of them.
+
+        However many ask, the kernel is asked once in ``INTERVAL_S``.
+        """
+        now = self._clock.monotonic()
+        if now - self._refreshed_at < INTERVAL_S:
+            return
+        self._refreshed_at = now
         await self._ask(list(self._sessions().values())[:SESSIONS_MAX])
 
     async def take_sample(self) -> None:

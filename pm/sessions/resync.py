@@ -18,7 +18,7 @@ from pm.errors import KernelRefused
 from pm.kernel import SubflowRecord
 from pm.kernel_protocols import Diagnosis
 from pm.log_budget import get_limited_logger
-from pm.model import Origin, Subflow
+from pm.model import Origin, Subflow, SubflowState
 from pm.sessions.backoff import ASK_AGAIN_S
 from pm.sessions.behind_programs import BehindPrograms, NoPrograms
 from pm.sessions.dump_merge import find_known, may_deny_joins, merge_session, remove_gone
@@ -27,7 +27,7 @@ from pm.sessions.executor import Publish
 from pm.sessions.ledger import Ledger
 from pm.sessions.policy_assignment import PolicyAssignment
 from pm.sessions.preopened import FirstSubflows
-from pm.sessions.session import Session
+from pm.sessions.session import Session, join_counter
 from pm.sessions.session_notes import SessionName, name_of
 from pm.sessions.session_table import SessionTable
 from pm.sessions.timers import BATCH
@@ -206,6 +206,7 @@ class Resync:
                 self._on_denied(session)
             self._on_joins(session, [s for s in new if s.origin is Origin.PEER])
             if changed:
+                self._counters["audit_repairs"] += self._number > 1  # the first one takes over
                 self._first_subflows.forget(token)  # what is armed may be done already
                 self._assignment.find_cgroup(session)
                 self._reconcile(session)
@@ -259,6 +260,9 @@ class Resync:
         now = moment(self._clock)
         for session, subflow in gone:
             if subflow in session.subflows:
+                self._counters["audit_repairs"] += 1
+                if subflow.state is SubflowState.OPENING:
+                    self._counters[join_counter("dropped")] += 1
                 remove_gone(self._table, session, subflow, now)
         for session in dict.fromkeys(session for session, _ in gone):
             self._reconcile(session)
@@ -283,6 +287,7 @@ class Resync:
         gone = {token for token, info in zip(tokens, infos, strict=True) if info is None}
         now = moment(self._clock)
         for token in gone:
+            self._counters["audit_repairs"] += token in self._table.by_token
             self.end_session(token, now, RESET)
             self._behind.release(token)
         return gone

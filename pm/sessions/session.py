@@ -38,8 +38,13 @@ class FailureKind(StrEnum):
     ENDED = "ended"  # it was established, and was lost
 
 
-JOIN_RESULTS = ("established", "accepted", "unanswered", "unreachable", "reset", "no_mptcp", "refused")
-"""What became of joins; those that the peer opens are ``accepted``."""
+JOIN_RESULTS = (
+    "established", "accepted", "unanswered", "unreachable", "reset", "no_mptcp", "refused", "dropped",
+)  # fmt: skip
+"""What became of joins; those that the peer opens are ``accepted``.
+
+``dropped``: by the kernel, without an event, as where the peer withdraws the address.
+"""
 
 
 def join_counter(result: str) -> str:

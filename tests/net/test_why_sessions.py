@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.lab.firewall import DROP, OPTION, RESET, STRIP, firewall
 from tests.lab.lab import Lab
@@ -403,13 +405,20 @@ def test_metrics_and_log_tell_of_failures(lab: Lab) -> None:
         service = start(lab)
         wait_finding(service, "connection_refused")
 
-        def counts() -> dict[str, float]:
-            lines = service.get("/metrics").splitlines()
-            found = (line.split('"') for line in lines if line.startswith("mptcp_pm_subflows{"))
-            return {state: float(value.strip("} ")) for _, state, value in found}
+        def counts() -> Counter[str]:
+            found: Counter[str] = Counter()
+            for family in text_string_to_metric_families(service.get("/metrics")):
+                if family.name == "mptcp_pm_subflows":
+                    for sample in family.samples:
+                        found[sample.labels["state"]] += int(sample.value)
+                elif family.name == "mptcp_pm_joins":
+                    found.update({f"joins {s.labels['result']}": int(s.value) for s in family.samples})
+            return found
 
         wait_for(counts, "one that failed", until=lambda found: found["failed"] == 1)
         assert counts()["established"] == 1
+        assert counts()["joins reset"] >= 1
+        assert counts()["joins established"] == counts()["joins unanswered"] == 0
         for _ in range(3):
             line = wait_finding(service, "backoff")["commands"][0]
             with contextlib.suppress(subprocess.CalledProcessError):  # the firewall refuses it at once

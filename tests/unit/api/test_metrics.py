@@ -3,20 +3,38 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from pm.api.kernel_metrics import COUNTERS_MAX
 from pm.api.listing import Census
 from pm.api.metrics import Histogram, Snapshot, Timings, exposition
 from pm.api.traffic_metrics import traffic_metrics
 from pm.errors import Problem
 from pm.sessions.ledger import Account
+from pm.sessions.session import JOIN_RESULTS, FailureKind
 from pm.sessions.traffic import Traffic
 from tests.unit.api.plane import Plane
 
+CARRIED = {Account("sync", "eth0"): Traffic(100, 200, 3), Account(None, "eth0"): Traffic(1, 2, 0)}
+KERNEL = {
+    "MPTcpExtMPJoinSynRx": 7,
+    "MPTcpExtMPCurrEstab": 4,
+    "MPTcpExtDssFallback": 4,
+    "MPTcpExtBlackhole": 1,
+    "TcpExtIPReversePathFilter": 1,
+}
 
-def samples(plane: Plane, timings: Timings) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+
+def samples(
+    plane: Plane,
+    timings: Timings,
+    *,
+    carried: Mapping[Account, Traffic] = CARRIED,
+    kernel: Mapping[str, int] = KERNEL,
+) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     snapshot = Snapshot(
         status=plane.status(),
         census=Census(
@@ -24,11 +42,12 @@ def samples(plane: Plane, timings: Timings) -> dict[tuple[str, tuple[tuple[str, 
             Counter({("sync", "eth0", "established"): 5, (None, "", "failed"): 2}),
             Counter({"eth0": 3}),
             {"eth0": [1000, 3000, 2000]},
+            Counter({("sync", "eth0"): 1}),
         ),
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
-        carried={Account("sync", "eth0"): Traffic(100, 200, 3), Account(None, "eth0"): Traffic(1, 2, 0)},
-        kernel={"MPTcpExtMPJoinSynRx": 7, "MPTcpExtMPCurrEstab": 4, "TcpExtIPReversePathFilter": 1},
+        carried=carried,
+        kernel=kernel,
     )
     text = exposition(snapshot).decode()
     return {
@@ -50,6 +69,9 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     assert found["mptcp_pm_received_bytes_total", labels] == 200
     assert found["mptcp_pm_retransmitted_segments_total", labels] == 3
     assert found["mptcp_pm_rtt_seconds", (("interface", "eth0"),)] == 0.002
+    assert found["mptcp_pm_rtt_max_seconds", (("interface", "eth0"),)] == 0.003
+    assert found["mptcp_pm_stuck_subflows", labels] == 1
+    assert found["mptcp_pm_interface_sessions", (("interface", "eth0"),)] == 3
     assert found["mptcp_pm_kernel_events_total", (("counter", "MPJoinSynRx"),)] == 7
     assert found["mptcp_pm_kernel_sessions", ()] == 4
     assert not any("MPCurrEstab" in str(labels) or "Reverse" in str(labels) for _, labels in found)
@@ -102,9 +124,44 @@ def test_documentation_has_every_metric() -> None:
 def test_too_many_interfaces_are_added_up() -> None:
     """Interfaces come and go with names of their own: a scrape has a bounded number of them."""
     carried = {Account("sync", f"veth{n}"): Traffic(1, 2, 3) for n in range(300)}
-    census = Census(Counter(), Counter({("sync", "late", "established"): 1}), Counter(), {"late": [5]})
+    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "late", "established"): 1})
+    census = Census(Counter(), subflows, Counter(), {"late": [5]}, Counter({("sync", "late"): 1}))
     found = {family.name: family for family in traffic_metrics(census, carried)}
     sent = {sample.labels["interface"]: sample.value for sample in found["mptcp_pm_sent_bytes"].samples}
     assert len(sent) == 257
     assert sent["others"] == 44
-    assert [s.labels["interface"] for s in found["mptcp_pm_subflows"].samples] == ["others"]
+    for name in ("mptcp_pm_subflows", "mptcp_pm_stuck_subflows", "mptcp_pm_rtt_seconds"):
+        assert [s.labels["interface"] for s in found[name].samples] == ["others"]
+
+
+def test_label_values_are_escaped() -> None:
+    """An interface may have any name that the kernel takes."""
+    name = 'e"\\\n<x>\ufffdff'
+    found = samples(Plane(), Timings(), carried={Account("sync", name): Traffic(9, 0, 0)})
+    assert found["mptcp_pm_sent_bytes_total", (("interface", name), ("policy", "sync"))] == 9
+
+
+def test_kernel_counters_are_those_that_it_has() -> None:
+    """Each under its own name; what is none of MPTCP, or is called oddly, is left out; others are bounded."""
+
+    def events(kernel: Mapping[str, int]) -> dict[str, float]:
+        found = samples(Plane(), Timings(), kernel=kernel)
+        return {dict(k)["counter"]: v for (n, k), v in found.items() if n == "mptcp_pm_kernel_events_total"}
+
+    assert events(KERNEL) == {"MPJoinSynRx": 7, "DssFallback": 4, "Blackhole": 1}
+    found = samples(Plane(), Timings())
+    assert found["mptcp_pm_fallbacks_total", (("reason", "bad_dss"),)] == 4
+    assert found["mptcp_pm_blackholes_total", ()] == 1
+    old = {"MPTcpExtMPJoinSynRx": 7, 'MPTcpExt"}': 1}
+    assert events(old) == {"MPJoinSynRx": 7}
+    assert ("mptcp_pm_blackholes_total", ()) not in samples(Plane(), Timings(), kernel=old)
+    assert len(events({f"MPTcpExtX{n}": n for n in range(1000)})) == COUNTERS_MAX
+
+
+def test_results_of_joins_are_there_from_the_start() -> None:
+    """So that the first rise of each is seen; they have no other name."""
+    found = samples(Plane(), Timings())
+    results = [dict(labels)["result"] for name, labels in found if name == "mptcp_pm_joins_total"]
+    assert sorted(results) == sorted(JOIN_RESULTS)
+    assert set(FailureKind) - set(results) == {FailureKind.COMMAND, FailureKind.ENDED}
+    assert not [name for name, _ in found if name.startswith("mptcp_pm_join_e")]

@@ -197,3 +197,14 @@ async def test_rates_of_sessions(world: World) -> None:
     assert set(world.sampler.rates().values()) == {0.0}
     await world.sample(2.0)
     assert world.sampler.rates() == dict.fromkeys(world.table.values(), 150.0)
+
+
+async def test_many_who_refresh_ask_the_kernel_once(world: World) -> None:
+    """Scrapes cost no more than one in a second, and nobody asks by itself."""
+    world.add(1)
+    assert world.calls == 0
+    await asyncio.gather(*(world.sampler.refresh() for _ in range(10)))
+    assert world.calls == 1
+    world.now += 1.0
+    await world.sampler.refresh()
+    assert world.calls == 2

@@ -347,6 +347,28 @@ def test_an_adopted_session_has_its_established(world: World) -> None:
     assert only(world).established is not None
 
 
+def test_what_comparisons_set_right_is_counted(world: World) -> None:
+    """Not what the first one takes over; and what the kernel has dropped without an event has a name."""
+
+    def compare() -> None:
+        world.kernel.queue.clear()
+        world.sweeper.resync()
+        world.loop.run_until(world.clock.now + 120)
+
+    world.connect(ADDRESSES[0])
+    compare()
+    assert world.counters["audit_repairs"] == world.counters["join_dropped"] == 0
+    assert world.kernel.connecting
+    world.kernel.connecting.clear()
+    compare()
+    assert world.counters["join_dropped"] >= 1
+    repairs = world.counters["audit_repairs"]
+    assert repairs == world.counters["join_dropped"]
+    world.connect(ADDRESSES[0])
+    compare()
+    assert world.counters["audit_repairs"] > repairs
+
+
 def test_a_withdrawn_remote_is_not_among_the_failed(world: World) -> None:
     """Nobody tries it again, so nobody waits for it."""
     world.kernel.broken = {ADDRESSES[1]}
