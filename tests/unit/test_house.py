@@ -316,7 +316,7 @@ CONTEXT = re.compile(r"skops->|\w*FIELD\(|\bBPF_\w+|\bbpf_\w+\(")
 
 @pytest.mark.parametrize("source", sorted((ROOT / "bpf_pm/path_managers").glob("*.c")), ids=lambda s: s.name)
 def test_path_managers_do_not_see_the_kernel(source: Path) -> None:
-    """They know the functions of path_manager.h, neither a helper nor a callback: the seam of decision 38."""
+    """They know the functions of path_manager.h, neither a helper nor a callback: the seam of decision 37."""
     assert not CONTEXT.findall(COMMENT.sub("", source.read_text()))
 
 
