@@ -71,7 +71,7 @@ def test_input_is_fast() -> None:
 
 def test_input_comes_as_it_is_written() -> None:
     """A command gets each piece when it is written, and the end after the last."""
-    command = [RUN, "sh", "-c", "while read -r line; do echo got $line; done; echo end"]
+    command = [str(RUN), "sh", "-c", "while read -r line; do echo got $line; done; echo end"]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
