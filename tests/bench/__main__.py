@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import comparison, join, looking, options, page, routes, sessions, stalls, start
+from tests.bench import comparison, join, options, page, routes, sessions, stalls, start
 from tests.bench.rows import Row
 
 BENCHES = {
@@ -28,7 +28,6 @@ BENCHES = {
     "comparison": comparison.bench,
     "stalls": stalls.bench,
     "options": options.bench,
-    "looking": looking.bench,
     "page": page.bench,
 }
 RESULTS = Path(__file__).parent / "results"
