@@ -197,21 +197,20 @@ class Sampler:
             for subflow in session.subflows:
                 if subflow.state is not SubflowState.ESTABLISHED:
                     continue
+                account = Account(policy, self._ledger.interface_of(subflow))
                 followed = self.followed.get(subflow)
                 if followed is None:
                     followed = self.followed[subflow] = Followed(
                         session,
-                        Account(policy, self._ledger.interface_of(subflow)),
+                        account,
                         # What one that is new has carried, it has carried since the last sample.
                         Figures() if self._times and subflow.since >= before else subflow.figures,
                         self._number,
                         Track(3) if len(self.followed) < TRACKS_MAX else None,
                     )
                 followed.seen = self._number
-                if subflow.figures.rtt_us:
-                    rtts.setdefault(followed.account, []).append(subflow.figures.rtt_us)
-                else:
-                    rtts.setdefault(followed.account, [])
+                followed.account = account  # a reload may have given the session another policy
+                rtts.setdefault(account, []).append(subflow.figures.rtt_us)
 
     def _moved_by_all(self) -> dict[Account, Traffic]:
         """Since the last sample, as the ledger has it; nothing where it is not known what it had then."""

@@ -12,7 +12,7 @@ from tests.lab.oracle import Flow
 from tests.lab.scenarios import config, policy, wait_pairs
 from tests.lab.service import Service
 from tests.lab.traffic import assert_same_bytes
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 Standbys = list[tuple[str, bool]]
 
@@ -78,8 +78,10 @@ def test_the_next_interface_is_tried_when_a_standby_fails(make_lab: Callable[...
     service = lab.service(config(policy(lab, "a", "backup")))
     lab.client(lab.address("server", 1, family), cgroup="a").open()
     wait_standbys(lab, (lab.address("client", 3, family), True))
-    (session,) = service.sessions()
-    assert [f["local"] for f in session["failed"]] == [lab.address("client", 2, family)]
+    wait_equal(
+        lambda: [f["local"] for session in service.sessions() for f in session["failed"]],
+        [lab.address("client", 2, family)],
+    )
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,7 @@ from pm.sampling.sampler import RECEIVED, RTT, SENT, SESSIONS_MAX, SUBFLOWS, Sam
 from pm.sampling.track import HISTORY
 from pm.sessions.ledger import Account, Ledger
 from pm.sessions.session import Session
-from tests.unit.api.plane import make_session
+from tests.unit.api.plane import SYNC, make_session
 
 ETH0, ETH1 = Account("sync", "eth0"), Account("sync", "eth1")
 
@@ -118,6 +119,19 @@ async def test_a_subflow_that_is_new_has_carried_all_since_the_last_sample(world
     assert track
     assert track.get(SENT, 1) == 100
     assert world.last(ETH0, SENT) == 300
+
+
+async def test_a_session_with_another_policy_counts_for_that(world: World) -> None:
+    """A reload renames the policy: its series begin with the next sample."""
+    await world.sample()
+    renamed = replace(SYNC, name="renamed")
+    for session in world.table.values():
+        session.policy = renamed
+    await world.sample()
+    account = Account("renamed", "eth0")
+    assert world.last(account, SUBFLOWS) == 2
+    assert world.last(account, SENT) == 200
+    assert world.last(ETH0, SUBFLOWS) == 0
 
 
 async def test_many_sessions_are_sampled_by_a_choice_that_stays(world: World) -> None:
