@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 from typing_extensions import Doc
 
-from pm.api.common_shapes import Count, EndpointShape, Time
-from pm.model import Origin
+from pm.api.common_shapes import Count, SubflowNameShape, Time
 from pm.sessions.closed_subflows import FigureSource
 
 
@@ -21,18 +20,10 @@ class TrafficShape(TypedDict):
     retransmits: Annotated[int, Doc("Segments retransmitted.")]
 
 
-class ClosedSubflowShape(TrafficShape):
+class ClosedSubflowShape(SubflowNameShape, TrafficShape):
     """A subflow that was established, and has ended."""
 
-    id: Annotated[str, Doc("`LOCAL:PORT-REMOTE:PORT`")]
-    local: EndpointShape
-    remote: EndpointShape
-    local_id: Annotated[int, Ge(0), Le(255)]
-    remote_id: Annotated[int, Ge(0), Le(255)]
     interface: Annotated[str | None, Doc("That with the local address; null where it is not known.")]
-    backup: bool
-    peer_backup: bool
-    origin: Origin
     duration_s: Annotated[float, Ge(0), Doc("Since it was established, or found by the service.")]
     closed_at: Time
     reason: Annotated[str, Doc("Why it ended.")]

@@ -6,6 +6,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from pm.api.closed_shapes import ClosedSubflowShape, EarlierSubflowsShape, TrafficShape
+from pm.api.common_shapes import SubflowNameShape
+from pm.model import Subflow
 from pm.sessions.closed_subflows import ClosedSubflow
 from pm.sessions.session import Session
 from pm.sessions.traffic import Traffic
@@ -24,18 +26,24 @@ def traffic_view(traffic: Traffic) -> TrafficShape:
     }
 
 
-def closed_subflow_view(closed: ClosedSubflow) -> ClosedSubflowShape:
-    subflow = closed.subflow
+def subflow_name_view(subflow: Subflow) -> SubflowNameShape:
     return {
         "id": subflow.id,
         "local": {"ip": subflow.local, "port": subflow.local_port},
         "remote": {"ip": subflow.remote, "port": subflow.remote_port},
         "local_id": subflow.local_id,
         "remote_id": subflow.remote_id,
-        "interface": subflow.interface or None,
         "backup": subflow.backup,
         "peer_backup": subflow.peer_backup,
         "origin": subflow.origin,
+    }
+
+
+def closed_subflow_view(closed: ClosedSubflow) -> ClosedSubflowShape:
+    subflow = closed.subflow
+    return {
+        **subflow_name_view(subflow),
+        "interface": subflow.interface or None,
         "duration_s": round(closed.duration_s, 3),
         "closed_at": rfc3339(closed.closed.time),
         "reason": closed.reason,

@@ -12,6 +12,7 @@ from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from pm.api.schemas import ADDRESS, TIME, TOKEN
+from pm.model import Origin
 
 Time = Annotated[str, TIME, Doc("RFC 3339, UTC.")]
 Token = Annotated[
@@ -25,3 +26,16 @@ Count = Annotated[int, Ge(0)]
 class EndpointShape(TypedDict):
     ip: Ip
     port: Annotated[Port, Doc("0 until the kernel reports it.")]
+
+
+class SubflowNameShape(TypedDict):
+    """What a subflow is, whether it lives or has ended."""
+
+    id: Annotated[str, Doc("Name of the subflow within its session, `LOCAL:PORT-REMOTE:PORT`.")]
+    local: EndpointShape
+    remote: EndpointShape
+    local_id: Annotated[int, Ge(0), Le(255)]
+    remote_id: Annotated[int, Ge(0), Le(255)]
+    backup: Annotated[bool, Doc("This end set the backup flag.")]
+    peer_backup: Annotated[bool, Doc("The peer set the backup flag.")]
+    origin: Origin

@@ -12,9 +12,9 @@ from annotated_types import Ge, Le
 from typing_extensions import Doc
 
 from pm.api.closed_shapes import ClosedSubflowShape, EarlierSubflowsShape, TrafficShape
-from pm.api.common_shapes import Count, EndpointShape, Ip, Port, Time, Token
+from pm.api.common_shapes import Count, Ip, Port, SubflowNameShape, Time, Token
 from pm.api.schemas import CURSOR, DIGEST
-from pm.model import SUBFLOWS_MAX, EventKind, Origin, Role, SubflowState
+from pm.model import SUBFLOWS_MAX, EventKind, Role, SubflowState
 from pm.policies.built_in_options import BUILT_IN_OPTIONS
 from pm.sessions import history
 from pm.sessions.missing import PairState
@@ -27,19 +27,11 @@ class RemoteAddressShape(TypedDict):
     address_id: Annotated[int, Ge(0), Le(255), Doc("0 is the address of the initial subflow.")]
 
 
-class SubflowShape(TypedDict):
+class SubflowShape(SubflowNameShape):
     """One TCP subflow. The kernel's figures are null once its socket is gone."""
 
-    id: Annotated[str, Doc("Name of the subflow within its session.")]
-    local: EndpointShape
-    remote: EndpointShape
-    local_id: Annotated[int, Ge(0), Le(255)]
-    remote_id: Annotated[int, Ge(0), Le(255)]
-    backup: Annotated[bool, Doc("This end set the backup flag.")]
-    peer_backup: Annotated[bool, Doc("The peer set the backup flag.")]
     state: SubflowState
     stuck: Annotated[bool, Doc("What this end sent is not acknowledged any more; another path takes over.")]
-    origin: Origin
     reason: Annotated[str, Doc("Why it was opened, in words.")]
     rtt_s: Annotated[float | None, Doc("Smoothed round-trip time, seconds.")]
     cwnd: Annotated[int | None, Doc("Congestion window, segments.")]

@@ -19,10 +19,9 @@ INTERFACES_MAX = 256  # label values; what is beyond is added up as OTHERS
 
 def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Iterator[Metric]:
     name_of = _Names(census, carried)
-    counts: dict[tuple[str, str, str], int] = {}
+    counts: Counter[tuple[str, str, str]] = Counter()
     for (policy, interface, state), count in census.subflows.items():
-        key = policy or "", name_of(interface), state
-        counts[key] = counts.get(key, 0) + count
+        counts[policy or "", name_of(interface), state] += count
     subflows = GaugeMetricFamily(
         "mptcp_pm_subflows",
         "Live subflows; state failed: pairs of addresses that failed since they last worked.",

@@ -8,7 +8,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pm.api.closed_views import closed_subflow_view, earlier_subflows_view, rfc3339, traffic_view
+from pm.api.closed_views import (
+    closed_subflow_view,
+    earlier_subflows_view,
+    rfc3339,
+    subflow_name_view,
+    traffic_view,
+)
 from pm.api.control import Status, SubflowFigures
 from pm.api.events import ServiceEvent
 from pm.api.shapes import (
@@ -66,16 +72,9 @@ def path_manager_of(session: Session) -> str | None:
 
 def subflow_view(subflow: Subflow, path_manager: str | None, figures: SubflowFigures | None) -> SubflowShape:
     return {
-        "id": subflow.id,
-        "local": {"ip": subflow.local, "port": subflow.local_port},
-        "remote": {"ip": subflow.remote, "port": subflow.remote_port},
-        "local_id": subflow.local_id,
-        "remote_id": subflow.remote_id,
-        "backup": subflow.backup,
-        "peer_backup": subflow.peer_backup,
+        **subflow_name_view(subflow),
         "state": subflow.state,
         "stuck": subflow.stuck,
-        "origin": subflow.origin,
         "reason": reason(subflow, path_manager),
         "rtt_s": figures.rtt_us / 1e6 if figures else None,
         "cwnd": figures.cwnd if figures else None,

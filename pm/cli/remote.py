@@ -72,9 +72,8 @@ def _watch(options: argparse.Namespace) -> int:
             return list(_matching(client, options, options.limit or lines))
 
         on_screen = out.is_terminal and not out.is_dumb_terminal and not options.json
-        first = fetch(
-            out.height if on_screen else TABLE_LIMIT
-        )  # what is wrong from the start ends the command
+        # What is wrong from the start ends the command.
+        first = fetch(out.height if on_screen else TABLE_LIMIT)
         if not first:
             _check_filters(client, options)
         if on_screen:

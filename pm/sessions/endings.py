@@ -28,9 +28,8 @@ from pm.sessions.timers import BATCH
 
 READ_MAX = 256  # per turn of the loop: some milliseconds
 KEPT_MAX = 16384  # figures that nobody has asked for yet, and subflows that have none yet
-CHECK_S = (
-    0.25  # then twice as long each time: two minutes in all, as long as the kernel keeps a FIN on its way
-)
+# The first check, then twice as long each time: two minutes in all, as long as the kernel keeps a FIN.
+CHECK_S = 0.25
 CHECKS = 9
 
 WITH_THE_SESSION = "the session ended"
