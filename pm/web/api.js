@@ -86,9 +86,12 @@ export async function askAboutLogin() {
   }
 }
 
+const CODE = /^#code=(.+)$/;
+export const isCode = () => CODE.test(location.hash);
+
 // The one-time code of `mptcp-pm web` leaves the address bar and the history before anything else happens.
 export async function redeemCode() {
-  const found = /^#code=(.+)$/.exec(location.hash);
+  const found = CODE.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, "", location.pathname + location.search);
   try {

@@ -2,7 +2,7 @@
 // The frame around the views: header, what is wrong, the view that the address names, keys.
 
 import { AddressesView } from "./addresses.js";
-import { askAboutLogin, logOut, loggedIn, loginWanted, redeemCode } from "./api.js";
+import { askAboutLogin, isCode, logOut, loggedIn, loginWanted, redeemCode } from "./api.js";
 import { Banners } from "./banners.js";
 import { ConfigurationView } from "./configuration.js";
 import { DoctorView } from "./doctor.js";
@@ -105,6 +105,8 @@ document.addEventListener("keydown", (event) => {
   else location.hash = href("sessions", "", { focus: "search" });
 });
 
+// A new address of `mptcp-pm web` in a tab that has the page: only the fragment changes.
+window.addEventListener("hashchange", () => isCode() && location.reload());
 const codeError = await redeemCode();
 readAddress(); // without the code
 askAboutLogin();

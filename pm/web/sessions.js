@@ -33,7 +33,10 @@ function Filters({ wanted, focus }) {
   const [text, setText] = useState(wanted.search ?? "");
   useEffect(() => setText(wanted.search ?? ""), [wanted.search]);
   useEffect(() => focus && field.current.focus(), []);
-  const change = (name, value) => replaceQuery("sessions", { ...wanted, [name]: value });
+  const filters = useRef();
+  filters.current = wanted; // the timer finds those of then
+  useEffect(() => () => clearTimeout(timer.current), []);
+  const change = (name, value) => replaceQuery("sessions", { ...filters.current, [name]: value });
   const type = (event) => {
     const { value } = event.target;
     setText(value);

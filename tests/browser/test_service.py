@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
 from tests.lab.lab import Lab
 from tests.lab.scenarios import policy
-from tests.lab.service import command
+from tests.lab.service import Service, command
 
 ROWS = "[role=grid] [role=row][id]"
 
@@ -189,10 +189,7 @@ def test_mptcp_pm_web(lab: Lab, browser: Chromium) -> None:
     lab.server()
     service = start_service(lab, policy(lab, "a"))
     lab.client(cgroup="a").open(2)
-    arguments = ["web", "--no-browser", "--port", "8700", "--socket", str(service.socket_path)]
-    process = lab.popen([*command(), *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    (address,) = re.findall(r"http://127\.0\.0\.1:8700/#code=\S+", process.stdout.readline())
+    process, address = run_web(lab, service)
     tab = browser.open(address, login=False, failures=True)
     tab.heading("Overview")
     tab.live()
@@ -211,6 +208,22 @@ def test_mptcp_pm_web(lab: Lab, browser: Chromium) -> None:
     other = browser.open(address, login=False, failures=True)
     other.heading("Log in")
     expect(other.page.get_by_role("alert")).to_contain_text("The code of this address is not valid any more")
+    process.terminate()
+    process.wait()
+    _, address = run_web(lab, service)
+    other.page.goto(address)  # only the fragment is another one
+    other.heading("Overview")
+    other.live()
+    assert "code" not in other.page.url
+
+
+def run_web(lab: Lab, service: Service) -> tuple[subprocess.Popen[str], str]:
+    """``mptcp-pm web``, always on the same port, and the address that it prints."""
+    arguments = ["web", "--no-browser", "--port", "8700", "--socket", str(service.socket_path)]
+    process = lab.popen([*command(), *arguments], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    (address,) = re.findall(r"http://127\.0\.0\.1:8700/#code=\S+", process.stdout.readline())
+    return process, address
 
 
 def test_a_view_that_does_not_exist(lab: Lab, browser: Chromium) -> None:
