@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pm.api.views import encode
@@ -45,7 +46,10 @@ class Recorder:
             await self.close()
             return
         self._writer = Writer(
-            _destination(rules), tally=self._tally, on_trouble=self._hear_of_trouble, after=former
+            _destination(rules),
+            tally=self._tally,
+            on_trouble=partial(self._hear_of_trouble, rules),
+            after=former,
         )
         self._rules = rules
 
@@ -60,18 +64,18 @@ class Recorder:
         return {"records_written": self._tally.written, "records_lost": self._tally.lost}
 
     def _record(self, ended: Ended) -> None:
-        if self._writer and not self._writer.put(encode(record_of(ended)) + b"\n"):
-            self._tell("records wait to be written already, as many as there is room for")
+        if self._writer and self._rules and not self._writer.put(encode(record_of(ended)) + b"\n"):
+            _tell(self._rules, "records wait to be written already, as many as there is room for")
 
-    def _hear_of_trouble(self, error: OSError) -> None:
+    def _hear_of_trouble(self, rules: Records, error: OSError) -> None:
         with suppress(RuntimeError):  # the loop is closed: the service has ended
-            self._loop.call_soon_threadsafe(self._tell, error.strerror or str(error))
+            self._loop.call_soon_threadsafe(_tell, rules, error.strerror or str(error))
 
-    def _tell(self, reason: str) -> None:
-        rules = self._rules
-        where = "" if rules is None else rules.path if rules.to is RecordsTo.FILE else rules.to.value
-        remedy = "sessions and subflows are not affected; see `mptcp-pm status` for the number"
-        log.error("records_lost", to=where, reason=reason, remedy=remedy)
+
+def _tell(rules: Records, reason: str) -> None:
+    where = rules.path if rules.to is RecordsTo.FILE else rules.to.value
+    remedy = "sessions and subflows are not affected; see `mptcp-pm status` for the number"
+    log.error("records_lost", about=where, to=where, reason=reason, remedy=remedy)
 
 
 def _destination(rules: Records) -> Destination:

@@ -38,7 +38,9 @@ class Writer:
         on_trouble: Callable[[OSError], None],
         after: Writer | None = None,
     ) -> None:
-        """``on_trouble`` hears, in the thread, of the first record of a row that was not written.
+        """``on_trouble`` hears of the first record of a row that was not written, and of those left.
+
+        The latter when this one is closed. It is called in the thread, or in that which closes this one.
 
         Nothing is written before ``after`` is closed, which this one sees to. Raises SystemUnfit where no
         thread can be started.
@@ -75,8 +77,11 @@ class Writer:
             self._changed.notify()
         self._thread.join(FLUSH_S)
         with self._changed:
-            self._tally.add(lost=len(self._lines))
+            left = len(self._lines)
             self._lines.clear()
+        if left:
+            self._tally.add(lost=left)
+            self._on_trouble(OSError(errno.ETIMEDOUT, f"{left} records still waited to be written"))
 
     def _run(self) -> None:
         if self._after:

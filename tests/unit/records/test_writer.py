@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -10,11 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pm.config.model import Records, RecordsTo
 from pm.records import writer as writer_module
 from pm.records.destinations import Destination, Journal, RecordFile, StandardOutput
+from pm.records.recorder import Recorder
 from pm.records.writer import Tally, Writer
 from tests.lab.waiting import wait_for
 
@@ -141,12 +145,13 @@ def test_a_destination_that_never_returns(monkeypatch: pytest.MonkeyPatch) -> No
     """The end waits for a bounded time; what is left is counted."""
     monkeypatch.setattr(writer_module, "FLUSH_S", 0.05)
     gate = Gate(lambda line: None)
-    with writing(gate) as (writer, tally, _):
+    with writing(gate) as (writer, tally, troubles):
         writer.put(b"a\n")
         assert gate.entered.wait(10)
         writer.put(b"b\n")
         writer.put(b"c\n")
     assert (tally.written, tally.lost) == (0, 2)
+    assert [error.strerror for error in troubles] == ["2 records still waited to be written"]
     gate.open.set()
 
 
@@ -189,3 +194,30 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     """The line, and nothing else."""
     StandardOutput().write(b"{}\n")
     assert capfdbinary.readouterr().out == b"{}\n"
+
+
+async def test_what_is_lost_is_told_once_for_each_destination(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A path that was corrected, and is wrong again, has a line of its own; records left at the end, too."""
+    told: list[tuple[object, str]] = []
+    monkeypatch.setattr(
+        "pm.records.recorder.log",
+        SimpleNamespace(error=lambda _, *, about, to, reason, remedy: told.append((about, reason))),
+    )
+    monkeypatch.setattr(writer_module, "FLUSH_S", 0.05)
+    gates = [Gate(lambda line: None) for _ in range(2)]
+    waiting = list(gates)
+    monkeypatch.setattr("pm.records.recorder._destination", lambda rules: waiting.pop(0))
+    recorder = Recorder()
+    for gate, name in zip(gates, ("one", "two"), strict=True):
+        await recorder.apply(Records(to=RecordsTo.FILE, path=str(tmp_path / name)))
+        assert recorder._writer
+        recorder._writer.put(b"a\n")
+        await asyncio.to_thread(gate.entered.wait, 10)
+        recorder._writer.put(b"b\n")
+    await recorder.close()
+    await asyncio.sleep(0)
+    assert [about for about, _ in told] == [str(tmp_path / name) for name in ("one", "two")]
+    for gate in gates:
+        gate.open.set()
