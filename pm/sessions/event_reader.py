@@ -27,6 +27,7 @@ from pm.sessions.timers import BATCH, Slice
 DRAINED = 4096  # per turn of the loop: some milliseconds
 BACKLOG_MAX = 1 << 17  # more than the socket's buffer holds
 LATE_S = 0.25
+CATCH_UP_S = 1.0  # somebody waits for an answer
 PROMPT_S = 1.0  # after a command of the operator, who waits for what comes of it
 
 log = get_limited_logger()
@@ -80,7 +81,7 @@ class EventReader:
             self._watch()
 
     async def catch_up(self) -> None:
-        """Until what had happened when it was called has been applied, but ``LATE_S`` at most."""
+        """Until what had happened when it was called has been applied, but ``CATCH_UP_S`` at most."""
         if not self._running or not self._in_no_hurry():
             return
         if self._soon is None or self._resting:
@@ -88,7 +89,7 @@ class EventReader:
             self._soon = self._scheduler.call_soon(self._drain)
         self._caught_up.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(LATE_S):
+            async with asyncio.timeout(CATCH_UP_S):
                 await self._caught_up.wait()
 
     def read(self) -> None:
