@@ -49,12 +49,18 @@ static __always_inline struct remote *remote_at(struct claim *claim, u32 remote)
 	return &claim->remotes[remote & (REMOTES - 1)];
 }
 
+/* Whether the session has so many remotes: loops over them end behind the last. */
+static __always_inline bool is_known(struct claim *claim, u32 remote)
+{
+	return remote_at(claim, remote)->address.family;
+}
+
 /* The slots from which a remote can be reached. */
 static __always_inline u32 slots_to(struct claim *claim, u32 remote)
 {
 	struct remote *to = remote_at(claim, remote);
 
-	if (remote < claim->unreachable || !to->address.family)
+	if (remote < claim->unreachable || !is_known(claim, remote))
 		return 0;
 	if (is_link_local(&to->address))
 		return claim->usable_link_local;

@@ -35,8 +35,9 @@ static __always_inline u32 find_remote(struct claim *claim, const struct bpf_mpt
 	u32 r;
 
 	for (r = 0; r < REMOTES; r++) {
-		if (claim->remotes[r].address.family &&
-		    claim->remotes[r].address.port == address->port &&
+		if (!is_known(claim, r))
+			return REMOTES;
+		if (claim->remotes[r].address.port == address->port &&
 		    same_ip(&claim->remotes[r].address, address))
 			break;
 	}
@@ -77,7 +78,9 @@ static __always_inline void forget_remote(struct claim *claim, u32 id)
 		return;
 	}
 	for (found = 1; found < REMOTES; found++) {
-		if (claim->remotes[found].address.family && claim->remotes[found].address.id == id)
+		if (!is_known(claim, found))
+			return;
+		if (claim->remotes[found].address.id == id)
 			break;
 	}
 	if (found >= REMOTES)
@@ -131,7 +134,7 @@ static __always_inline void remember_remote(struct bpf_sock_ops *skops, struct c
 	if (!is_allowed(claim, &address))
 		return;
 	for (u32 r = 1; r < REMOTES; r++) {
-		if (!claim->remotes[r].address.family) {
+		if (!is_known(claim, r)) {
 			claim->remotes[r].address = address;
 			return;
 		}

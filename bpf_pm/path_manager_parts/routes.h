@@ -12,7 +12,7 @@ static __always_inline void refresh_routes(struct claim *claim)
 	const struct route *route;
 	struct remote *to;
 
-	for (u32 remote = 0; remote < REMOTES; remote++) {
+	for (u32 remote = 0; remote < REMOTES && is_known(claim, remote); remote++) {
 		to = &claim->remotes[remote];
 		__builtin_memcpy(destination.ip, to->address.ip6, sizeof(destination.ip));
 		destination.port = to->address.port;

@@ -20,7 +20,7 @@ static __always_inline u32 backup_pair(struct claim *claim, u32 slots, bool live
 	u32 last = claim->private[1], unusable, free, rank;
 	s32 best = NO_PAIR;
 
-	for (u32 remote = 0; remote < REMOTES; remote++) {
+	for (u32 remote = 0; remote < REMOTES && is_known(claim, remote); remote++) {
 		claim->scratch = ~(slots_to(claim, remote) & slots);
 		if (remote == INITIAL)
 			claim->scratch |= 1 << claim->initial_slot; /* the primary's */

@@ -17,7 +17,7 @@ static __always_inline u32 fullmesh_round(struct claim *claim)
 	s32 round = BEYOND;
 	u32 unusable;
 
-	for (u32 remote = 0; remote < REMOTES; remote++) {
+	for (u32 remote = 0; remote < REMOTES && is_known(claim, remote); remote++) {
 		claim->scratch = ~slots_to(claim, remote);
 		barrier();
 		unusable = claim->scratch;
@@ -58,6 +58,6 @@ static __always_inline void fullmesh_manage(struct bpf_sock_ops *skops, struct c
 	if (round >= p->value[0])
 		return;
 	fullmesh_open(skops, claim, INITIAL, initial, round, p->value[1]);
-	for (u32 r = 0; r < REMOTES; r++)
+	for (u32 r = 0; r < REMOTES && is_known(claim, r); r++)
 		fullmesh_open(skops, claim, r, slots_to(claim, r), round, p->value[1]);
 }
