@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where records go.
 
-``write`` takes a line with its newline and may block. Where it raises OSError, the line is lost; the next one
-is tried as if nothing had happened: a disk may have room again, a directory may be back.
+``write`` takes lines with their newlines and may block. Where it raises OSError, they are lost; the next ones
+are tried as if nothing had happened: a disk may have room again, a directory may be back.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import socket
 import stat
+from bisect import bisect_right
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +23,9 @@ _STDOUT = 1
 
 
 class Destination(Protocol):
-    def write(self, line: bytes) -> None: ...
+    def write(self, lines: Sequence[bytes]) -> int:
+        """How many it wrote of them, from the first on; at least one."""
+        ...
 
     def close(self) -> None: ...
 
@@ -37,15 +42,21 @@ class RecordFile:
         self._max_size = max_size
         self._fd = -1
 
-    def write(self, line: bytes) -> None:
+    def write(self, lines: Sequence[bytes]) -> int:
         size = self._open()
-        if size and size + len(line) > self._max_size:
+        if size and size + len(lines[0]) > self._max_size:
             os.replace(self._path, self._before)
             size = self._open()
-        written = os.write(self._fd, line)
-        if written < len(line):
-            os.ftruncate(self._fd, size)
+        ends = list(itertools.accumulate(map(len, lines)))
+        fitting = max(1, bisect_right(ends, self._max_size - size))
+        written = os.write(self._fd, b"".join(lines[:fitting]))
+        whole = bisect_right(ends, written)
+        end = ends[whole - 1] if whole else 0
+        if end < written:
+            os.ftruncate(self._fd, size + end)
+        if not whole:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return whole
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -95,12 +106,13 @@ class Journal:
         self._path = path
         self._socket: socket.socket | None = None
 
-    def write(self, line: bytes) -> None:
+    def write(self, lines: Sequence[bytes]) -> int:
         if self._socket is None:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         # JSON has no newline in it, and ends with one.
-        fields = b"PRIORITY=6\nSYSLOG_IDENTIFIER=mptcp-pm\nMPTCP_PM_RECORD=session\nMESSAGE=" + line
+        fields = b"PRIORITY=6\nSYSLOG_IDENTIFIER=mptcp-pm\nMPTCP_PM_RECORD=session\nMESSAGE=" + lines[0]
         self._socket.sendto(fields, self._path)
+        return 1
 
     def close(self) -> None:
         if self._socket:
@@ -111,9 +123,11 @@ class Journal:
 class StandardOutput:
     """Logs go to standard error."""
 
-    def write(self, line: bytes) -> None:
+    def write(self, lines: Sequence[bytes]) -> int:
+        line = lines[0]
         while line:
             line = line[os.write(_STDOUT, line) :]
+        return 1
 
     def close(self) -> None:
         """It stays the process's."""

@@ -28,6 +28,7 @@ class Recorder:
         self._rules: Records | None = None
         self._writer: Writer | None = None
         self._tally = Tally()
+        self._lines: list[bytes] = []  # of this turn of the loop
 
     @property
     def on_ended(self) -> Callable[[Ended], None] | None:
@@ -39,9 +40,10 @@ class Recorder:
 
         Raises SystemUnfit where no thread can be started: then nothing has changed.
         """
-        former = self._writer
         if rules == self._rules:
             return
+        self._hand_over()
+        former = self._writer
         if rules is None:
             await self.close()
             return
@@ -55,6 +57,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Write what waits, within a few seconds."""
+        self._hand_over()
         writer, self._writer, self._rules = self._writer, None, None
         if writer:
             await asyncio.to_thread(writer.close)
@@ -64,7 +67,13 @@ class Recorder:
         return {"records_written": self._tally.written, "records_lost": self._tally.lost}
 
     def _record(self, ended: Ended) -> None:
-        if self._writer and self._rules and not self._writer.put(encode(record_of(ended)) + b"\n"):
+        if not self._lines:
+            self._loop.call_soon(self._hand_over)
+        self._lines.append(encode(record_of(ended)) + b"\n")
+
+    def _hand_over(self) -> None:
+        lines, self._lines = self._lines, []
+        if self._writer and self._rules and not self._writer.put(lines):
             _tell(self._rules, "records wait to be written already, as many as there is room for")
 
     def _hear_of_trouble(self, rules: Records, error: OSError) -> None:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pm.errors import SHORTAGES, SystemUnfit
 from pm.records.destinations import Destination
 
 QUEUE_BYTES = 16 << 20
+AT_ONCE = 64  # lines
 FLUSH_S = 3.0
 
 
@@ -51,6 +53,7 @@ class Writer:
         self._after = after
         self._lines: deque[bytes] = deque()
         self._bytes = 0
+        self._given_up = False
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
@@ -59,16 +62,19 @@ class Writer:
         except RuntimeError as e:
             raise SystemUnfit("no thread can be started", SHORTAGES[errno.EAGAIN]) from e
 
-    def put(self, line: bytes) -> bool:
-        """Have a line written soon; False where the queue is full, and the line is lost."""
+    def put(self, lines: Sequence[bytes]) -> bool:
+        """Have lines written soon; False where the queue is full, and the last of them are lost."""
+        taken = 0
         with self._changed:
-            there_is_room = self._bytes + len(line) <= QUEUE_BYTES
-            if there_is_room:
+            for line in lines:
+                if self._bytes + len(line) > QUEUE_BYTES:
+                    break
                 self._lines.append(line)
                 self._bytes += len(line)
-                self._changed.notify()
-        self._tally.add(lost=not there_is_room)
-        return there_is_room
+                taken += 1
+            self._changed.notify()
+        self._tally.add(lost=len(lines) - taken)
+        return taken == len(lines)
 
     def close(self) -> None:
         """Write what waits, for at most ``FLUSH_S``; what is left then is lost."""
@@ -77,8 +83,8 @@ class Writer:
             self._changed.notify()
         self._thread.join(FLUSH_S)
         with self._changed:
-            left = len(self._lines)
-            self._lines.clear()
+            left = 0 if self._given_up else len(self._lines)
+            self._given_up = True
         if left:
             self._tally.add(lost=left)
             self._on_trouble(OSError(errno.ETIMEDOUT, f"{left} records still waited to be written"))
@@ -88,25 +94,29 @@ class Writer:
             self._after.close()
             self._after = None
         failing = False
-        while line := self._next():
+        while lines := self._next():
             try:
-                self._destination.write(line)
+                done = self._destination.write(lines)
             except OSError as e:
                 if not failing:
                     self._on_trouble(e)
                 failing = True
+                done = len(lines)
             else:
                 failing = False
-            self._tally.add(written=not failing, lost=failing)
+            self._remove(done, lost=failing)
         self._destination.close()
 
-    def _next(self) -> bytes:
-        """The next line; empty once there is none and will be none."""
+    def _next(self) -> Sequence[bytes]:
+        """The next lines, which stay in the queue; none once there is none and will be none."""
         with self._changed:
             while not self._lines and not self._closing:
                 self._changed.wait()
-            if not self._lines:
-                return b""
-            line = self._lines.popleft()
-            self._bytes -= len(line)
-            return line
+            return [] if self._given_up else list(itertools.islice(self._lines, AT_ONCE))
+
+    def _remove(self, number: int, *, lost: bool) -> None:
+        with self._changed:
+            if self._given_up:  # and counted
+                return
+            self._bytes -= sum(len(self._lines.popleft()) for _ in range(number))
+            self._tally.add(written=0 if lost else number, lost=number if lost else 0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop, Moment, Timer
 from pm.errors import KernelRefused
-from pm.kernel import FinalFigures
+from pm.kernel import FinalFigures, SessionInfo
 from pm.kernel_protocols import Diagnosis, FinalFigureSource
 from pm.log_budget import get_limited_logger
 from pm.model import Figures, Subflow, SubflowState
@@ -87,6 +87,10 @@ class Endings:
         self._order = itertools.count()
         self._timer: Timer | None = None
         self._ended: dict[int, Ended] = {}
+        # What this turn of the loop has closed and ended: the kernel is asked once for all of it.
+        self._closed: list[_Awaited] = []
+        self._leaving: list[tuple[Session, str, Moment]] = []
+        self._turn: Timer | None = None
 
     async def run(self) -> None:
         """Read what the classifiers report until cancelled; what is awaited then is over."""
@@ -97,7 +101,12 @@ class Endings:
         finally:
             if self._finals:
                 self._scheduler.remove_reader(self._finals.fileno())
-            self._close(())
+            if self._turn:
+                self._turn.cancel()
+            self._end_turn()
+            for _ in range(KEPT_MAX // READ_MAX):
+                if self._read():
+                    break
             if self._timer:
                 self._timer.cancel()
             for awaited in list(self._awaited.values()):
@@ -106,40 +115,55 @@ class Endings:
     def subflow_closed(self, session: Session, subflow: Subflow, reason: str, now: Moment) -> None:
         """A subflow is out of the table. One that was never established has carried nothing."""
         if subflow.state is SubflowState.ESTABLISHED:
-            self._close([self._add(session, subflow, reason, now)])
+            self._add(session, subflow, reason, now)
 
     def session_ended(self, session: Session, reason: str, now: Moment) -> None:
         """A session is out of the table, with all the subflows that it had."""
-        established = [s for s in session.subflows if s.state is SubflowState.ESTABLISHED]
-        awaited = [self._add(session, subflow, WITH_THE_SESSION, now) for subflow in established]
-        if self.on_ended:
-            self._ended[session.number] = self._describe(session, reason, now)
-        self._close(awaited)
-        self._look_whether_over(session)
+        for subflow in session.subflows:
+            if subflow.state is SubflowState.ESTABLISHED:
+                self._add(session, subflow, WITH_THE_SESSION, now)
+        self._leaving.append((session, reason, now))
+        self._end_turn_soon()
 
-    def _add(self, session: Session, subflow: Subflow, reason: str, now: Moment) -> _Awaited:
+    def _add(self, session: Session, subflow: Subflow, reason: str, now: Moment) -> None:
         if session.closed is None:
             session.closed = ClosedSubflows()
         self._ledger.interface_of(subflow)  # known now; its address may be gone soon
         closed = ClosedSubflow(subflow, now, reason)
         session.closed.add(closed)
-        return _Awaited(session, closed)
+        self._closed.append(_Awaited(session, closed))
+        self._end_turn_soon()
 
-    def _describe(self, session: Session, reason: str, now: Moment) -> Ended:
-        info = None
+    def _end_turn_soon(self) -> None:
+        if self._turn is None:
+            self._turn = self._scheduler.call_soon(self._end_turn)
+
+    def _end_turn(self) -> None:
+        self._turn = None
+        closed, self._closed = self._closed, []
+        leaving, self._leaving = self._leaving, []
+        if self.on_ended and leaving:
+            self._describe(leaving)
+        self._close(closed)
+        for session, _, _ in leaving:
+            self._look_whether_over(session)
+
+    def _describe(self, leaving: Sequence[tuple[Session, str, Moment]]) -> None:
+        infos: Sequence[SessionInfo | None] = [None] * len(leaving)
         try:
-            (info,) = self._diagnosis.session_infos((session.token,))
+            infos = self._diagnosis.session_infos([session.token for session, _, _ in leaving])
         except KernelRefused as e:
-            log.warning("question_refused", error=str(e), remedy="none needed: its record says less")
-        cgroup_id = session.cgroup_id or (info.cgroup_id if info else 0)
-        return Ended(
-            session=session,
-            at=now,
-            reason=reason,
-            fallback=info.fallback if info else None,
-            cgroup_id=cgroup_id,
-            cgroup=self._cgroup_path(cgroup_id) if cgroup_id else None,
-        )
+            log.warning("question_refused", error=str(e), remedy="none needed: the records say less")
+        for (session, reason, now), info in zip(leaving, infos, strict=True):
+            cgroup_id = session.cgroup_id or (info.cgroup_id if info else 0)
+            self._ended[session.number] = Ended(
+                session=session,
+                at=now,
+                reason=reason,
+                fallback=info.fallback if info else None,
+                cgroup_id=cgroup_id,
+                cgroup=self._cgroup_path(cgroup_id) if cgroup_id else None,
+            )
 
     # What the classifiers report
 

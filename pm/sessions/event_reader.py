@@ -27,7 +27,7 @@ from pm.sessions.timers import BATCH, Slice
 DRAINED = 4096  # per turn of the loop: some milliseconds
 BACKLOG_MAX = 1 << 17  # more than the socket's buffer holds
 LATE_S = 0.25
-CATCH_UP_S = 1.0  # somebody waits for an answer
+CATCH_UP_S = 1.0  # somebody waits for an answer, or for the end of the service
 PROMPT_S = 1.0  # after a command of the operator, who waits for what comes of it
 
 log = get_limited_logger()
@@ -70,8 +70,18 @@ class EventReader:
         self._watch()
 
     def stop(self) -> None:
-        self._running = False
+        """Apply what has happened by now, for ``CATCH_UP_S`` at most, and read no more."""
+        was_running, self._running = self._running, False
         self._leave()
+        until = self._clock.monotonic() + CATCH_UP_S
+        empty = not was_running
+        while not empty and self._clock.monotonic() < until:
+            try:
+                empty = self._commands.drain(DRAINED)
+            except EventsLost:
+                self._note_loss()
+            while self._commands.backlog() and self._clock.monotonic() < until:
+                self._apply_some(min(BATCH, self._commands.backlog()))
 
     def be_prompt(self) -> None:
         """Read what happens in the next ``PROMPT_S`` at once."""

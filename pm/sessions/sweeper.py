@@ -75,13 +75,15 @@ class Sweeper:
                     self._sweep_all = False
                     await self._reconcile_all()
         finally:
-            events.stop()
-            self._resync.cancel()
-            self._timers.cancel()
-            self._watch.cancel()
-            self._first_subflows.cancel()
-            self._assignment.cancel()
-            self._endpoints.cancel()
+            try:
+                events.stop()
+            finally:
+                self._resync.cancel()
+                self._timers.cancel()
+                self._watch.cancel()
+                self._first_subflows.cancel()
+                self._assignment.cancel()
+                self._endpoints.cancel()
 
     def resync(self) -> None:
         """Compare the table with the kernel, and reconcile every session then."""

@@ -6,6 +6,7 @@ every arm once, every other turn in the opposite order, on one kernel and the sa
 
 - the delay from the segment that makes a session established at the client to the SYN of its additional
   subflow, on the wire, at half of the most sessions per second that the program reaches without the service;
+- how long after the last of these sessions the service has written the records of all of them;
 - sessions per second without a pause, each open until 31 others came after it.
 
 The arms of one turn are compared; the intervals hold the median ratio with 95 % probability (sign test).
@@ -127,6 +128,7 @@ class Beside:
     """The service of the client, which leaves its programs when it ends."""
 
     def __init__(self, hosts: TwoHosts, directory: Path) -> None:
+        self._records = directory / "records.jsonl"
         policies = [
             {"name": name, "cgroup": f"/client/{name}", "path_manager": chosen}
             for name, chosen in PROGRAMS.items()
@@ -135,6 +137,7 @@ class Beside:
             "datapath": "bpf",
             "on_exit": "keep",
             "addresses": {"include": ["eth1"], "all": True},
+            "records": {"to": "file", "path": str(self._records)},
             "policies": policies,
         }
         prefix = ["nsenter", f"--net=/run/netns/{hosts.client.name}"]
@@ -152,6 +155,15 @@ class Beside:
         """Processor time that the service has used."""
         return time.clock_gettime(~self.service.process.pid << 3 | 2)  # CPUCLOCK_SCHED of a process
 
+    def records(self) -> int:
+        return self._records.read_bytes().count(b"\n") if self._records.exists() else 0
+
+    def wait_records(self, number: int) -> float:
+        """Seconds until there are so many."""
+        begin = time.monotonic()
+        wait_for(self.records, f"{number} records", until=lambda found: found >= number, deadline_s=60)
+        return time.monotonic() - begin
+
     def settle(self) -> None:
         """Wait until it has dealt with all that happened, and is idle."""
         used = [self.processor_s()]
@@ -165,11 +177,14 @@ class Beside:
 
 
 class Figures(NamedTuple):
-    """Of one arm, by turns: delays in us, sessions per second, and us of the service for a session."""
+    """Of one arm, by turns: delays in us, sessions per second, us of the service for a session, and
+    seconds until all records were written.
+    """
 
     delays: list[list[float]]
     rates: list[float]
     service_us: list[float]
+    told_s: list[float]
 
     def median_delay(self, turn: int) -> float:
         return median(self.delays[turn])
@@ -184,13 +199,16 @@ def measure(turns: int) -> dict[Arm, Figures]:
         most = load.run(RATED)
         print(f"{most:.0f} sessions per second at most without service: delays at {most / 2:.0f}", flush=True)
         arms = [Arm(name) for name in (KERNEL, *PROGRAMS)], [Arm(name, service=True) for name in PROGRAMS]
-        figures = {arm: Figures([], [], []) for some in arms for arm in some}
+        figures = {arm: Figures([], [], [], []) for some in arms for arm in some}
         with Wire(hosts) as wire:
 
             def turn(some: Sequence[Arm]) -> None:
                 for arm in some:
                     wire.delays_us()
+                    before = beside.records()
                     load.run(arm.cgroup, rate=most / 2, sessions=DELAYS)
+                    if arm.service:
+                        figures[arm].told_s.append(beside.wait_records(before + DELAYS))
                     figures[arm].delays.append(wire.delays_us())
                 for arm in some:
                     if arm.cgroup in (RATED, KERNEL):
@@ -249,6 +267,8 @@ def report(figures: dict[Arm, Figures]) -> Iterator[str]:
         if found.rates:
             least, most = min(found.rates), max(found.rates)
             yield f"{arm}: {median(found.rates):.0f} sessions/s, {least:.0f} to {most:.0f}"
+        if found.told_s:
+            yield f"{arm}: records of all after {median(found.told_s):.2f} s, {max(found.told_s):.2f} at most"
         if found.service_us:
             yield f"{arm}: the service takes {median(found.service_us):.0f} us of processor for a session"
     for ours, theirs in [

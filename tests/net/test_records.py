@@ -150,6 +150,20 @@ def test_a_dead_path_does_not_hold_up_the_end_of_the_service(lab: Lab) -> None:
     assert_agree(lost, before[lost["id"]])
 
 
+def test_sessions_that_end_just_before_the_service(lab: Lab) -> None:
+    """Their ends wait to be read when SIGTERM comes, above all where programs open the subflows."""
+    lab.server()
+    path = lab.directory / "records.jsonl"
+    service = serve(lab, path)
+    client = lab.client(cgroup="a")
+    client.open(5)
+    wait_for(service.sessions, "5 sessions", until=lambda sessions: len(sessions) == 5)
+    client.close()
+    client.report()  # asyncio closes a socket in the next turn of its loop
+    service.terminate()
+    assert [record["reason"] for record in records_in(path)] == ["closed"] * 5
+
+
 def test_a_reload_changes_where_records_go(lab: Lab) -> None:
     """To another file, and to nowhere."""
     lab.server()
@@ -203,7 +217,7 @@ trap "kill $!" EXIT
 until [ -S /run/systemd/journal/socket ]; do sleep 0.01; done
 "$0" -c 'import sys
 from pm.records.destinations import Journal
-Journal().write(sys.stdin.buffer.read())'
+Journal().write([sys.stdin.buffer.read()])'
 until journalctl -D /run/log/journal MPTCP_PM_RECORD=session -o cat 2>/dev/null | grep .; do sleep 0.01; done
 """
 
@@ -243,7 +257,7 @@ def test_a_line_is_there_whole_or_not_at_all(small_disk: Path) -> None:
     line = b"x" * 3000 + b"\n"
     with pytest.raises(OSError, match="No space"):  # noqa: PT012 how many have room is the kernel's
         for _ in range(100):
-            file.write(line)
+            file.write([line])
     content = path.read_bytes()
     assert content
     assert content == line * (len(content) // len(line))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ class Kernel:
         self.there: dict[str, SubflowRecord] = {}
         self.reports: list[FinalFigures] = []
         self.refuses = False
+        self.questions: list[Sequence[Any]] = []
 
     def show(self, of: Session, subflow: Subflow, figures: Figures) -> None:
         found = record(
@@ -49,11 +51,13 @@ class Kernel:
         self.reports.append(FinalFigures(*ends, figures))
 
     def find_subflows(self, subflows: Sequence[Any]) -> list[SubflowRecord | None]:
+        self.questions.append(subflows)
         if self.refuses:
             raise KernelRefused("looking up sockets", 12)
         return [self.there.get(subflow.id) for subflow in subflows]
 
     def session_infos(self, tokens: Sequence[int]) -> list[SessionInfo | None]:
+        self.questions.append(tokens)
         return [None for _ in tokens]
 
     def fileno(self) -> int:
@@ -85,9 +89,11 @@ class Scene:
 
     def close(self) -> None:
         self.endings.subflow_closed(self.session, self.subflow, "by hand", at(self.clock.now))
+        self.wait(0)
 
     def end(self) -> None:
         self.endings.session_ended(self.session, "closed", at(self.clock.now))
+        self.wait(0)
 
     def wait(self, seconds: float) -> None:
         self.loop.run_until(self.clock.now + seconds)
@@ -135,6 +141,34 @@ def test_without_a_report_the_last_sample_counts(scene: Scene) -> None:
     scene.wait(1)
     assert (scene.subflow.figures, scene.source) == (FINAL, "last_sample")
     assert [e.cgroup for e in scene.ended] == ["/cgroup-7"]
+
+
+def test_what_ends_in_one_turn_is_asked_for_at_once(scene: Scene) -> None:
+    """One question for all the sessions, and one for all their sockets."""
+    sessions = [session(token=n, number=n, local=f"10.1.0.{n}") for n in range(1, 31)]
+    for one in sessions:
+        scene.endings.session_ended(one, "closed", at(scene.clock.now))
+    scene.wait(0)
+    assert [len(asked) for asked in scene.kernel.questions] == [30, 30]
+
+
+async def test_what_has_just_ended_is_told_at_the_end_of_the_service(scene: Scene) -> None:
+    """The turn in which it ended, and the reports that wait, are finished first."""
+    sessions = [session(token=n, number=n, local=f"10.{n >> 8}.1.{n & 255}") for n in range(2, 602)]
+    running = asyncio.create_task(scene.endings.run())
+    await asyncio.sleep(0)
+    for one in sessions:
+        scene.kernel.show(one, one.subflows[0], SAMPLE)
+    for one in sessions:
+        scene.endings.session_ended(one, "closed", at(scene.clock.now))
+    scene.wait(0)
+    for one in sessions[1:]:
+        scene.kernel.report(one.subflows[0], FINAL)
+    scene.endings.session_ended(scene.session, "closed", at(scene.clock.now))
+    running.cancel()
+    await asyncio.wait([running])
+    assert len(scene.ended) == 601
+    assert [one.subflows[0].figures for one in sessions] == [SAMPLE] + [FINAL] * 599
 
 
 def test_a_socket_that_never_goes(scene: Scene) -> None:
@@ -200,6 +234,7 @@ def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
         (subflow,) = one.subflows
         scene.kernel.show(one, subflow, SAMPLE)
         scene.endings.session_ended(one, "closed", at(scene.clock.now))
+    scene.wait(0)
     assert [e.session.number for e in scene.ended] == list(range(1, 21))
     strangers = [session(token=n, number=n, local=f"10.2.0.{n}") for n in range(1, 31)]
     for one in strangers:
@@ -207,6 +242,7 @@ def test_what_is_kept_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) 
     scene.wait(200)
     for one in strangers:
         scene.endings.session_ended(one, "closed", at(scene.clock.now))
+    scene.wait(0)
     reported = [one.number for one in strangers if one.closed and one.closed[0].source == "kernel"]
     assert reported == list(range(21, 31))
 

@@ -12,7 +12,7 @@ import pytest
 from pm.clock import Moment, Timer
 from pm.kernel import EventsLost, RawEvent
 from pm.linux.netlink.mptcp_pm_codec import decode_event
-from pm.sessions.event_reader import LATE_S, PROMPT_S, EventReader
+from pm.sessions.event_reader import CATCH_UP_S, LATE_S, PROMPT_S, EventReader
 from tests.unit.sessions.world import Clock, Loop
 
 
@@ -196,3 +196,38 @@ def test_an_overrun_is_recovered(late: bool) -> None:
     reading.wait(LATE_S)
     assert reading.applied == [0, 1, 2, 3]
     assert reading.compared == 1
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_at_the_end_what_waits_is_applied(late: bool) -> None:
+    """What the kernel has told by then: in the socket, and read but not applied."""
+    reading = Reading(late=late)
+    for number in range(10_000):
+        reading.kernel.send(number)
+    reading.wake()
+    reading.reader.stop()
+    assert reading.applied == list(range(10_000))
+    assert (reading.loop.watching, reading.loop.pending()) == (False, [])
+
+
+def test_the_end_does_not_wait_for_ever() -> None:
+    """Somebody may cause events faster than they are applied."""
+    reading = Reading()
+
+    def apply(event: RawEvent, now: Moment) -> None:
+        reading.clock.now += 0.001
+        reading.kernel.send(event.type)
+
+    reading.reader._apply = apply
+    reading.kernel.send(1)
+    reading.reader.stop()
+    assert reading.clock.now - 1000 < CATCH_UP_S + 0.1
+
+
+def test_events_that_were_lost_at_the_end() -> None:
+    """What is left of them is applied; nobody compares any more."""
+    reading = Reading()
+    reading.kernel.send(1)
+    reading.kernel.overrun = True
+    reading.reader.stop()
+    assert (reading.applied, reading.compared) == ([1], 0)
