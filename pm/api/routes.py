@@ -94,7 +94,7 @@ ROUTES = (
         summary="Sessions with their subflows, oldest first; each is at most one second old",
         shape=SessionsShape,
         query=SessionQuery,
-        errors=(400,),
+        errors=(400, 410),
     ),
     Route(
         method="GET",
