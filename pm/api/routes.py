@@ -33,7 +33,10 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One endpoint. ``answers`` are the successful statuses, ``errors`` others besides 401, 403 and 500."""
+    """One endpoint.
+
+    ``answers`` are the successful statuses, ``errors`` others besides 401, 403, 429 and 500.
+    """
 
     method: str
     path: str
