@@ -62,7 +62,7 @@ def duration_text(seconds: float | None) -> str:
     """``1.5 ms``, ``12 s``, ``3 h 5 min``, or ``–`` if the duration is not known."""
     if seconds is None:
         return "–"
-    if seconds < 1:
+    if seconds < 0.9995:  # what rounds to a second is one
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
