@@ -16,7 +16,7 @@ from pm.errors import PmError
 Json = Mapping[str, Any]
 RATES = ("sent_per_second", "received_per_second")
 HISTORY = 300  # values of a sparkline
-SERIES_MAX = 60  # series fetched for one frame
+SERIES_MAX = 60  # series fetched for one frame; of policies those that have the most sessions
 SESSIONS_MAX = 1000  # as many as the service lists on a page
 
 
@@ -130,9 +130,11 @@ class Collector:
 
     def _policy_rows(self) -> list[PolicyRow]:
         rows = []
-        for number, policy in enumerate(self._client.get("/v1/policies")["policies"]):
+        policies = self._client.get("/v1/policies")["policies"]
+        asked = {p["name"] for p in sorted(policies, key=lambda p: -p["sessions"])[:SERIES_MAX]}
+        for policy in policies:
             series: Json = {"series": [], "times": []}
-            if number < SERIES_MAX:
+            if policy["name"] in asked:
                 series = self._client.get(f"/v1/policies/{segment(policy['name'])}/series")
             rows.append(PolicyRow(policy, last_rates(series), totals(series)))
         return rows

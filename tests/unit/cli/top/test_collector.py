@@ -104,6 +104,13 @@ def test_many_policies_and_interfaces_are_not_all_asked_about() -> None:
     assert (len(snapshot.policies), len(snapshot.interfaces)) == (500, 500)
 
 
+def test_policies_with_the_most_sessions_are_asked_about() -> None:
+    """Also where they are the last of many in the file."""
+    service = Service(policies=[policy(f"idle{n}", sessions=0) for n in range(500)] + [policy("busy")])
+    rows = collector(service).collect(Request(View.POLICIES)).policies
+    assert (rows[-1].policy["name"], rows[-1].rate) == ("busy", (2.0, 3.0))
+
+
 def test_one_session_and_its_end() -> None:
     service = Service()
     request = Request(View.SESSIONS, opened="0x1")
