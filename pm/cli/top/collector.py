@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pm.cli.client import Client, segment
 from pm.cli.top.session_rates import Rate, SessionRates
+from pm.cli.top.state import ROWS_MAX
 from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 
@@ -17,7 +18,6 @@ Json = Mapping[str, Any]
 RATES = ("sent_per_second", "received_per_second")
 HISTORY = 300  # values of a sparkline
 SERIES_MAX = 60  # series fetched for one frame; of policies those that have the most sessions
-SESSIONS_MAX = 1000  # as many as the service lists on a page
 
 
 class Request(NamedTuple):
@@ -146,7 +146,7 @@ class Collector:
             order="ascending" if request.reverse else None,
             policy=request.policy,
             search=request.text or None,
-            limit=min(request.limit, SESSIONS_MAX),
+            limit=min(request.limit, ROWS_MAX),
         )
         self._rates.update(page["sessions"])
         return [

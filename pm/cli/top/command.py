@@ -15,12 +15,12 @@ from rich.console import Console
 
 from pm.cli.client import Client, Target
 from pm.cli.tables import console
-from pm.cli.top.collector import SESSIONS_MAX, Collector, Request, Snapshot
+from pm.cli.top.collector import Collector, Request, Snapshot
 from pm.cli.top.feed import Feed
 from pm.cli.top.frame import Shown, frame, plain_lines, rows_on_screen
 from pm.cli.top.glyphs import Glyphs, glyphs_for
 from pm.cli.top.session_rates import Rate
-from pm.cli.top.state import State
+from pm.cli.top.state import ROWS_MAX, State
 from pm.cli.top.terminal import Terminal
 from pm.cli.top.views_of_top import SORTS, VIEWS, View
 from pm.errors import PmError
@@ -82,7 +82,7 @@ def _live(client: Client, out: Console, glyphs: Glyphs, state: State) -> int:
 
 def _rows_wanted(state: State, page: int) -> int:
     """Those up to the end of the page that is shown, and the next page."""
-    return min(SESSIONS_MAX, (state.chosen.selected // page + 2) * page)
+    return min(ROWS_MAX, (state.chosen.selected // page + 2) * page)
 
 
 def _print(snapshots: Sequence[Snapshot], out: Console, glyphs: Glyphs) -> int:

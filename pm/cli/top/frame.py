@@ -22,7 +22,7 @@ from pm.cli.top.views_of_top import VIEWS, View
 HELP = (
     "1 2 3       interfaces, policies, sessions",
     "Tab         the next of them",
-    "Up Down     move; also j k, Page Up, Page Down, Home, End",
+    "Up Down     move; also j k, Page Up, Page Down, Home, End; of sessions to the first 1000",
     "Enter       of a policy: its sessions; of a session: its subflows and history",
     "Esc         back",
     "s           sort by something else",
@@ -105,10 +105,13 @@ def _table(
     on_screen = rows[first : first + page]
     look = Look(glyphs, width, chosen.sort, selected - first)
     lines = view_lines(state.view, [row for _, row in on_screen], look)
-    whole = len(rows)
-    if state.view is View.SESSIONS and not (chosen.text or state.policy):
+    whole, more = len(rows), ""
+    if state.view is View.SESSIONS and (chosen.text or state.policy):
+        more = " or more" if whole >= snapshot.request.limit else ""
+    elif state.view is View.SESSIONS:
         whole = max(whole, snapshot.status["sessions"])
-    return lines, Screenful([key for key, _ in rows], page), _position(first, len(on_screen), whole)
+    position = _position(first, len(on_screen), whole)
+    return lines, Screenful([key for key, _ in rows], page), f"{position}{more}" if position else ""
 
 
 def _position(first: int, count: int, whole: int) -> str:

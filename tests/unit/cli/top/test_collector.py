@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 
 from pm.cli.client import Client
-from pm.cli.top.collector import SERIES_MAX, SESSIONS_MAX, Collector, Request, totals
+from pm.cli.top.collector import SERIES_MAX, Collector, Request, totals
+from pm.cli.top.state import ROWS_MAX
 from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 from tests.unit.cli.top.documents import detail, interface, policy, session, status
@@ -85,7 +86,7 @@ def test_only_the_view_is_asked_for() -> None:
     request = Request(View.SESSIONS, "bytes", True, "eth", "sync", limit=5000)
     assert [row.session["token"] for row in made.collect(request).sessions] == ["0xa0000001"]
     assert service.queries[-1] == {
-        "sort": "bytes", "order": "ascending", "policy": "sync", "search": "eth", "limit": SESSIONS_MAX,
+        "sort": "bytes", "order": "ascending", "policy": "sync", "search": "eth", "limit": ROWS_MAX,
     }  # fmt: skip
 
 

@@ -147,6 +147,26 @@ def test_pages_of_many_sessions() -> None:
     assert lines[0].startswith("mptcp-pm  10000 sessions (3 sampled)")
 
 
+@pytest.mark.parametrize(
+    ("chosen", "policy", "limit", "position"),
+    [
+        (Chosen("rate", text="10.0"), None, 38, "1-19 of 38 or more"),
+        (Chosen("rate"), "sync", 38, "1-19 of 38 or more"),
+        (Chosen("rate", text="10.0"), None, 57, "1-19 of 38"),
+        (Chosen("rate"), None, 38, "1-19 of 10000"),
+    ],
+)
+def test_how_many_sessions_match_is_said_where_it_is_known(
+    chosen: Chosen, policy: str | None, limit: int, position: str
+) -> None:
+    """The service was asked for two pages: if it gave as many, there may be others."""
+    rows = [SessionRow(session(f"0x{number:08x}"), None, []) for number in range(38)]
+    shown = snapshot(View.SESSIONS, status=status(sessions=10_000))._replace(sessions=rows)
+    shown = shown._replace(request=shown.request._replace(policy=policy, limit=limit))
+    lines = screen(shown, of(View.SESSIONS, policy=policy, of_view={View.SESSIONS: chosen}), 80)
+    assert lines[-1].endswith(f" {position}")
+
+
 def test_orders() -> None:
     """Greatest first, names from a to z; reversed the other way."""
 
