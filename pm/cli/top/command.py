@@ -99,16 +99,17 @@ def _samples(collector: Collector, options: argparse.Namespace, state: State) ->
     requests = [_request(each, options.limit or PLAIN_LIMIT) for each in states]
     for _ in range(SAMPLES_MAX):
         snapshots = [collector.collect(request) for request in requests]
-        if all(map(_is_complete, snapshots)):
+        if all(map(is_complete, snapshots)):
             break
         time.sleep(SAMPLE_S)
     return snapshots
 
 
-def _is_complete(snapshot: Snapshot) -> bool:
-    """Whether all rates are known that two samples give."""
-    used = [row.interface for row in snapshot.interfaces if row.interface["used"]]
-    return all(i["sent_per_second"] is not None for i in used) and all(row.rate for row in snapshot.sessions)
+def is_complete(snapshot: Snapshot) -> bool:
+    """Whether all rates are known that two samples give: of interfaces, those that have subflows."""
+    used = [row.interface for row in snapshot.interfaces if row.interface["subflows"]]
+    sampled = not used or any(i["sent_per_second"] is not None for i in used)
+    return sampled and all(row.rate for row in snapshot.sessions)
 
 
 def _print_json(snapshots: Sequence[Snapshot]) -> int:
