@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pm.cli import browser, local, remote
 from pm.cli.completion import completion
 from pm.cli.parser import build_parser
-from pm.errors import ConfigError, PmError
+from pm.errors import ConfigError, PmError, UnknownPath
 from pm.names import printable
 
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -81,9 +81,9 @@ def _status(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     except SystemExit:  # --help, --version, wrong usage
         _flush()
         raise
-    except (LookupError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError, UnknownPath):
         if command_of(options) in OF_SERVICE:
-            remote.require_service(options)  # or else the answer came from something else
+            remote.require_service(options)  # or else the answer came from something else, or an old one
         raise
     _flush()
     return status

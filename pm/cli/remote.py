@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from pm import __version__
 from pm.cli.client import Client, Target, segment
 from pm.cli.why_subject import parse_cgroup, require_cgroup
 from pm.errors import ConfigError, PmError
@@ -252,9 +253,13 @@ def _client(options: argparse.Namespace) -> closing[Client]:
 
 
 def require_service(options: argparse.Namespace) -> None:
-    """Raises PmError where no mptcp-pm answers."""
+    """Raises PmError where no mptcp-pm answers, or one of another version."""
     with _client(options) as client:
-        client.status()
+        version = client.status()["version"]
+    if version != __version__:
+        raise PmError(
+            f"the service has version {version}, and this command {__version__}", "restart the service"
+        )
 
 
 def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:
