@@ -20,6 +20,7 @@ from pm.names import printable
 Json = Mapping[str, Any]
 
 NARROW = 60  # columns
+PIPE = 100_000  # a cgroup's path may have 4096 characters, and a policy many of them
 SELECTIONS = {
     "cgroup": "by cgroup",
     "namespace": "by network namespace: the policy for / owns every session",
@@ -28,9 +29,9 @@ FAILED_LOAD = "FAILED: the last good configuration stays in force"
 
 
 def console() -> Console:
-    """A console on standard output. Away from a terminal it is wide, so that nothing is cut off."""
+    """A console on standard output. Away from a terminal it is so wide that no line is broken."""
     made = Console(highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(highlight=False, width=240)
+    return made if made.is_terminal else Console(highlight=False, width=PIPE)
 
 
 def show(report: RenderableType) -> None:

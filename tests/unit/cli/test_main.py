@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -118,6 +119,24 @@ def test_a_pipe_gets_no_padding(server: Server, environment: dict[str, str], com
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
     assert "\x1b" not in done.stdout
+
+
+LONG = "/kubepods.slice/" + "pod-0123456789abcdef" * 20 + ".slice"
+
+
+@pytest.mark.parametrize("command", ["sessions", "session 0xa0000001", "policies", "addresses", "status"])
+def test_a_pipe_gets_each_thing_in_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """However long a name or a path is: `grep` and `awk` find it."""
+    plane = server.plane
+    monkeypatch.setattr(plane, "cgroup_path", lambda session: LONG)
+    monkeypatch.setattr(plane, "attached", lambda: dict.fromkeys((LONG, f"{LONG}2"), "sync"))
+    monkeypatch.setattr(plane, "addresses", lambda: [replace(a, why=LONG) for a in Plane().addresses()])
+    status = replace(plane.status(), config_path=LONG)
+    monkeypatch.setattr(plane, "status", lambda: status)
+    assert main(["--socket", server.socket, *command.split()]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if LONG in line] != []
 
 
 @pytest.mark.parametrize("command", ["status", "sessions", "policies", "addresses"])
