@@ -131,7 +131,7 @@ def _subflow_cells(subflow: Json) -> list[str]:
         duration_text(subflow["rtt_s"]),
         bytes_text(subflow["bytes_sent"]),
         bytes_text(subflow["bytes_received"]),
-        subflow["reason"],
+        printable(subflow["reason"]),
     ]
 
 

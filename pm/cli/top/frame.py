@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pm.cli.top.collector import Snapshot
 from pm.cli.top.columns import Look
+from pm.cli.top.feed import silence
 from pm.cli.top.glyphs import Glyphs
 from pm.cli.top.live_tables import rate_text, view_lines, view_rows
 from pm.cli.top.session_view import session_lines, wrapped
@@ -173,7 +174,7 @@ def _message(shown: Shown, state: State, width: int, glyphs: Glyphs) -> Text:
     if shown.error:
         text = f"trying again: {shown.error}"
     elif shown.silent_s:
-        text = f"the service has not answered for {shown.silent_s:.0f} s"
+        text = silence(shown.silent_s)
     elif snapshot.status["reasons"]:
         text = "; ".join(snapshot.status["reasons"])
     elif not snapshot.status["config"]["last_reload"]["ok"]:
