@@ -166,20 +166,22 @@ def test_shipped_rules_alert_on_a_real_service(scene: Scene) -> None:
 
 
 def test_rules_pass_their_tests() -> None:
-    """promtool test rules: each alert fires in trouble, and in no other case."""
+    """promtool test rules: each alert fires in trouble, and in no other case; it resolves after that."""
     found = promtool("test", "rules", str(TESTS))
     assert found.returncode == 0, found.stdout + found.stderr
     tested = [test["alertname"] for test in yaml.safe_load(TESTS.read_text())["tests"][0]["alert_rule_test"]]
-    assert tested == [name for name in NAMES for _ in range(2)]  # before the trouble, and in it
+    assert tested == [name for name in NAMES for _ in range(3)]  # before the trouble, in it, and after it
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("expression", ["vector(0) > 1", "mptcp_pm_ready >= 0"])
+@pytest.mark.parametrize(
+    "expression", ["vector(0) > 1", "mptcp_pm_ready >= 0", "max_over_time(({})[100m:1m])"]
+)
 def test_a_broken_rule_fails_its_tests(tmp_path: Path, name: str, expression: str) -> None:
-    """One that never fires, and one that always does."""
+    """One that never fires, one that always does, and one that does not resolve."""
     document = yaml.safe_load(ALERTS.read_text())
     (rule,) = (rule for rule in document["groups"][0]["rules"] if rule["alert"] == name)
-    rule["expr"] = expression
+    rule["expr"] = expression.format(rule["expr"])
     rule.pop("for", None)
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(document))
     (tmp_path / "alerts_test.yml").write_text(TESTS.read_text())
