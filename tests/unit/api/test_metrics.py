@@ -44,6 +44,7 @@ def samples(
             {"eth0": [1000, 3000, 2000]},
             Counter({("sync", "eth0"): 1}),
         ),
+        policies=[policy.name for policy in plane.policies()],
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
         carried=carried,
@@ -82,6 +83,13 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     assert found["mptcp_pm_events_total", ()] == 12
     assert found["mptcp_pm_events_lost_total", ()] == 0
     assert found["mptcp_pm_config_last_reload_successful", ()] == 1
+
+
+def test_what_has_no_sessions_has_none() -> None:
+    """0, and not nothing: a graph falls to it, an alert can compare it, and a dashboard has its name."""
+    found = samples(Plane(), Timings())
+    assert found["mptcp_pm_sessions", (("policy", "rest"), ("state", "established"))] == 0
+    assert found["mptcp_pm_sessions", (("policy", ""), ("state", "established"))] == 0
 
 
 def test_failed_reload_shows() -> None:
