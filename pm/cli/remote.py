@@ -55,7 +55,7 @@ def sessions(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     from pm.cli.session_watch import watch_in_pipe, watch_on_screen
-    from pm.cli.tables import console, sessions_list
+    from pm.cli.tables import console, is_screen, sessions_list
 
     out = console()
 
@@ -72,7 +72,7 @@ def _watch(options: argparse.Namespace) -> int:
             # A session takes at least one line: more of them than the screen has lines are never visible.
             return list(_matching(client, options, options.limit or lines))
 
-        on_screen = out.is_terminal and not out.is_dumb_terminal and not options.json
+        on_screen = is_screen(out) and not options.json
         # What is wrong from the start ends the command.
         first = fetch(out.height if on_screen else TABLE_LIMIT)
         if not first:

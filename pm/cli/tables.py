@@ -31,7 +31,12 @@ FAILED_LOAD = "FAILED: the last good configuration stays in force"
 def console() -> Console:
     """A console on standard output. Away from a terminal it is so wide that no line is broken."""
     made = Console(highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(highlight=False, width=PIPE)
+    return made if made.file.isatty() else Console(highlight=False, width=PIPE)
+
+
+def is_screen(console: Console) -> bool:
+    """Whether it shows more than lines. With FORCE_COLOR, rich takes a pipe for a terminal too."""
+    return console.file.isatty() and not console.is_dumb_terminal
 
 
 def show(report: RenderableType) -> None:
@@ -148,7 +153,7 @@ def policies_table(policies: Sequence[Json]) -> Table:
         manager = policy["path_manager"]
         parameters = ", ".join(f"{name}: {value}" for name, value in manager["parameters"].items())
         text = f"{manager['name']} ({parameters})" if parameters else manager["name"]
-        cgroups = "\n".join(policy["cgroups"]) or "no cgroup"
+        cgroups = policy["cgroups"] or ["no cgroup"]
         add_row(table, policy["name"], policy["cgroup"], text, str(policy["sessions"]), cgroups)
     return table
 
@@ -234,9 +239,11 @@ def new_table(*columns: str) -> Table:
     return table
 
 
-def add_row(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str | Sequence[str]) -> None:
+    """A cell is one line, or a list of lines."""
+    lines = ([cell] if isinstance(cell, str) else cell for cell in cells)
     # Text from outside is never markup.
-    table.add_row(*(escape(printable(cell)) for cell in cells))
+    table.add_row(*("\n".join(escape(printable(line)) for line in of_cell) for of_cell in lines))
 
 
 def facts_grid(*facts: tuple[str, str]) -> Table:

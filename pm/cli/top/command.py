@@ -14,7 +14,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from pm.cli.client import Client, Target
-from pm.cli.tables import console
+from pm.cli.tables import console, is_screen
 from pm.cli.top.collector import Collector, Request, Snapshot
 from pm.cli.top.feed import Feed
 from pm.cli.top.frame import Shown, frame, plain_lines, rows_on_screen
@@ -37,7 +37,7 @@ def top(options: argparse.Namespace) -> int:
     out = console()
     glyphs = glyphs_for(out.encoding, os.environ)
     with closing(Client(Target(options.socket, options.url, options.token_file))) as client:
-        if not (options.once or options.json) and out.is_terminal and not out.is_dumb_terminal:
+        if not (options.once or options.json) and is_screen(out):
             return _live(client, out, glyphs, state)
         snapshots = _samples(Collector(client), options, state)
     return _print_json(snapshots) if options.json else _print(snapshots, out, glyphs)
@@ -86,8 +86,7 @@ def _rows_wanted(state: State, page: int) -> int:
 
 
 def _print(snapshots: Sequence[Snapshot], out: Console, glyphs: Glyphs) -> int:
-    on_screen = out.is_terminal and not out.is_dumb_terminal
-    for line in plain_lines(snapshots, out.width if on_screen else None, glyphs):
+    for line in plain_lines(snapshots, out.width if is_screen(out) else None, glyphs):
         line.rstrip()
         out.print(line, soft_wrap=True)
     return 0

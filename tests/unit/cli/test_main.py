@@ -139,6 +139,39 @@ def test_a_pipe_gets_each_thing_in_one_line(
     assert [line for line in capsys.readouterr().out.splitlines() if LONG in line] != []
 
 
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+@pytest.mark.parametrize("command", ["top", "sessions", "policies"])
+def test_colours_that_are_forced_do_not_make_a_terminal(
+    environment: dict[str, str], variable: str, command: str
+) -> None:
+    """Where CI sets this, a pipe is still a pipe: `top` ends, and no line is cut."""
+    environment = {**environment, variable: "1", "COLUMNS": "40"}
+    done = subprocess.run(
+        [*MPTCP_PM, command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b[?" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) > 60
+
+
+def test_each_cgroup_of_a_policy_is_a_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a glob there are many; what is odd in their names is escaped."""
+    cgroups = ("/system.slice/rsync1.service", "/system.slice/rsync\n2.service")
+    monkeypatch.setattr(server.plane, "attached", lambda: dict.fromkeys(cgroups, "sync"))
+    assert main(["--socket", server.socket, "policies"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines if "/rsync" in line.split()[-1]] == [
+        "/system.slice/rsync\\n2.service", "/system.slice/rsync1.service",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("command", ["status", "sessions", "policies", "addresses"])
 def test_a_narrow_terminal(
     server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str

@@ -12,7 +12,7 @@ from pm.cli.top.command import is_complete
 from pm.cli.top.session_rates import Rate
 from tests.unit.cli.top.documents import interface, session, snapshot
 
-UNKNOWN = {"sent_per_second": None, "received_per_second": None}
+UNKNOWN: dict[str, Any] = {"sent_per_second": None, "received_per_second": None}
 
 
 @pytest.mark.parametrize(
