@@ -28,10 +28,16 @@ SELECTIONS = {
 FAILED_LOAD = "FAILED: the last good configuration stays in force"
 
 
+class OutputConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader is gone: `perform` knows what that means. Rich would end the process with status 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
     """A console on standard output. Away from a terminal it is so wide that no line is broken."""
-    made = Console(highlight=False, soft_wrap=False)
-    return made if made.file.isatty() else Console(highlight=False, width=PIPE)
+    made = OutputConsole(highlight=False, soft_wrap=False)
+    return made if made.file.isatty() else OutputConsole(highlight=False, width=PIPE)
 
 
 def is_screen(console: Console) -> bool:
