@@ -59,8 +59,7 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
-        endless = options.command in ("events", "top", "web") or getattr(options, "watch", False)
-        return 0 if endless else INTERRUPTED
+        return 0 if _is_endless(options) else INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader is gone (`| head`)
         return 0
@@ -87,6 +86,13 @@ def _status(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
         raise
     _flush()
     return status
+
+
+def _is_endless(options: argparse.Namespace) -> bool:
+    """Whether Ctrl-C is its usual end."""
+    if options.command == "top":
+        return not (options.once or options.json)
+    return options.command in ("events", "web") or getattr(options, "watch", False)
 
 
 def _flush() -> None:

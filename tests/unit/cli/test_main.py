@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -21,9 +22,10 @@ from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.cli import why_subject
 from pm.cli.client import Client, Target
+from pm.cli.commands import HANDLERS
 from pm.cli.main import main
 from pm.cli.man import man_page
-from pm.cli.parser import build_parser
+from pm.cli.parser import EXIT_STATUS, build_parser
 from pm.cli.report import Report, _add_service
 from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
@@ -583,6 +585,30 @@ def test_watch_shows_sessions_until_interrupted(environment: dict[str, str]) -> 
     for _ in range(2):
         assert len(json.loads(process.stdout.readline())["sessions"]) == 2
     interrupt(process)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("top --json", 130),
+        ("top --once", 130),
+        ("top", 0),
+        ("status", 130),
+        ("sessions --watch", 0),
+        ("events", 0),
+    ],
+)
+def test_a_document_that_was_interrupted_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, command: str, status: int
+) -> None:
+    """What goes on until Ctrl-C ends well by it; what prints once has not printed all."""
+
+    def interrupt(options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(HANDLERS, command.split()[0], interrupt)
+    assert main(command.split()) == status
+    assert status in EXIT_STATUS
 
 
 @pytest.mark.parametrize(
