@@ -109,6 +109,8 @@ def _table(
     whole, more = len(rows), ""
     if state.view is View.SESSIONS and (chosen.text or state.policy):
         more = " or more" if whole >= snapshot.request.limit else ""
+    elif state.view is View.INTERFACES and not chosen.text:
+        whole += snapshot.left_out
     elif state.view is View.SESSIONS:
         whole = max(whole, snapshot.status["sessions"])
     position = _position(first, len(on_screen), whole)

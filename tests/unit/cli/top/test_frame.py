@@ -167,6 +167,15 @@ def test_how_many_sessions_match_is_said_where_it_is_known(
     assert lines[-1].endswith(f" {position}")
 
 
+def test_interfaces_that_the_service_left_out_are_counted() -> None:
+    """It lists so many, those that carried the most; a filter looks at these."""
+    rows = [interface(f"eth{number}") for number in range(256)]
+    shown = snapshot(interfaces=rows)._replace(left_out=44)
+    assert screen(shown, State())[-1].endswith(" 1-19 of 300")
+    state = State(of_view={View.INTERFACES: Chosen("rate", text="eth1")})
+    assert screen(shown, state)[-1].endswith(" 1-19 of 111")
+
+
 def test_orders() -> None:
     """Greatest first, names from a to z; reversed the other way."""
 
