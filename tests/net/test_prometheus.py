@@ -141,6 +141,22 @@ def test_every_query_of_the_dashboard_has_an_answer(scene: Scene, expression: st
     wait_for(lambda: scene.prometheus.query(replaced(expression)), "an answer", deadline_s=15)
 
 
+def test_a_host_without_sessions_has_figures() -> None:
+    """0, where a dashboard would say that there are no data; and the policies can be chosen there."""
+    with Lab() as lab:
+        service = lab.service(config(policy(lab, "a")), start=False)
+        api = {"unix": str(service.socket_path), "probes": {"listen": LISTEN}}
+        service.configure({**config(policy(lab, "a")), "api": api})
+        service.start()
+        prometheus = Prometheus(lab, LISTEN)
+        figures = [panel for panel in DASHBOARD["panels"] if panel["type"] == "stat"]
+        shown = {panel["title"]: panel["targets"][0]["expr"] for panel in figures}
+        values = {title: prometheus.value(replaced(expression)) for title, expression in shown.items()}
+        assert values == {"Ready": 1, "Sessions": 0, "Subflows": 0, "Stuck subflows": 0, "Version": 1}
+        names = prometheus.get("label/policy/values", **{"match[]": "mptcp_pm_sessions"})
+        assert "a" in names
+
+
 def test_variables_of_the_dashboard_have_values(scene: Scene) -> None:
     """Those that are read from labels."""
     variables = [v["definition"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]

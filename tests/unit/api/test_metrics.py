@@ -92,6 +92,18 @@ def test_what_has_no_sessions_has_none() -> None:
     assert found["mptcp_pm_sessions", (("policy", ""), ("state", "established"))] == 0
 
 
+def test_subflows_that_have_ended_leave_none() -> None:
+    """Where something was carried, the number of subflows falls to 0."""
+    carried = {Account("sync", "eth0"): Traffic(1, 2, 3), Account("sync", "eth1"): Traffic(1, 2, 3)}
+    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "eth0", "established"): 2})
+    census = Census(Counter(), subflows, Counter(), {}, Counter())
+    found = {family.name: family.samples for family in traffic_metrics(census, carried)}
+    for name, values in (("mptcp_pm_subflows", [2, 0]), ("mptcp_pm_stuck_subflows", [0, 0])):
+        assert [(s.labels["interface"], s.value) for s in found[name]] == [
+            ("eth0", values[0]), ("eth1", values[1]),
+        ]  # fmt: skip
+
+
 def test_failed_reload_shows() -> None:
     """The gauge falls to 0 while the file is bad."""
     plane = Plane(bad_config=(Problem("f", 1, "a", "b"),))
@@ -139,7 +151,8 @@ def test_too_many_interfaces_are_added_up() -> None:
     assert len(sent) == 257
     assert sent["others"] == 44
     for name in ("mptcp_pm_subflows", "mptcp_pm_stuck_subflows", "mptcp_pm_rtt_seconds"):
-        assert [s.labels["interface"] for s in found[name].samples] == ["others"]
+        assert [s.labels["interface"] for s in found[name].samples if s.value] == ["others"]
+        assert len(found[name].samples) <= 257
 
 
 def test_label_values_are_escaped() -> None:
