@@ -198,6 +198,7 @@ async def get_metrics(request: web.Request) -> web.Response:
     snapshot = metrics.Snapshot(
         status=control.status(),
         census=await request.app[LISTING].census(),
+        policies=[policy.name for policy in control.policies()],
         timings=request.app[TIMINGS],
         options=control.option_counters(),
         carried=control.ledger.accounts(),

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,7 +24,7 @@ from pm.api.listing import Census
 from pm.api.traffic_metrics import traffic_metrics
 from pm.sessions.actions import ActionKind
 from pm.sessions.ledger import Account
-from pm.sessions.session import JOIN_RESULTS, join_counter
+from pm.sessions.session import JOIN_RESULTS, SessionState, join_counter
 from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -114,12 +115,13 @@ class Timings:
 class Snapshot:
     """What one scrape shows.
 
-    ``options`` counts by plugin and event. ``carried`` is the ledger's, ``kernel`` has the kernel's counters
-    by the names that nstat(8) gives them.
+    ``policies`` are the names of those in force. ``options`` counts by plugin and event. ``carried`` is the
+    ledger's, ``kernel`` has the kernel's counters by the names that nstat(8) gives them.
     """
 
     status: Status
     census: Census
+    policies: Sequence[str]
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
     carried: Mapping[Account, Traffic]
@@ -202,8 +204,13 @@ class SnapshotCollector(Collector):
             "Live sessions; policy is empty for sessions without one.",
             labels=["policy", "state"],
         )
-        for (policy, state), count in sorted(self._snapshot.census.sessions.items(), key=str):
-            sessions.add_metric([policy or "", state], count)
+        # One that has none is 0, not missing: https://prometheus.io/docs/practices/instrumentation/
+        names = ("", *self._snapshot.policies)
+        counts = Counter(dict.fromkeys([(name, SessionState.ESTABLISHED.value) for name in names], 0))
+        for (policy, state), count in self._snapshot.census.sessions.items():
+            counts[policy or "", state] += count
+        for labels, count in sorted(counts.items()):
+            sessions.add_metric(labels, count)
         return sessions
 
 

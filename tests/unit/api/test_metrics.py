@@ -44,6 +44,7 @@ def samples(
             {"eth0": [1000, 3000, 2000]},
             Counter({("sync", "eth0"): 1}),
         ),
+        policies=[policy.name for policy in plane.policies()],
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
         carried=carried,
@@ -82,6 +83,25 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     assert found["mptcp_pm_events_total", ()] == 12
     assert found["mptcp_pm_events_lost_total", ()] == 0
     assert found["mptcp_pm_config_last_reload_successful", ()] == 1
+
+
+def test_what_has_no_sessions_has_none() -> None:
+    """0, and not nothing: a graph falls to it, an alert can compare it, and a dashboard has its name."""
+    found = samples(Plane(), Timings())
+    assert found["mptcp_pm_sessions", (("policy", "rest"), ("state", "established"))] == 0
+    assert found["mptcp_pm_sessions", (("policy", ""), ("state", "established"))] == 0
+
+
+def test_subflows_that_have_ended_leave_none() -> None:
+    """Where something was carried, the number of subflows falls to 0."""
+    carried = {Account("sync", "eth0"): Traffic(1, 2, 3), Account("sync", "eth1"): Traffic(1, 2, 3)}
+    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "eth0", "established"): 2})
+    census = Census(Counter(), subflows, Counter(), {}, Counter())
+    found = {family.name: family.samples for family in traffic_metrics(census, carried)}
+    for name, values in (("mptcp_pm_subflows", [2, 0]), ("mptcp_pm_stuck_subflows", [0, 0])):
+        assert [(s.labels["interface"], s.value) for s in found[name]] == [
+            ("eth0", values[0]), ("eth1", values[1]),
+        ]  # fmt: skip
 
 
 def test_failed_reload_shows() -> None:
@@ -131,7 +151,8 @@ def test_too_many_interfaces_are_added_up() -> None:
     assert len(sent) == 257
     assert sent["others"] == 44
     for name in ("mptcp_pm_subflows", "mptcp_pm_stuck_subflows", "mptcp_pm_rtt_seconds"):
-        assert [s.labels["interface"] for s in found[name].samples] == ["others"]
+        assert [s.labels["interface"] for s in found[name].samples if s.value] == ["others"]
+        assert len(found[name].samples) <= 257
 
 
 def test_label_values_are_escaped() -> None:
