@@ -2,7 +2,7 @@
 // What is wrong with the service itself: on top of every view, until it is right again.
 
 import { Notice, html, useState, useStore } from "./dom.js";
-import { connection } from "./live.js";
+import { connection } from "./polling.js";
 import { href } from "./route.js";
 import { plural } from "./format.js";
 

@@ -2,6 +2,7 @@
 // Plots over the last minutes: lines, or areas that stand on each other, with a legend that tells the values.
 
 import uPlot from "./vendor/uPlot.esm.js";
+import { now } from "./clock.js";
 import { html, useEffect, useRef, useState, useStore } from "./dom.js";
 import { colour, theme } from "./theme.js";
 
@@ -132,7 +133,7 @@ function options({ series, show, stacked, height, setAt, width }) {
 
 // As much as there is, a minute at least.
 function span(low, high) {
-  const end = high ?? Date.now() / 1000;
+  const end = high ?? now() / 1000;
   return [Math.max(end - SPAN_S, Math.min(low ?? end, end - LEAST_S)), end];
 }
 

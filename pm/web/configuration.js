@@ -6,7 +6,7 @@ import { problemText } from "./banners.js";
 import { ask } from "./dialogs.js";
 import { Badge, Empty, Notice, Waiting, html, useEffect, useState } from "./dom.js";
 import { dateAndClock, plural } from "./format.js";
-import { usePoll } from "./live.js";
+import { usePoll } from "./polling.js";
 
 export function ConfigurationView({ status }) {
   const { data, error } = usePoll("v1/configuration", 15, (event) => event.type === "config");

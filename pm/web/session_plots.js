@@ -4,7 +4,7 @@
 import { Chart } from "./chart.js";
 import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
 import { milliseconds, rate } from "./format.js";
-import { usePoll } from "./live.js";
+import { usePoll } from "./polling.js";
 import { Sampled } from "./overview.js";
 import { useMinutes } from "./series.js";
 import { HUES } from "./theme.js";

@@ -64,7 +64,7 @@ def test_features_that_are_missing(lab: Lab, browser: Chromium) -> None:
     banner = tab.page.locator(".banners .notice.warn")
     for check in missing:
         expect(banner).to_contain_text(check["name"])
-        expect(tab.page.locator(".checks li", has_text=check["name"]).first).to_contain_text(check["remedy"])
+        expect(tab.page.locator("[aria-label=Checks] tbody tr", has_text=check["name"]).first).to_contain_text(check["remedy"])
     banner.get_by_role("button", name="Hide").click()
     tab.page.reload()
     tab.live()

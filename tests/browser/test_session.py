@@ -45,7 +45,7 @@ def test_subflows_are_the_kernels(lab: Lab, browser: Chromium) -> None:
     lab.set_link("client", 2, up=True)
     tab.wait(lambda: pairs(tab) == pairs_of_kernel(lab, token) and len(pairs(tab)) == 2, "the two of ss")
     tab.count(f"{LINES}.good", 2)
-    ended = tab.page.get_by_role("group", name="Subflows that have ended").locator("tbody tr")
+    ended = tab.page.get_by_role("table", name="Subflows that have ended").locator("tbody tr")
     expect(ended).to_have_count(1)
     expect(ended).to_contain_text(lab.address("client", 2))
     history = tab.page.locator("#history ~ .log li", has_text="subflow established")
