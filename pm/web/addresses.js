@@ -14,21 +14,24 @@ const COLUMNS = [
   },
   {
     name: "Interface",
+    width: 150,
     sort: (one) => one.interface,
     cell: (one) => html`${one.interface} ${one.kind && html`<span class="under">${one.kind}</span>`}`,
   },
   {
     name: "Used",
+    width: 170,
     sort: (one) => (one.usable ? "a" : "b"),
     cell: (one) => html`<span class="badges">
       ${one.usable ? html`<${Badge} tone="good">used<//>` : html`<${Badge}>not used<//>`}
       ${one.backup && html`<${Badge}>backup<//>`} ${!one.up && html`<${Badge} tone="bad">down<//>`}
     </span>`,
   },
-  { name: "Why", wide: true, cell: (one) => one.why },
+  { name: "Why", width: 440, wide: true, cell: (one) => one.why },
   {
     name: "Metric",
     title: "Of the route over the interface to elsewhere",
+    width: 80,
     number: true,
     sort: (one) => one.metric,
     cell: (one) => one.metric ?? "–",

@@ -51,8 +51,10 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
           return html`<li key=${s.name}>
             <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
             <span>${s.name}</span>
-            <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
-            ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            <span class="legend-values">
+              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            </span>
           </li>`;
         })}
       <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>

@@ -9,22 +9,23 @@ const COLUMNS = [
   {
     name: "Subflow",
     row: true,
-    width: 220,
     cell: (one) => html`<${PairName} one=${one} interface=${one.interface ?? ""} />`,
   },
   {
     name: "Ended",
+    width: 90,
     sort: (one) => one.closed_at,
     cell: (one) =>
       html`<time datetime=${one.closed_at} title=${dateAndClock(one.closed_at)}>${clock(one.closed_at)}</time>`,
   },
-  { name: "Lasted", number: true, sort: (one) => one.duration_s, cell: (one) => duration(one.duration_s) },
-  { name: "Received", number: true, sort: (one) => one.bytes_received, cell: (one) => bytes(one.bytes_received) },
-  { name: "Sent", number: true, sort: (one) => one.bytes_acked, cell: (one) => bytes(one.bytes_acked) },
-  { name: "RTT", number: true, least: true, cell: (one) => milliseconds(one.rtt_s || null) },
-  { name: "Retransmits", number: true, least: true, cell: (one) => count(one.retransmits) },
+  { name: "Lasted", number: true, width: 90, sort: (one) => one.duration_s, cell: (one) => duration(one.duration_s) },
+  { name: "Received", number: true, width: 90, sort: (one) => one.bytes_received, cell: (one) => bytes(one.bytes_received) },
+  { name: "Sent", number: true, width: 90, sort: (one) => one.bytes_acked, cell: (one) => bytes(one.bytes_acked) },
+  { name: "RTT", number: true, width: 90, least: true, cell: (one) => milliseconds(one.rtt_s || null) },
+  { name: "Retransmits", number: true, width: 90, least: true, cell: (one) => count(one.retransmits) },
   {
     name: "Why it ended",
+    width: 230,
     wide: true,
     cell: (one) => html`${one.reason}
       ${

@@ -6,10 +6,10 @@ import { count, dateAndClock, duration, plural, words } from "./format.js";
 import { Table } from "./table.js";
 
 const COLUMNS = [
-  { name: "Check", row: true, width: 190, cell: (check) => html`<strong class="name">${check.name}</strong>` },
+  { name: "Check", row: true, cell: (check) => html`<strong class="name">${check.name}</strong>` },
   {
     name: "Result",
-    width: 90,
+    width: 100,
     cell: (check) =>
       check.ok
         ? html`<${Badge} tone="good">well<//>`
@@ -17,6 +17,7 @@ const COLUMNS = [
   },
   {
     name: "Found",
+    width: 800,
     wide: true,
     cell: (check) => html`<span class="quiet-text">${check.found}</span>
       ${check.remedy && html`<span class="remedy">${check.remedy}</span>`}`,

@@ -10,7 +10,7 @@ const STATES = { up: "good", down: "bad", "no carrier": "bad", gone: "quiet" };
 const volume = (one) => one.bytes_sent + one.bytes_received;
 
 const COLUMNS = [
-  { name: "Interface", row: true, width: 190, sort: (one) => one.name, cell: (one) => html`<${Name} one=${one} />` },
+  { name: "Interface", row: true, sort: (one) => one.name, cell: (one) => html`<${Name} one=${one} />` },
   {
     name: "State",
     width: 90,
@@ -47,8 +47,8 @@ const COLUMNS = [
         ${one.retransmits_per_second > 0 ? html`<span class="warn-text">+${one.retransmits_per_second.toFixed(1)}/s</span>` : ""}
       </span>`,
   },
-  { name: "Sessions", number: true, sort: (one) => one.sessions, cell: (one) => count(one.sessions) },
-  { name: "Subflows", number: true, least: true, sort: (one) => one.subflows, cell: (one) => count(one.subflows) },
+  { name: "Sessions", number: true, width: 84, sort: (one) => one.sessions, cell: (one) => count(one.sessions) },
+  { name: "Subflows", number: true, width: 84, least: true, sort: (one) => one.subflows, cell: (one) => count(one.subflows) },
   {
     name: "Volume",
     title: "Since the service started, both ways",

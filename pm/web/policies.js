@@ -17,22 +17,23 @@ const COLUMNS = [
   {
     name: "Policy",
     row: true,
-    width: 170,
     sort: (policy) => policy.name,
     cell: (policy) =>
       html`<a href=${href("sessions", "", { policy: policy.name })} class="name">${policy.name}</a>`,
   },
   {
     name: "Path manager",
+    width: 120,
     sort: (policy) => policy.path_manager.name,
     cell: (policy) => policy.path_manager.name,
   },
-  { name: "Sessions", number: true, sort: (policy) => policy.sessions, cell: (policy) => count(policy.sessions) },
+  { name: "Sessions", number: true, width: 84, sort: (policy) => policy.sessions, cell: (policy) => count(policy.sessions) },
   { name: "Received", number: true, width: 104, cell: (_, now) => rate(now.received) },
   { name: "Sent", number: true, width: 104, cell: (_, now) => rate(now.sent) },
   { name: "By interface", width: 170, wide: true, cell: (_, now) => html`<${ByInterface} now=${now} />` },
   {
     name: "Cgroups",
+    width: 260,
     wide: true,
     sort: (policy) => policy.cgroup,
     cell: (policy) => html`<code>${policy.cgroup}</code>

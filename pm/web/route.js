@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view and its filters are in the fragment: `#/sessions?policy=sync&search=10.0`.
 
-import { Store, html, useStore } from "./dom.js";
+import { Store, html, useEffect, useRef, useStore } from "./dom.js";
 
 function parse() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
@@ -35,7 +35,10 @@ export function replaceQuery(view, query) {
 
 export function Tabs({ tabs }) {
   const { view } = useStore(route);
-  return html`<nav aria-label="Views">
+  const nav = useRef();
+  // On a phone there may be more of them than have room.
+  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" }), [view]);
+  return html`<nav aria-label="Views" ref=${nav}>
     <ul class="tabs">
       ${tabs.map(
         ([name, title]) => html`<li key=${name}>

@@ -13,12 +13,12 @@ const COLUMNS = [
   {
     name: "Subflow",
     row: true,
-    width: 220,
     sort: ({ one, interfaces }) => `${interfaces.get(one.local.ip) ?? ""} ${one.local.ip}`,
     cell: ({ one, interfaces }) => html`<${PairName} one=${one} interface=${interfaces.get(one.local.ip) ?? ""} />`,
   },
   {
     name: "State",
+    width: 110,
     cell: ({ one }) => html`<span class="badges">
       <${Badge} tone=${subflowTone(one)}>${one.stuck ? "stuck" : one.state}<//>
       ${one.backup && html`<${Badge}>backup<//>`} ${one.peer_backup && html`<${Badge}>backup (peer)<//>`}
@@ -47,6 +47,7 @@ const COLUMNS = [
   },
   {
     name: "Retransmits",
+    width: 100,
     number: true,
     sort: ({ one }) => one.retransmits,
     cell: ({ one }) => count(one.retransmits),
@@ -54,14 +55,16 @@ const COLUMNS = [
   {
     name: "Volume",
     title: "Both ways",
+    width: 84,
     number: true,
     least: true,
     sort: ({ one }) => volumeOf(one),
     cell: ({ one }) => bytes(volumeOf(one)),
   },
-  { name: "Why it is there", wide: true, cell: ({ one }) => one.reason },
+  { name: "Why it is there", width: 190, wide: true, cell: ({ one }) => one.reason },
   {
     name: "Actions",
+    width: 150,
     hidden: true,
     wide: true,
     cell: ({ one, path, session, gone }) =>

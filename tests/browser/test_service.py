@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
+from tests.browser.browser import ORIGIN, TOKEN, Chromium, hide, start_service
 from tests.lab.lab import Lab
 from tests.lab.scenarios import policy
 from tests.lab.service import Service, command
@@ -64,7 +64,9 @@ def test_features_that_are_missing(lab: Lab, browser: Chromium) -> None:
     banner = tab.page.locator(".banners .notice.warn")
     for check in missing:
         expect(banner).to_contain_text(check["name"])
-        expect(tab.page.locator("[aria-label=Checks] tbody tr", has_text=check["name"]).first).to_contain_text(check["remedy"])
+        expect(
+            tab.page.locator("[aria-label=Checks] tbody tr", has_text=check["name"]).first
+        ).to_contain_text(check["remedy"])
     banner.get_by_role("button", name="Hide").click()
     tab.page.reload()
     tab.live()
@@ -124,16 +126,6 @@ def test_how_often_the_page_asks(lab: Lab, browser: Chromium) -> None:
     assert tab.requests == []
     hide(tab, hidden=False)
     tab.wait(lambda: "GET /v1/events" in tab.requests and len(tab.requests) > 1, "the page asks again")
-
-
-def hide(tab: Tab, *, hidden: bool) -> None:
-    """A tab behind another one, as the page sees it: headless Chromium hides none."""
-    tab.evaluate(
-        f"""() => {{
-          Object.defineProperty(document, "hidden", {{ value: {str(hidden).lower()}, configurable: true }});
-          document.dispatchEvent(new Event("visibilitychange"));
-        }}"""
-    )
 
 
 def test_login(lab: Lab, browser: Chromium) -> None:
