@@ -4,15 +4,20 @@
 import uPlot from "./vendor/uPlot.esm.js";
 import { now } from "./clock.js";
 import { html, useEffect, useRef, useState, useStore } from "./dom.js";
+import { milliseconds, rate } from "./format.js";
 import { colour, theme } from "./theme.js";
 
 export const SPAN_S = 300;
 const LEAST_S = 60;
+// What is plotted: how it is written, what is round in it, and how high an axis is at least.
+export const RATE = { show: rate, round: 1 / 8, least: 125 };
+export const TIME = { show: milliseconds, round: 1e-3, least: 1e-4 };
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
 // `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
-// `times` are seconds since the epoch, ascending. `show` writes a value.
-export function Chart({ label, times, series, show, stacked = false, height = 200 }) {
+// `times` are seconds since the epoch, ascending. `unit` is RATE or TIME.
+export function Chart({ label, times, series, unit, stacked = false, height = 200 }) {
+  const { show } = unit;
   const place = useRef();
   const plot = useRef(null);
   const [at, setAt] = useState(null);
@@ -22,7 +27,7 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
 
   useEffect(() => {
     const made = new uPlot(
-      options({ series, show, stacked, height, setAt, width: place.current.clientWidth }),
+      options({ series, unit, stacked, height, setAt, width: place.current.clientWidth }),
       data,
       place.current,
     );
@@ -87,7 +92,9 @@ function arrange(series, stacked) {
   return drawn.reverse();
 }
 
-function options({ series, show, stacked, height, setAt, width }) {
+const STEPS = Array.from({ length: 18 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** (i - 3))).flat();
+
+function options({ series, unit, stacked, height, setAt, width }) {
   const line = colour("line");
   const axis = {
     stroke: colour("muted"),
@@ -103,7 +110,7 @@ function options({ series, show, stacked, height, setAt, width }) {
     cursor: { drag: { x: false, y: false }, points: { show: !stacked }, y: false },
     scales: {
       x: { range: (_, low, high) => span(low, high) },
-      y: { range: (_, low, high) => range(low, high) },
+      y: { range: (_, low, high) => range(low, high, unit.least) },
     },
     axes: [
       {
@@ -113,7 +120,13 @@ function options({ series, show, stacked, height, setAt, width }) {
         values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", CLOCK)),
         incrs: [15, 30, 60, 120],
       },
-      { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
+      {
+        ...axis,
+        size: 78,
+        space: 34,
+        incrs: STEPS.map((step) => step * unit.round),
+        values: (_, ticks) => ticks.map((t) => unit.show(Math.abs(t))),
+      },
     ],
     series: [
       {},
@@ -139,10 +152,10 @@ function span(low, high) {
   return [Math.max(end - SPAN_S, Math.min(low ?? end, end - LEAST_S)), end];
 }
 
-function range(low, high) {
+function range(low, high, least) {
   const top = Math.max(high ?? 0, 0);
   const bottom = Math.min(low ?? 0, 0);
-  if (top === 0 && bottom === 0) return [0, 1];
+  if (top - bottom < least) return [bottom, bottom + least];
   return [bottom * 1.1, top * 1.1];
 }
 

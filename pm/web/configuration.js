@@ -85,20 +85,23 @@ function File({ config }) {
     </section>`;
 }
 
-// A document as nested lists of keys and values.
+const isLeaf = (value) =>
+  value === null || typeof value !== "object" || (Array.isArray(value) && value.every((one) => typeof one !== "object"));
+
+// A document as nested lists of keys and values: a value stands beside its key, what has parts below it.
 function Tree({ value }) {
+  if (value === null) return html`<span class="quiet-text">not set</span>`;
+  if (typeof value !== "object") return html`<code>${String(value)}</code>`;
   if (Array.isArray(value)) {
     if (value.length === 0) return html`<span class="quiet-text">none</span>`;
-    if (value.every((one) => typeof one !== "object")) return html`<code>${value.join(", ")}</code>`;
+    if (isLeaf(value)) return html`<code>${value.join(", ")}</code>`;
     return html`<ol class="tree">
       ${value.map((one, i) => html`<li key=${i}><${Tree} value=${one} /></li>`)}
     </ol>`;
   }
-  if (value === null) return html`<span class="quiet-text">not set</span>`;
-  if (typeof value !== "object") return html`<code>${String(value)}</code>`;
   return html`<dl class="tree">
     ${Object.entries(value).map(
-      ([key, one]) => html`<div key=${key}>
+      ([key, one]) => html`<div key=${key} class=${isLeaf(one) ? "leaf" : "branch"}>
         <dt>${key}</dt>
         <dd><${Tree} value=${one} /></dd>
       </div>`,

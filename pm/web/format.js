@@ -60,7 +60,9 @@ export function dateAndClock(text) {
   return new Date(text).toLocaleString("en-GB", { hour12: false });
 }
 
+// A port of 0 is not known yet.
 export function endpoint({ ip, port }) {
+  if (!port) return ip;
   return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 

@@ -21,7 +21,7 @@ const TABS = [
   ["overview", "Overview"],
   ["sessions", "Sessions"],
   ["addresses", "Addresses"],
-  ["configuration", "Configuration"],
+  ["configuration", "Config", "uration"], // the rest has no room on a phone
   ["doctor", "Doctor"],
 ];
 const VIEWS = {
@@ -36,7 +36,7 @@ const CONNECTION = { connecting: "Connecting", live: "Live", lost: "No connectio
 
 function Connection() {
   const state = useStore(connection);
-  return html`<span class=${`connection ${state}`} title="Events of the service">
+  return html`<span class=${`connection ${state}`} title=${`Events of the service: ${CONNECTION[state]}`}>
     <span class="dot" aria-hidden="true"></span><span class="connection-text">${CONNECTION[state]}</span>
   </span>`;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What people ask first: which interface carries what, over the last minutes, and which policy has which sessions.
 
-import { Chart } from "./chart.js";
+import { Chart, RATE } from "./chart.js";
 import { now } from "./clock.js";
 import { Empty, Waiting, html, useEffect, useMemo, useRef, useState } from "./dom.js";
-import { count, rate } from "./format.js";
+import { count } from "./format.js";
 import { InterfaceTable } from "./interfaces.js";
 import { Latest } from "./latest.js";
 import { Policies } from "./policies.js";
@@ -47,7 +47,7 @@ function Interfaces({ data }) {
     <div class="card">
       <p class="chart-title">Throughput of MPTCP subflows: received above the line, sent below</p>
       ${names.map((name) => html`<${Earlier} key=${name} name=${name} minutes=${minutes} merged=${redraw} />`)}
-      <${Chart} label="Throughput by interface" times=${table.times} series=${series} show=${rate} stacked=${true} height=${230} />
+      <${Chart} label="Throughput by interface" times=${table.times} series=${series} unit=${RATE} stacked=${true} height=${230} />
       <${Sampled} data=${data} />
     </div>
     ${shown.length ? html`<${InterfaceTable} interfaces=${shown} leftOut=${data.left_out} />` : html`<${Empty}>No interface has an address.<//>`}

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The view and its filters are in the fragment: `#/sessions?policy=sync&search=10.0`.
 
-import { Store, html, useEffect, useRef, useStore } from "./dom.js";
+import { Store, html, useStore } from "./dom.js";
 
 function parse() {
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
@@ -35,17 +35,14 @@ export function replaceQuery(view, query) {
 
 export function Tabs({ tabs }) {
   const { view } = useStore(route);
-  const nav = useRef();
-  // On a phone there may be more of them than have room.
-  useEffect(() => nav.current.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" }), [view]);
-  return html`<nav aria-label="Views" ref=${nav}>
+  return html`<nav aria-label="Views">
     <ul class="tabs">
       ${tabs.map(
-        ([name, title]) => html`<li key=${name}>
+        ([name, title, rest]) => html`<li key=${name}>
           <a
             href=${href(name)}
             aria-current=${view === name || (name === "sessions" && view === "session") ? "page" : undefined}
-            >${title}</a
+            >${title}${rest && html`<span class="rest">${rest}</span>`}</a
           >
         </li>`,
       )}

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each subflow of a session carried in the last minutes, and its round-trip time.
 
-import { Chart } from "./chart.js";
+import { Chart, RATE, TIME } from "./chart.js";
 import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
-import { milliseconds, rate } from "./format.js";
+import { endpoint } from "./format.js";
 import { usePoll } from "./polling.js";
 import { Sampled } from "./overview.js";
 import { useMinutes } from "./series.js";
@@ -49,10 +49,9 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
     redraw((n) => n + 1);
   }, [earlier]);
   for (const one of session.subflows) {
-    names.current.set(
-      one.id,
-      `${interfaces.get(one.local.ip) ?? one.local.ip} → ${one.remote.ip}:${one.local.port || "…"}`,
-    );
+    const { ip, port } = one.local;
+    const from = interfaces.has(ip) ? `${interfaces.get(ip)}:${port || "…"}` : endpoint(one.local);
+    names.current.set(one.id, `${from} → ${one.remote.ip}`);
   }
   const lines = [...names.current].map(([id, name], i) => ({ id, name, hue: `hue-${i % HUES}`, dash: i >= HUES }));
   const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));
@@ -65,7 +64,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
     <div class="plots">
       <div class="card">
         <p class="chart-title">Throughput by subflow: received above the line, sent below</p>
-        <${Chart} label="Throughput by subflow" times=${throughput.times} series=${series} show=${rate} stacked=${true} />
+        <${Chart} label="Throughput by subflow" times=${throughput.times} series=${series} unit=${RATE} stacked=${true} />
       </div>
       <div class="card">
         <p class="chart-title">Round-trip time by subflow</p>
@@ -73,7 +72,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
           label="Round-trip time by subflow"
           times=${rtt.times}
           series=${lines.map((line) => ({ ...line, values: rtt.values.get(`${line.id}/rtt`) }))}
-          show=${milliseconds}
+          unit=${TIME}
         />
       </div>
     </div>

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -100,6 +101,38 @@ def test_what_is_missing_is_in_the_list(lab: Lab, browser: Chromium) -> None:
     expect(why).to_contain_text(f"{lab.address('client', 2)} → {lab.address('server', 1)}")
     expect(why).to_contain_text("ECONNREFUSED")
     tab.count(f"{ROWS} .mark.absent", 1)
+
+
+def test_one_path_has_a_reason(lab: Lab, browser: Chromium) -> None:
+    """The column says why a session has one path; where the list cannot, a link goes to the findings."""
+    lab.server()
+    start_service(
+        lab,
+        policy(lab, "none", "none"),
+        policy(lab, "large", start={"after_bytes": 1_000_000}),
+        policy(lab, "late", start={"after": "1h"}),
+        policy(lab, "mesh"),
+        policy(lab, "one", {"ndiffports": {"subflows": 1}}),
+        addresses={"include": ["eth0"]},
+    )
+    for name in ("none", "large", "late", "mesh", "one", "elsewhere"):
+        lab.client(cgroup=name).open(1)
+    tab = browser.open("#/sessions")
+    tab.count(ROWS, 6)
+    for name, reason in (
+        ("none", "its policy wants one path: none"),
+        ("large", re.compile(r"^more paths after 1\.00 MB \(\d B so far\)$")),
+        ("late", "more paths after 1 h"),
+        ("mesh", "no other usable IPv4 address here, and the peer announced none"),
+        ("one", "one path: why?"),
+        ("elsewhere", "no policy has its cgroup"),
+    ):
+        row = tab.page.locator(ROWS, has_text=lab.cgroup_path(name))
+        expect(row.locator(".c-why")).to_have_text(reason)
+    assert tab.page.locator(ROWS).count() == tab.page.locator(f"{ROWS} .c-why:not(:empty)").count()
+    tab.page.get_by_role("link", name="one path: why?").click()
+    expect(tab.page.locator("#why")).to_be_focused()
+    expect(tab.page.locator("#why ~ .card")).to_contain_text("not_wanted")
 
 
 def test_ten_thousand(make_lab: Callable[..., Lab], make_browser: Callable[[Lab], Chromium]) -> None:
