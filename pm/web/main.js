@@ -62,7 +62,7 @@ function NotFoundView() {
 }
 
 function Inside({ now }) {
-  const status = usePoll("v1/status", 15, (event) => event.type === "config" || event.type === "policy");
+  const status = usePoll("v1/status", 5, (event) => event.type === "config" || event.type === "policy");
   const View = VIEWS[now.view] ?? NotFoundView;
   return html`<${Banners} status=${status.data} />
     <${View} key=${`${now.view}/${now.id}`} id=${now.id} query=${now.query} status=${status} />`;

@@ -127,7 +127,7 @@ class Tab:
         self.page = page
         self.complaints: list[str] = []
         self.requests: list[str] = []
-        self.running = 0  # requests that have no answer yet; the stream of events has none
+        self.running = set[Request]()  # without an answer; the stream of events never has its end
         self.failures = failures
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(f"{error}\n{error.stack}"))
@@ -145,14 +145,15 @@ class Tab:
     def _request(self, request: Request) -> None:
         url = urlsplit(request.url)
         self.requests.append(f"{request.method} {url.path}")
-        self.running += url.path != STREAM
+        if url.path != STREAM:
+            self.running.add(request)
 
     def _ended(self, request: Request) -> None:
-        self.running -= urlsplit(request.url).path != STREAM
+        self.running.discard(request)
 
     def settled(self) -> bool:
         """Whether all requests are answered."""
-        return self.running == 0
+        return not self.running
 
     def go(self, where: str) -> None:
         """``where``: the address, or its fragment at the service's own."""
