@@ -84,7 +84,9 @@ export async function logOut() {
 
 export async function askAboutLogin() {
   try {
-    loggedIn.set((await get("v1/login")).logged_in);
+    const { logged_in: found } = await get("v1/login");
+    loggedIn.set(found);
+    if (found) loginWanted.set(false);
   } catch {
     // Whatever is wrong, the requests of the views say it.
   }

@@ -85,8 +85,11 @@ function File({ config }) {
     </section>`;
 }
 
-const isLeaf = (value) =>
-  value === null || typeof value !== "object" || (Array.isArray(value) && value.every((one) => typeof one !== "object"));
+function isLeaf(value) {
+  if (value === null || typeof value !== "object") return true;
+  if (Array.isArray(value)) return value.every((one) => typeof one !== "object");
+  return Object.keys(value).length === 0;
+}
 
 // A document as nested lists of keys and values: a value stands beside its key, what has parts below it.
 function Tree({ value }) {
@@ -99,6 +102,7 @@ function Tree({ value }) {
       ${value.map((one, i) => html`<li key=${i}><${Tree} value=${one} /></li>`)}
     </ol>`;
   }
+  if (isLeaf(value)) return html`<span class="quiet-text">nothing set</span>`;
   return html`<dl class="tree">
     ${Object.entries(value).map(
       ([key, one]) => html`<div key=${key} class=${isLeaf(one) ? "leaf" : "branch"}>

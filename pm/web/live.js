@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // One stream of events, read with fetch(): it makes polls due, and what listens hears of it at once.
 
-import { Problem, loginWanted, problem } from "./api.js";
+import { Problem, askAboutLogin, loginWanted, problem } from "./api.js";
 import { learn, learnMoment } from "./clock.js";
 import { useEffect } from "./dom.js";
 import { backoff, connection, found, hear, lost, pause, refresh, schedule } from "./polling.js";
@@ -110,7 +110,10 @@ export function start() {
       follow();
     }
   };
+  const back = () => loginWanted.value && !document.hidden && askAboutLogin(); // another tab may have logged in
   document.addEventListener("visibilitychange", again);
+  document.addEventListener("visibilitychange", back);
+  window.addEventListener("focus", back);
   window.addEventListener("online", again);
   loginWanted.watchers.add(again);
   // A poll got through: the stream may, too.

@@ -112,4 +112,6 @@ const codeError = await redeemCode();
 readAddress(); // without the code
 askAboutLogin();
 start();
-render(html`<${Page} codeError=${codeError} />`, document.getElementById("page"));
+const place = document.getElementById("page");
+place.replaceChildren(); // what is there for those who have no page
+render(html`<${Page} codeError=${codeError} />`, place);

@@ -178,7 +178,7 @@ export function usePoll(path, everyS, wants, { lane = "own", inView = true } = {
     const source = mine.current;
     if (!path || !source) return;
     const everyMs = everyS * 1000;
-    if (everyMs < source.everyMs) source.due = Math.min(source.due, source.started + everyMs);
+    if (everyMs !== source.everyMs && source.due > source.started) source.due = source.started + everyMs;
     Object.assign(source, { wants, inView, everyMs });
     schedule();
   }, [path, lane, everyS, wants, inView]);

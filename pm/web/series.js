@@ -21,6 +21,14 @@ export class Minutes {
     if (line.length > KEEP) line.splice(0, line.length - KEEP);
   }
 
+  // Whether there is anything of the last minutes.
+  recent(key) {
+    const [time] = this.lines.get(key)?.at(-1) ?? [0];
+    if (time >= now() / 1000 - SPAN_S) return true;
+    this.lines.delete(key);
+    return false;
+  }
+
   // Take what the service has (`document` of a series endpoint); `keyOf` names a line, or null: not this one.
   merge(document, keyOf) {
     if (document.end === null) return; // nothing was sampled yet

@@ -10,6 +10,7 @@ import { useMinutes } from "./series.js";
 import { HUES } from "./theme.js";
 
 const WAYS = ["received", "sent"];
+const KINDS = [...WAYS, "rtt"];
 
 // {sent, received, total: Map of subflow id to bytes per second, minutes}, from one answer to the next.
 export function useSpeeds(session) {
@@ -42,7 +43,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
   const { minutes } = speeds;
   const earlier = usePoll(`${path}/series`, 45).data;
   const [, redraw] = useState(0);
-  const names = useRef(new Map()); // also of subflows that have closed
+  const names = useRef(new Map()); // {name, number} by id, also of subflows that closed in these minutes
   useEffect(() => {
     if (!earlier) return;
     minutes.merge(earlier, (one) => key(one, names.current));
@@ -51,9 +52,15 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
   for (const one of session.subflows) {
     const { ip, port } = one.local;
     const from = interfaces.has(ip) ? `${interfaces.get(ip)}:${port || "…"}` : endpoint(one.local);
-    names.current.set(one.id, `${from} → ${one.remote.ip}`);
+    name(names.current, one.id, `${from} → ${one.remote.ip}`);
   }
-  const lines = [...names.current].map(([id, name], i) => ({ id, name, hue: `hue-${i % HUES}`, dash: i >= HUES }));
+  const alive = new Set(session.subflows.map((one) => one.id));
+  for (const id of names.current.keys()) {
+    if (!alive.has(id) && !KINDS.some((kind) => minutes.recent(`${id}/${kind}`))) names.current.delete(id);
+  }
+  const lines = [...names.current].map(([id, { name, number }]) => {
+    return { id, name, hue: `hue-${number % HUES}`, dash: number % (2 * HUES) >= HUES };
+  });
   const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));
   const rtt = minutes.table(lines.map(({ id }) => `${id}/rtt`));
   const series = WAYS.flatMap((way) =>
@@ -81,9 +88,15 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
 }
 
 // The line of one series of the service; a subflow that this page has not seen gets a name too.
-function key({ name, labels }, names) {
-  const line = { sent_per_second: "sent", received_per_second: "received", rtt: "rtt" }[name];
+function key({ name: kind, labels }, names) {
+  const line = { sent_per_second: "sent", received_per_second: "received", rtt: "rtt" }[kind];
   if (!line || !labels.subflow) return null;
-  if (!names.has(labels.subflow)) names.set(labels.subflow, `${labels.interface ?? "?"} (closed)`);
+  if (!names.has(labels.subflow)) name(names, labels.subflow, `${labels.interface || "?"} (closed)`);
   return `${labels.subflow}/${line}`;
+}
+
+// The name may change; the number, which is its colour, does not.
+function name(names, id, text) {
+  const last = [...names.values()].at(-1)?.number ?? -1;
+  names.set(id, { number: names.get(id)?.number ?? last + 1, name: text });
 }

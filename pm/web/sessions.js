@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All sessions: filters in the address, as many rows as there are, of which only those in view exist.
 
-import { Badge, Notice, Waiting, announcement, html, useEffect, useMemo, useRef, useState, useStore } from "./dom.js";
+import { Badge, Notice, Waiting, announcement, html, useEffect, useLayoutEffect, useMemo, useRef, useState, useStore } from "./dom.js";
 import { bytes, count, duration, endpoint, milliseconds, plural, rate } from "./format.js";
 import { lacks, onePath, paths } from "./lacks.js";
 import { useEvents } from "./live.js";
@@ -13,6 +13,7 @@ import { useWindow } from "./window.js";
 const FILTERS = ["search", "policy", "state", "cgroup"];
 const COLUMNS = ["Session", "Policy", "Cgroup", "Peer", "Paths", "Throughput", "RTT", "Volume", "Age", "Why"];
 const TYPING_MS = 250;
+const places = new Map(); // of a list that was left, by its filters: {top, active}
 
 export function SessionsView({ query, status }) {
   const wanted = Object.fromEntries(
@@ -33,7 +34,7 @@ export function SessionsView({ query, status }) {
   );
   return html`<h1>Sessions</h1>
     <${Filters} wanted=${wanted} focus=${query.get("focus") === "search"} policies=${known.policies} />
-    <${List} key=${key} pages=${pages} total=${total} known=${known} />`;
+    <${List} key=${key} name=${key} pages=${pages} total=${total} known=${known} />`;
 }
 
 function Filters({ wanted, focus, policies }) {
@@ -91,13 +92,14 @@ function Filters({ wanted, focus, policies }) {
   </form>`;
 }
 
-function List({ pages, total, known: about }) {
+function List({ name, pages, total, known: about }) {
   const version = useStore(pages.changes);
-  const [active, setActive] = useState(0);
+  const [active, setActive] = useState(places.get(name)?.active ?? 0);
   const rows = pages.rows;
   const known = pages.complete ? rows.length : Math.max(rows.length + 1, total ?? 0);
   const grid = useRef();
   const view = useWindow(grid, known);
+  usePlace(name, grid, active, known * view.height, pages.complete);
   const from = pages.owner[view.first] ?? pages.pages.length - 1;
   const to = pages.owner[Math.min(view.last, rows.length - 1)] ?? from;
 
@@ -196,6 +198,26 @@ function List({ pages, total, known: about }) {
     <p class="fine keys"><kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> open</p>`;
 }
 
+// Who comes back to the list is where it was left, once as many rows are known.
+function usePlace(name, grid, active, height, complete) {
+  const wanted = useRef(places.get(name)?.top ?? 0);
+  const now = useRef({});
+  useLayoutEffect(() => {
+    const element = grid.current;
+    now.current = { element, active };
+    if (!element || !wanted.current || (height < wanted.current && !complete)) return;
+    element.scrollTop = wanted.current;
+    wanted.current = 0;
+  });
+  useLayoutEffect(
+    () => () => {
+      const { element, active: last } = now.current;
+      if (element) places.set(name, { top: wanted.current || element.scrollTop, active: last });
+    },
+    [],
+  );
+}
+
 // Page `number` of those in view is asked for again and again.
 function useRenewed(pages, number, everyS) {
   const path = number !== null && pages.pages[number] ? pages.path(pages.pages[number].cursor) : null;
@@ -232,7 +254,8 @@ function Row({ index, session, about, measured, top, active, choose }) {
   const rtts = carrying.map((one) => one.rtt_s).filter((rtt) => rtt !== null);
   const open = (event) => {
     choose(index);
-    if (!event.target.closest("a")) location.hash = href("session", session.token);
+    const marks = !getSelection().isCollapsed; // text, to copy it
+    if (!marks && !event.target.closest("a")) location.hash = href("session", session.token);
   };
   return html`<div role="row" id=${`row-${index}`} class=${names} style=${place} aria-rowindex=${index + 2} onClick=${open}>
     <span role="gridcell" class="c-session">

@@ -88,13 +88,14 @@ class Chromium:
         failures: bool = False,
         zone: str = "UTC",
         script: str = "",
+        **more: Any,
     ) -> Tab:
         """A tab of a browser of its own, logged in as by the form. ``failures``: requests may fail.
 
         ``header``: instead of a login, the token is added on the way, as a proxy does. ``zone`` is the
-        time zone of the browser, ``script`` runs before those of the page.
+        time zone of the browser, ``script`` runs before those of the page, ``more`` is as for ``context``.
         """
-        page = self.context(size, scheme, timezone_id=zone).new_page()
+        page = self.context(size, scheme, timezone_id=zone, **more).new_page()
         if script:
             page.add_init_script(script)
         if header:
@@ -110,6 +111,13 @@ class Chromium:
         self.tabs.append(tab)
         tab.go(where)
         return tab
+
+    def beside(self, tab: Tab, where: str) -> Tab:
+        """One more tab of the browser of ``tab``: it has the same cookies."""
+        other = Tab(tab.page.context.new_page(), tab.failures)
+        self.tabs.append(other)
+        other.go(where)
+        return other
 
     def end_of_test(self) -> None:
         """Close all tabs. AssertionError where a console complained."""

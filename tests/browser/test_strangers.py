@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What strangers do: odd names and addresses, back and forward, two tabs, a browser that keeps nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
+from tests.browser.test_sessions import ROWS
+from tests.browser.test_views import EVIL
+from tests.lab.lab import Lab
+from tests.lab.scenarios import policy
+from tests.lab.service import Service
+from tests.lab.waiting import wait_equal
+
+INTERFACES = 300
+FORBIDDEN = """Object.defineProperty(window, "localStorage", {
+    get() { throw new DOMException("no", "SecurityError"); }
+})"""
+
+
+def change(tab: Tab, service: Service, path: str, document: Callable[[Any], Any]) -> None:
+    """Change the JSON of an answer to the page."""
+    tab.page.route(f"**{path}*", lambda route: route.fulfill(json=document(service.get(path))))
+
+
+def test_names_that_no_service_gives(lab: Lab, browser: Chromium) -> None:
+    """A policy and an interface whose names are HTML are text, wherever they are shown or asked for."""
+    lab.server()
+    service = start_service(lab, policy(lab, "a"))
+    lab.client(cgroup="a").open(1)
+    tab = browser.open("#/doctor", failures=True)
+
+    def rename(document: Any) -> Any:
+        text = json.dumps(document).replace('"name": "a"', f'"name": {json.dumps(EVIL)}')
+        text = text.replace('"policy": "a"', f'"policy": {json.dumps(EVIL)}')
+        return json.loads(text.replace('"eth0"', json.dumps(EVIL)))
+
+    for path in ("/v1/policies", "/v1/interfaces", "/v1/addresses", "/v1/sessions"):
+        change(tab, service, path, rename)
+    tab.go("#/overview")
+    expect(tab.page.locator("[aria-label=Policies] tbody th").first).to_have_text(EVIL)
+    expect(tab.page.locator("[aria-label=Interfaces] tbody th", has_text=EVIL)).to_be_visible()
+    tab.page.get_by_role("link", name=EVIL).click()
+    tab.heading("Sessions")
+    expect(tab.page.get_by_label("Policy")).to_have_value(EVIL)
+    assert tab.page.locator("img").count() == 1  # the brand's
+
+
+def test_hundreds_of_interfaces(lab: Lab, browser: Chromium) -> None:
+    """The table has all that the API names and counts the rest; as many are drawn as there are colours."""
+    service = start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/doctor")
+
+    def multiply(document: Any) -> Any:
+        one = next(i for i in document["interfaces"] if i["used"])
+        many = [{**one, "name": f"eth{i}", "bytes_sent": i} for i in range(256)]
+        return {**document, "interfaces": many, "left_out": INTERFACES - 256}
+
+    change(tab, service, "/v1/interfaces", multiply)
+    tab.page.route("**/v1/interfaces/*/series", lambda route: route.fulfill(json=NO_SERIES))
+    tab.go("#/overview")
+    tab.count("[aria-label=Interfaces] tbody tr", 256)
+    tab.count(".legend .swatch", 8)
+    expect(tab.page.get_by_text("And 44 more")).to_be_visible()
+    names = tab.page.locator("[aria-label=Interfaces] tbody th .name")
+    tab.page.get_by_role("button", name="Volume").click()
+    expect(names.first).to_have_text("eth255")
+    expect(tab.page.get_by_role("columnheader", name="Volume")).to_have_attribute("aria-sort", "descending")
+    tab.page.keyboard.press("Enter")
+    expect(names.first).to_have_text("eth0")
+    expect(tab.page.get_by_role("columnheader", name="Volume")).to_have_attribute("aria-sort", "ascending")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.get_by_role("columnheader", name="Volume")).to_have_attribute("aria-sort", "none")
+
+
+NO_SERIES = {"interval": 1.0, "end": None, "times": [], "series": [], "sampled_sessions": 0, "sessions": 0}
+
+
+@pytest.mark.parametrize("text", [".*[(", "\\", "a" * 300, "%00&limit=1", EVIL])
+def test_searches_that_are_no_names(lab: Lab, browser: Chromium, text: str) -> None:
+    """They are searched for as they stand; what is too long is refused in words."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/sessions", failures=True)
+    tab.evaluate(f"location.hash = '#/sessions?' + new URLSearchParams({{search: {json.dumps(text)}}})")
+    expect(tab.page.get_by_role("searchbox")).to_have_value(text)
+    expect(
+        tab.page.locator("main")
+        .get_by_text("There is no such session now.")
+        .or_(tab.page.get_by_role("alert"))
+    ).to_be_visible()
+    assert tab.page.locator("img").count() == 1
+
+
+def test_back_and_forward(lab: Lab, browser: Chromium) -> None:
+    """Back leads to the list with its filters, where it was left; forward to the session again."""
+    lab.server()
+    service = start_service(lab, policy(lab, "a", "none"), policy(lab, "b"))
+    lab.client(cgroup="a").open(450)
+    wait_equal(lambda: service.get("/v1/status")["sessions"], 450)
+    tab = browser.open("#/sessions?policy=a")
+    tab.live()
+    grid = tab.page.get_by_role("grid")
+    grid.focus()
+    tab.page.keyboard.press("End")
+    expect(tab.page.locator("#row-199")).to_be_visible()
+    tab.page.keyboard.press("End")
+    tab.page.keyboard.press("End")
+    row = tab.page.locator(f"{ROWS}.active a").first
+    expect(row).to_be_visible()
+    token = row.inner_text()
+    tab.page.keyboard.press("Enter")
+    tab.heading(f"Session {token}")
+    tab.page.go_back()
+    tab.heading("Sessions")
+    expect(tab.page.get_by_label("Policy")).to_have_value("a")
+    expect(tab.page.locator(f"{ROWS}.active a").first).to_have_text(token)
+    expect(tab.page.locator(f"{ROWS}.active")).to_be_in_viewport()
+    tab.page.go_forward()
+    tab.heading(f"Session {token}")
+
+
+def test_a_session_that_never_was(lab: Lab, browser: Chromium) -> None:
+    """It is not asked for again and again."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/session/0xdeadbeef", failures=True)
+    expect(tab.page.get_by_role("alert")).to_contain_text("There is no such session")
+    tab.live()
+    tab.wait(tab.settled, "the first answers")
+    tab.requests.clear()
+    tab.wait(lambda: "GET /v1/status" in tab.requests, "what else is asked for")
+    assert "GET /v1/sessions/0xdeadbeef" not in tab.requests
+
+
+def test_two_tabs(lab: Lab, browser: Chromium) -> None:
+    """Who logs out in one is out in both; who logs in again in one is in where he looks."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/overview", failures=True)
+    tab.live()
+    other = browser.beside(tab, "#/overview")
+    other.live()
+    tab.page.get_by_role("button", name="Log out").click()
+    other.heading("Log in")
+    tab.page.get_by_label("Token").fill(TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.heading("Overview")
+    other.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    other.heading("Overview")
+    other.live()
+
+
+def test_a_browser_that_keeps_nothing(lab: Lab, browser: Chromium) -> None:
+    """Where localStorage is forbidden, the page works, and colours are chosen for as long as it is open."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/overview", script=FORBIDDEN)
+    tab.live()
+    tab.page.get_by_role("button", name="Use dark colours").click()
+    expect(tab.page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_browser_without_scripts(lab: Lab, browser: Chromium) -> None:
+    """It says what the page needs; so does one that could not load a part of it."""
+    start_service(lab, policy(lab, "a"))
+    page = browser.browser.new_context(java_script_enabled=False).new_page()
+    page.goto(f"{ORIGIN}/")
+    expect(page.get_by_text("Where nothing more appears")).to_be_visible()
+    assert "This page needs JavaScript" in page.content()
+    page.context.close()
+    page = browser.context().new_page()
+    page.route("**/web/polling.js", lambda route: route.abort())
+    page.goto(f"{ORIGIN}/")
+    expect(page.get_by_text("Where nothing more appears")).to_be_visible()
+    page.context.close()
+
+
+def test_motion_and_zoom(lab: Lab, browser: Chromium) -> None:
+    """Nothing moves for those who want no motion; at 200 % nothing is beside the screen."""
+    start_service(lab, policy(lab, "a"))
+    tab = browser.open("#/overview", reduced_motion="reduce", device_scale_factor=2)
+    tab.live()
+    tab.page.set_viewport_size({"width": 640, "height": 450})  # 1280 by 900, twice as large
+    expect(tab.page.locator(".share-bar").first).to_be_visible()
+    for bar in tab.page.locator(".share-bar, .share-bar span").all():
+        assert bar.evaluate("bar => getComputedStyle(bar).transitionDuration") == "0s"
+    assert tab.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
