@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Playwright, expect
 
-from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, start_service
+from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, chromium, start_service
 from tests.browser.test_sessions import ROWS
 from tests.browser.test_views import EVIL
 from tests.lab.lab import Lab
@@ -19,9 +19,41 @@ from tests.lab.service import Service
 from tests.lab.waiting import wait_equal
 
 INTERFACES = 300
+SESSIONS = 450  # three pages
 FORBIDDEN = """Object.defineProperty(window, "localStorage", {
     get() { throw new DOMException("no", "SecurityError"); }
 })"""
+
+
+class World:
+    def __init__(self, lab: Lab, browser: Chromium, service: Service) -> None:
+        self.lab, self.browser, self.service = lab, browser, service
+
+
+@pytest.fixture(scope="module")
+def world(playwright: Playwright, programs: None) -> Iterator[World]:
+    with Lab(client=1, server=1) as lab, chromium(playwright, lab) as browser:
+        lab.server()
+        service = start_service(lab, policy(lab, "a", "none"), policy(lab, "b"))
+        lab.client(cgroup="a").open(SESSIONS)
+        wait_equal(lambda: service.get("/v1/status")["sessions"], SESSIONS)
+        yield World(lab, browser, service)
+
+
+@pytest.fixture(autouse=True)
+def tabs_are_closed(world: World) -> Iterator[None]:
+    yield
+    world.browser.end_of_test()
+
+
+@pytest.fixture
+def service(world: World) -> Service:
+    return world.service
+
+
+@pytest.fixture
+def browser(world: World) -> Chromium:
+    return world.browser
 
 
 def change(tab: Tab, service: Service, path: str, document: Callable[[Any], Any]) -> None:
@@ -29,11 +61,8 @@ def change(tab: Tab, service: Service, path: str, document: Callable[[Any], Any]
     tab.page.route(f"**{path}*", lambda route: route.fulfill(json=document(service.get(path))))
 
 
-def test_names_that_no_service_gives(lab: Lab, browser: Chromium) -> None:
+def test_names_that_no_service_gives(browser: Chromium, service: Service) -> None:
     """A policy and an interface whose names are HTML are text, wherever they are shown or asked for."""
-    lab.server()
-    service = start_service(lab, policy(lab, "a"))
-    lab.client(cgroup="a").open(1)
     tab = browser.open("#/doctor", failures=True)
 
     def rename(document: Any) -> Any:
@@ -52,9 +81,8 @@ def test_names_that_no_service_gives(lab: Lab, browser: Chromium) -> None:
     assert tab.page.locator("img").count() == 1  # the brand's
 
 
-def test_hundreds_of_interfaces(lab: Lab, browser: Chromium) -> None:
+def test_hundreds_of_interfaces(browser: Chromium, service: Service) -> None:
     """The table has all that the API names and counts the rest; as many are drawn as there are colours."""
-    service = start_service(lab, policy(lab, "a"))
     tab = browser.open("#/doctor")
 
     def multiply(document: Any) -> Any:
@@ -83,9 +111,8 @@ NO_SERIES = {"interval": 1.0, "end": None, "times": [], "series": [], "sampled_s
 
 
 @pytest.mark.parametrize("text", [".*[(", "\\", "a" * 300, "%00&limit=1", EVIL])
-def test_searches_that_are_no_names(lab: Lab, browser: Chromium, text: str) -> None:
+def test_searches_that_are_no_names(browser: Chromium, text: str) -> None:
     """They are searched for as they stand; what is too long is refused in words."""
-    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/sessions", failures=True)
     tab.evaluate(f"location.hash = '#/sessions?' + new URLSearchParams({{search: {json.dumps(text)}}})")
     expect(tab.page.get_by_role("searchbox")).to_have_value(text)
@@ -97,12 +124,8 @@ def test_searches_that_are_no_names(lab: Lab, browser: Chromium, text: str) -> N
     assert tab.page.locator("img").count() == 1
 
 
-def test_back_and_forward(lab: Lab, browser: Chromium) -> None:
+def test_back_and_forward(browser: Chromium) -> None:
     """Back leads to the list with its filters, where it was left; forward to the session again."""
-    lab.server()
-    service = start_service(lab, policy(lab, "a", "none"), policy(lab, "b"))
-    lab.client(cgroup="a").open(450)
-    wait_equal(lambda: service.get("/v1/status")["sessions"], 450)
     tab = browser.open("#/sessions?policy=a")
     tab.live()
     grid = tab.page.get_by_role("grid")
@@ -125,9 +148,8 @@ def test_back_and_forward(lab: Lab, browser: Chromium) -> None:
     tab.heading(f"Session {token}")
 
 
-def test_a_session_that_never_was(lab: Lab, browser: Chromium) -> None:
+def test_a_session_that_never_was(browser: Chromium) -> None:
     """It is not asked for again and again."""
-    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/session/0xdeadbeef", failures=True)
     expect(tab.page.get_by_role("alert")).to_contain_text("There is no such session")
     tab.live()
@@ -137,9 +159,8 @@ def test_a_session_that_never_was(lab: Lab, browser: Chromium) -> None:
     assert "GET /v1/sessions/0xdeadbeef" not in tab.requests
 
 
-def test_two_tabs(lab: Lab, browser: Chromium) -> None:
+def test_two_tabs(browser: Chromium) -> None:
     """Who logs out in one is out in both; who logs in again in one is in where he looks."""
-    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/overview", failures=True)
     tab.live()
     other = browser.beside(tab, "#/overview")
@@ -154,18 +175,16 @@ def test_two_tabs(lab: Lab, browser: Chromium) -> None:
     other.live()
 
 
-def test_a_browser_that_keeps_nothing(lab: Lab, browser: Chromium) -> None:
+def test_a_browser_that_keeps_nothing(browser: Chromium) -> None:
     """Where localStorage is forbidden, the page works, and colours are chosen for as long as it is open."""
-    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/overview", script=FORBIDDEN)
     tab.live()
     tab.page.get_by_role("button", name="Use dark colours").click()
     expect(tab.page.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-def test_a_browser_without_scripts(lab: Lab, browser: Chromium) -> None:
+def test_a_browser_without_scripts(browser: Chromium) -> None:
     """It says what the page needs; so does one that could not load a part of it."""
-    start_service(lab, policy(lab, "a"))
     page = browser.browser.new_context(java_script_enabled=False).new_page()
     page.goto(f"{ORIGIN}/")
     expect(page.get_by_text("Where nothing more appears")).to_be_visible()
@@ -178,9 +197,8 @@ def test_a_browser_without_scripts(lab: Lab, browser: Chromium) -> None:
     page.context.close()
 
 
-def test_motion_and_zoom(lab: Lab, browser: Chromium) -> None:
+def test_motion_and_zoom(browser: Chromium) -> None:
     """Nothing moves for those who want no motion; at 200 % nothing is beside the screen."""
-    start_service(lab, policy(lab, "a"))
     tab = browser.open("#/overview", reduced_motion="reduce", device_scale_factor=2)
     tab.live()
     tab.page.set_viewport_size({"width": 640, "height": 450})  # 1280 by 900, twice as large
