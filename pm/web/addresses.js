@@ -27,7 +27,6 @@ const COLUMNS = [
       ${one.backup && html`<${Badge}>backup<//>`} ${!one.up && html`<${Badge} tone="bad">down<//>`}
     </span>`,
   },
-  { name: "Why", width: 440, wide: true, cell: (one) => one.why },
   {
     name: "Metric",
     title: "Of the route over the interface to elsewhere",
@@ -36,6 +35,7 @@ const COLUMNS = [
     sort: (one) => one.metric,
     cell: (one) => one.metric ?? "–",
   },
+  { name: "Why", width: 440, wide: true, cell: (one) => one.why },
 ];
 
 export function AddressesView() {

@@ -138,13 +138,13 @@ function Box({ x, y, width, tall, name, text }) {
   const long = name.length * 8 > width - 8;
   return html`<g class="end">
     <rect x=${x + 0.5} y=${top} width=${width - 1} height=${tall} rx="8" />
-    <text class=${`end-name ${long ? "small" : ""}`} x=${middle} y=${top + 19} text-anchor="middle">${name}</text>
+    <text class=${`end-name ${long ? "small" : ""}`} x=${middle} y=${top + 18} text-anchor="middle">${name}</text>
     ${parts.map(
       (part, i) => html`<text
         key=${i}
         class=${`end-ip ${small ? "small" : ""}`}
         x=${middle}
-        y=${top + 20 + LINE * (i + 1)}
+        y=${top + 22 + LINE * (i + 1)}
         text-anchor="middle"
         >${part}</text
       >`,
