@@ -7,12 +7,10 @@ import re
 import subprocess
 import time
 from collections import Counter
-from urllib.parse import urlsplit
 
-import pytest
 from playwright.sync_api import expect
 
-from tests.browser.browser import ORIGIN, TOKEN, Chromium, hide, start_service
+from tests.browser.browser import TOKEN, Chromium, start_service
 from tests.lab.lab import Lab
 from tests.lab.scenarios import policy, wait_reported
 from tests.lab.service import Service, command
@@ -53,25 +51,6 @@ def test_what_others_changed(lab: Lab, browser: Chromium) -> None:
     tab.wait(lambda: not service.get("/v1/status")["ready"], "a service that is not ready")
     (reason,) = service.get("/v1/status")["reasons"]
     expect(tab.page.locator(".banners .notice.bad", has_text=reason)).to_be_visible(timeout=30_000)
-
-
-def test_features_that_are_missing(lab: Lab, browser: Chromium) -> None:
-    """The doctor names them with their remedies; the banner about optional ones can be hidden for good."""
-    service = start_service(lab, policy(lab, "a"))
-    missing = [check for check in service.get("/v1/status")["kernel"]["checks"] if not check["ok"]]
-    if not missing:
-        pytest.skip("this kernel has everything")
-    tab = browser.open("#/doctor")
-    banner = tab.page.locator(".banners .notice.warn")
-    for check in missing:
-        expect(banner).to_contain_text(check["name"])
-        expect(
-            tab.page.locator("[aria-label=Checks] tbody tr", has_text=check["name"]).first
-        ).to_contain_text(check["remedy"])
-    banner.get_by_role("button", name="Hide").click()
-    tab.page.reload()
-    tab.live()
-    tab.count(".banners .notice", 0)
 
 
 def test_a_restart_of_the_service(lab: Lab, browser: Chromium) -> None:
@@ -163,23 +142,6 @@ def test_how_often_the_page_asks(lab: Lab, browser: Chromium) -> None:
     assert number <= passed + 2, f"{path} {number} times in {passed:.1f} s"
 
 
-def test_a_page_that_is_hidden(lab: Lab, browser: Chromium) -> None:
-    """It asks for nothing, and hears no events; once it is in view, it goes on."""
-    start_service(lab, policy(lab, "a"))
-    tab, other = browser.open("#/overview"), browser.open("#/overview")
-    for one in (tab, other):
-        one.live()
-    hide(tab, hidden=True)
-    tab.wait(tab.settled, "the last answers")
-    tab.requests.clear()
-    other.requests.clear()
-    other.wait(lambda: other.requests.count("GET /v1/interfaces") > 3, "what a page in view asks for")
-    tab.wait(lambda: True, "what it has asked for")
-    assert tab.requests == []
-    hide(tab, hidden=False)
-    tab.wait(lambda: {"GET /v1/events", "GET /v1/interfaces"} <= set(tab.requests), "the page asks again")
-
-
 def test_login(lab: Lab, browser: Chromium) -> None:
     """A wrong token is refused in words; the right one opens the page, and no script can read it."""
     start_service(lab, policy(lab, "a"))
@@ -216,16 +178,6 @@ def test_a_new_token_ends_the_login(lab: Lab, browser: Chromium) -> None:
     tab.page.keyboard.press("Enter")
     tab.heading("Overview")
     tab.live()
-
-
-def test_a_code_that_nobody_gave(lab: Lab, browser: Chromium) -> None:
-    """It leaves the address at once, is refused in words, and the form is there."""
-    start_service(lab, policy(lab, "a"))
-    tab = browser.open("#code=nonsense", login=False, failures=True)
-    tab.heading("Log in")
-    expect(tab.page.get_by_role("alert")).to_contain_text("not valid")
-    assert urlsplit(tab.page.url).fragment == ""
-    assert tab.page.url.startswith(ORIGIN)
 
 
 def test_mptcp_pm_web(lab: Lab, browser: Chromium) -> None:
@@ -268,12 +220,3 @@ def run_web(lab: Lab, service: Service) -> tuple[subprocess.Popen[str], str]:
     assert process.stdout is not None
     (address,) = re.findall(r"http://127\.0\.0\.1:8700/#code=\S+", process.stdout.readline())
     return process, address
-
-
-def test_a_view_that_does_not_exist(lab: Lab, browser: Chromium) -> None:
-    """It is said, with a way out."""
-    start_service(lab, policy(lab, "a"))
-    tab = browser.open("#/nothing")
-    tab.heading("There is no such view")
-    tab.page.get_by_role("link", name="To the overview").click()
-    tab.heading("Overview")

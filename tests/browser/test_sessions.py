@@ -197,26 +197,3 @@ def test_a_query_that_the_service_refuses(lab: Lab, browser: Chromium) -> None:
     expect(tab.page.get_by_role("alert")).to_contain_text("must be one of created, established")
     tab.page.get_by_label("State").select_option("established")
     tab.count(ROWS, 1)
-
-
-def test_a_search_that_is_left(lab: Lab, browser: Chromium) -> None:
-    """Who goes elsewhere while typing stays there; a filter chosen while typing stays, too."""
-    start_service(lab, policy(lab, "a"))
-    tab = browser.open("#/sessions")
-    search = tab.page.get_by_role("searchbox")
-    search.fill("10.77")
-    tab.page.get_by_label("State").select_option("established")
-    tab.wait(lambda: "search=10.77" in tab.page.url, "the search is in the address")
-    assert "state=established" in tab.page.url
-    # In one turn of the page: no time passes between the two. The last timer ends after that of the search.
-    tab.evaluate(
-        """() => {
-            const field = document.querySelector("input[type=search]");
-            field.value = "10.78";
-            field.dispatchEvent(new Event("input", { bubbles: true }));
-            location.hash = "#/doctor";
-            return new Promise((done) => setTimeout(done, 300));
-        }"""
-    )
-    tab.heading("Doctor")
-    assert tab.page.url.endswith("#/doctor")

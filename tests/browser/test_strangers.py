@@ -6,11 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Playwright, expect
 
-from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, chromium, start_service
+from tests.browser.browser import ORIGIN, TOKEN, Chromium, Tab, chromium, hide, start_service
 from tests.browser.test_sessions import ROWS
 from tests.browser.test_views import EVIL
 from tests.lab.lab import Lab
@@ -107,20 +108,27 @@ def test_hundreds_of_interfaces(browser: Chromium, service: Service) -> None:
     expect(tab.page.get_by_role("columnheader", name="Volume")).to_have_attribute("aria-sort", "none")
 
 
-NO_SERIES = {"interval": 1.0, "end": None, "times": [], "series": [], "sampled_sessions": 0, "sessions": 0}
+NO_SERIES: dict[str, Any] = {
+    "interval": 1.0,
+    "end": None,
+    "times": [],
+    "series": [],
+    "sampled_sessions": 0,
+    "sessions": 0,
+}
 
 
-@pytest.mark.parametrize("text", [".*[(", "\\", "a" * 300, "%00&limit=1", EVIL])
-def test_searches_that_are_no_names(browser: Chromium, text: str) -> None:
+def test_searches_that_are_no_names(browser: Chromium) -> None:
     """They are searched for as they stand; what is too long is refused in words."""
     tab = browser.open("#/sessions", failures=True)
-    tab.evaluate(f"location.hash = '#/sessions?' + new URLSearchParams({{search: {json.dumps(text)}}})")
-    expect(tab.page.get_by_role("searchbox")).to_have_value(text)
-    expect(
-        tab.page.locator("main")
-        .get_by_text("There is no such session now.")
-        .or_(tab.page.get_by_role("alert"))
-    ).to_be_visible()
+    tab.count("[role=grid]", 1)
+    for text in (".*[(", "\\", "a" * 300, "%00&limit=1", EVIL):
+        tab.evaluate(f"location.hash = '#/sessions?' + new URLSearchParams({{search: {json.dumps(text)}}})")
+        expect(tab.page.get_by_role("searchbox")).to_have_value(text)
+        nothing = tab.page.get_by_text("There is no such session now.")
+        expect(nothing.or_(tab.page.get_by_role("alert"))).to_be_visible()
+        tab.evaluate("location.hash = '#/sessions'")
+        tab.count("[role=grid]", 1)
     assert tab.page.locator("img").count() == 1
 
 
@@ -206,3 +214,86 @@ def test_motion_and_zoom(browser: Chromium) -> None:
     for bar in tab.page.locator(".share-bar, .share-bar span").all():
         assert bar.evaluate("bar => getComputedStyle(bar).transitionDuration") == "0s"
     assert tab.evaluate("document.scrollingElement.scrollWidth <= document.scrollingElement.clientWidth")
+
+
+def test_features_that_are_missing(browser: Chromium, service: Service) -> None:
+    """The doctor names them with their remedies; the banner about optional ones can be hidden for good."""
+    missing = [check for check in service.get("/v1/status")["kernel"]["checks"] if not check["ok"]]
+    if not missing:
+        pytest.skip("this kernel has everything")
+    tab = browser.open("#/doctor")
+    banner = tab.page.locator(".banners .notice.warn")
+    for check in missing:
+        expect(banner).to_contain_text(check["name"])
+        expect(
+            tab.page.locator("[aria-label=Checks] tbody tr", has_text=check["name"]).first
+        ).to_contain_text(check["remedy"])
+    banner.get_by_role("button", name="Hide").click()
+    tab.page.reload()
+    tab.live()
+    tab.count(".banners .notice", 0)
+
+
+def test_a_page_that_is_hidden(browser: Chromium) -> None:
+    """It asks for nothing, and hears no events; once it is in view, it goes on."""
+    tab, other = browser.open("#/overview"), browser.open("#/overview")
+    for one in (tab, other):
+        one.live()
+    hide(tab, hidden=True)
+    tab.wait(tab.settled, "the last answers")
+    tab.requests.clear()
+    other.requests.clear()
+    other.wait(lambda: other.requests.count("GET /v1/interfaces") > 3, "what a page in view asks for")
+    tab.wait(lambda: True, "what it has asked for")
+    assert tab.requests == []
+    hide(tab, hidden=False)
+    tab.wait(lambda: {"GET /v1/events", "GET /v1/interfaces"} <= set(tab.requests), "the page asks again")
+
+
+def test_a_code_that_nobody_gave(browser: Chromium) -> None:
+    """It leaves the address at once, is refused in words, and the form is there."""
+    tab = browser.open("#code=nonsense", login=False, failures=True)
+    tab.heading("Log in")
+    expect(tab.page.get_by_role("alert")).to_contain_text("not valid")
+    assert urlsplit(tab.page.url).fragment == ""
+    assert tab.page.url.startswith(ORIGIN)
+
+
+def test_a_view_that_does_not_exist(browser: Chromium) -> None:
+    """It is said, with a way out."""
+    tab = browser.open("#/nothing")
+    tab.heading("There is no such view")
+    tab.page.get_by_role("link", name="To the overview").click()
+    tab.heading("Overview")
+
+
+def test_a_search_that_is_left(browser: Chromium) -> None:
+    """Who goes elsewhere while typing stays there; a filter chosen while typing stays, too."""
+    tab = browser.open("#/sessions")
+    search = tab.page.get_by_role("searchbox")
+    search.fill("10.77")
+    tab.page.get_by_label("State").select_option("established")
+    tab.wait(lambda: "search=10.77" in tab.page.url, "the search is in the address")
+    assert "state=established" in tab.page.url
+    # In one turn of the page: no time passes between the two. The last timer ends after that of the search.
+    tab.evaluate(
+        """() => {
+            const field = document.querySelector("input[type=search]");
+            field.value = "10.78";
+            field.dispatchEvent(new Event("input", { bubbles: true }));
+            location.hash = "#/doctor";
+            return new Promise((done) => setTimeout(done, 300));
+        }"""
+    )
+    tab.heading("Doctor")
+    assert tab.page.url.endswith("#/doctor")
+
+
+def test_unknown_sessions(browser: Chromium) -> None:
+    """One that is not there, and what is no token, are said; the way back is on the page."""
+    tab = browser.open(failures=True)
+    for token in ("0xdeadbeef", "nonsense", "%3Cb%3E", "a%2Fb", "%E0%A4%A"):
+        tab.go(f"#/session/{token}")
+        expect(tab.page.get_by_role("alert")).to_contain_text("There is no such session")
+        tab.page.get_by_role("main").get_by_role("link", name="Sessions").click()
+        tab.heading("Sessions")
