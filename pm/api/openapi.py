@@ -91,7 +91,8 @@ def _operation(route: Route, problem: Schema, components: dict[str, Schema]) -> 
         if route.media_type:
             schema = schema_of(route.shape, components) if route.shape else {"type": "string"}
             responses[str(status)]["content"] = {route.media_type: {"schema": schema}}
-    for status in (*route.errors, *refusals, 500):
+    mistakes = set() if route.probe else {400}
+    for status in sorted({*mistakes, *route.errors, *refusals, 500}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": problem}},

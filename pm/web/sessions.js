@@ -227,7 +227,7 @@ function useRenewed(pages, number, everyS) {
     if (data) pages.renew(number, data);
   }, [data]);
   useEffect(() => {
-    if (error?.status === 400 && pages.pages.length > 1) pages.reset(); // a cursor of before a restart
+    if (error?.status === 410 && pages.pages.length > 1) pages.reset(); // a cursor of before a restart
   }, [error]);
 }
 

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 from pm.api import handlers, server
 from pm.api.metrics import Timings
+from pm.api.routes import ROUTES, Route
 from pm.api.server import serve
 from pm.api.sockets import read_token
 from pm.config.model import Api, ApiProbes, ApiTcp, Tls
@@ -258,6 +259,25 @@ async def test_bug_is_500_without_its_insides(
     assert [(r["event"], r["path"], r["exc_info"]) for r in records] == [
         ("request_failed", "/v1/addresses", True)
     ]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_parameters_that_a_path_does_not_have(client: ClientSession, route: Route) -> None:
+    """400 names them, and those that are known; what a misspelt filter lets through is no answer."""
+    path = re.sub("{token}", "0xa0000001", re.sub("{(name|id)}", "x", route.path))
+    for query in (
+        "polcy=x",
+        "polcy",
+        "polcy=x&polcy=y",
+        "state=created&state=established",
+        "limit=1&limit=1",
+    ):
+        response = await client.request(route.method, f"{path}?{query}")
+        if route.probe:  # whoever asks these may have parameters of its own
+            assert response.status == 200
+        else:
+            names = {one["name"] for one in (await problem(response, 400))["problems"]}
+            assert query.partition("=")[0] in names
 
 
 # Events
