@@ -30,6 +30,8 @@ from pm.sessions.traffic import Traffic
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 LAG_INTERVAL_S = 0.25
+LAG_WANTED_S = 300.0
+"""After each scrape: where nobody scrapes, an idle service need not wake up for it."""
 LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -94,6 +96,8 @@ class Timings:
         self.join_delay = Histogram()
         self.path_managers: dict[str, Histogram] = {}
         self.lag = Histogram(LAG_BOUNDS_S)
+        self._lag_wanted = asyncio.Event()
+        self._scraped = 0.0
 
     def observe_answer(self, path_manager: str, seconds: float) -> None:
         """One answer of a path manager."""
@@ -102,10 +106,19 @@ class Timings:
             histogram = self.path_managers[path_manager] = Histogram(ANSWER_BOUNDS_S)
         histogram.observe(seconds)
 
+    def scraped(self) -> None:
+        """Somebody looks."""
+        self._scraped = asyncio.get_running_loop().time()
+        self._lag_wanted.set()
+
     async def watch_lag(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, while somebody looks."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._lag_wanted.wait()
+            if loop.time() - self._scraped > LAG_WANTED_S:
+                self._lag_wanted.clear()
+                continue
             due = loop.time() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self.lag.observe(max(0.0, loop.time() - due))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,24 @@ def test_a_host_without_sessions_has_figures() -> None:
         assert values == {"Ready": 1, "Sessions": 0, "Subflows": 0, "Stuck subflows": 0, "Version": 1}
         names = prometheus.get("label/policy/values", **{"match[]": "mptcp_pm_sessions"})
         assert "a" in names
+
+
+def test_an_idle_service_sleeps_unless_somebody_scrapes(lab: Lab) -> None:
+    """It wakes up to measure the lag of its event loop for those who look, and for nobody else."""
+    service = lab.service(config(policy(lab, "a")))
+
+    def wake_ups() -> int:
+        def so_far() -> int:
+            status = Path(f"/proc/{service.process.pid}/status").read_text()
+            return int(re.findall(r"^voluntary_ctxt_switches:\t(\d+)", status, re.MULTILINE)[0])
+
+        before = so_far()
+        time.sleep(5)  # what is measured is a rate
+        return so_far() - before
+
+    idle = wake_ups()
+    service.get("/metrics")
+    assert wake_ups() > idle + 10
 
 
 def test_variables_of_the_dashboard_have_values(scene: Scene) -> None:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pm.api.kernel_metrics import COUNTERS_MAX
@@ -186,3 +188,25 @@ def test_results_of_joins_are_there_from_the_start() -> None:
     assert sorted(results) == sorted(JOIN_RESULTS)
     assert set(FailureKind) - set(results) == {FailureKind.COMMAND, FailureKind.ENDED}
     assert not [name for name, _ in found if name.startswith("mptcp_pm_join_e")]
+
+
+async def test_lag_is_measured_while_somebody_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle service that nobody looks at does not wake up for it; a later scrape begins it again."""
+    monkeypatch.setattr("pm.api.metrics.LAG_INTERVAL_S", 0.001)
+    monkeypatch.setattr("pm.api.metrics.LAG_WANTED_S", 0.02)
+    timings, loop = Timings(), asyncio.get_running_loop()
+    watching = asyncio.create_task(timings.watch_lag())
+
+    async def measured() -> float:
+        before = timings.lag.buckets()[-1][1]
+        await asyncio.sleep(0.1)
+        return timings.lag.buckets()[-1][1] - before
+
+    assert await measured() == 0
+    for _ in range(2):
+        begun = loop.time()
+        timings.scraped()
+        assert await measured() > 0
+        assert loop.time() - begun > 0.02
+        assert await measured() == 0
+    watching.cancel()
