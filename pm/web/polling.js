@@ -26,6 +26,7 @@ let running = 0;
 let started = -Infinity;
 let failures = 0;
 let failedAt = -Infinity;
+let answeredAt = -Infinity;
 let waitMs = 0; // after a failure
 let timer = 0;
 
@@ -101,6 +102,7 @@ async function poll(source) {
   try {
     const data = await get(source.path, mine.signal);
     failures = 0;
+    answeredAt = performance.now();
     if (sources.has(source)) source.tell({ data, error: null });
     if (connection.value === "lost") found();
   } catch (error) {
@@ -115,7 +117,8 @@ async function poll(source) {
 
 function failed(source, error, began) {
   if (!(error instanceof Problem)) console.error(error);
-  if (error.status === 0 || error.status >= 502) {
+  // Where others were answered meanwhile, it is this one alone that takes too long.
+  if ((error.status === 0 || error.status >= 502) && answeredAt < began) {
     // Those that were on their way together fail together.
     if (began >= failedAt) {
       failedAt = performance.now();

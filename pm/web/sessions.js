@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // All sessions: filters in the address, as many rows as there are, of which only those in view exist.
 
-import { Badge, Notice, Waiting, announcement, html, useEffect, useLayoutEffect, useMemo, useRef, useState, useStore } from "./dom.js";
+import { Badge, Notice, Waiting, announcement, html, useStore } from "./dom.js";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./dom.js";
+import { Filters } from "./filters.js";
 import { bytes, count, duration, endpoint, milliseconds, plural, rate } from "./format.js";
 import { lacks, onePath, paths } from "./lacks.js";
 import { useEvents } from "./live.js";
 import { Pages, volume } from "./pages.js";
 import { connection, usePoll } from "./polling.js";
-import { href, replaceQuery } from "./route.js";
+import { href } from "./route.js";
 import { useWindow } from "./window.js";
 
 const FILTERS = ["search", "policy", "state", "cgroup"];
 const COLUMNS = ["Session", "Policy", "Cgroup", "Peer", "Paths", "Throughput", "RTT", "Volume", "Age", "Why"];
-const TYPING_MS = 250;
 const places = new Map(); // of a list that was left, by its filters: {top, active}
 
 export function SessionsView({ query, status }) {
@@ -35,61 +36,6 @@ export function SessionsView({ query, status }) {
   return html`<h1>Sessions</h1>
     <${Filters} wanted=${wanted} focus=${query.get("focus") === "search"} policies=${known.policies} />
     <${List} key=${key} name=${key} pages=${pages} total=${total} known=${known} />`;
-}
-
-function Filters({ wanted, focus, policies }) {
-  const field = useRef();
-  const timer = useRef();
-  const [text, setText] = useState(wanted.search ?? "");
-  useEffect(() => setText(wanted.search ?? ""), [wanted.search]);
-  useEffect(() => focus && field.current.focus(), []);
-  const filters = useRef();
-  filters.current = wanted; // the timer finds those of then
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const change = (name, value) => replaceQuery("sessions", { ...filters.current, [name]: value });
-  const type = (event) => {
-    const { value } = event.target;
-    setText(value);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => change("search", value.trim()), TYPING_MS);
-  };
-  const names = new Set([...policies.keys(), ...(wanted.policy ? [wanted.policy] : [])]);
-  return html`<form class="filters" role="search" aria-label="Sessions" onSubmit=${(event) => event.preventDefault()}>
-    <label class="grow">
-      <span>Search</span>
-      <input
-        type="search"
-        ref=${field}
-        value=${text}
-        onInput=${type}
-        maxlength="200"
-        placeholder="Token, address, policy or cgroup"
-        aria-keyshortcuts="/"
-        spellcheck=${false}
-        autocomplete="off"
-      />
-    </label>
-    <label>
-      <span>Policy</span>
-      <select value=${wanted.policy ?? ""} onChange=${(event) => change("policy", event.target.value)}>
-        <option value="">all</option>
-        ${[...names].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-      </select>
-    </label>
-    <label>
-      <span>State</span>
-      <select value=${wanted.state ?? ""} onChange=${(event) => change("state", event.target.value)}>
-        <option value="">all</option>
-        ${["created", "established"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-      </select>
-    </label>
-    ${
-      wanted.cgroup &&
-      html`<button type="button" class="chip" onClick=${() => change("cgroup", "")} aria-label="Do not filter by cgroup any more">
-      ${wanted.cgroup} ×
-    </button>`
-    }
-  </form>`;
 }
 
 function List({ name, pages, total, known: about }) {

@@ -36,6 +36,14 @@ Object.defineProperty(performance, "timeOrigin", { value: origin + off });
 """
 
 
+WATCH_CONNECTION = """() => {
+    window.said = [];
+    const place = document.querySelector(".connection");
+    const note = () => window.said.push(place.textContent);
+    new MutationObserver(note).observe(place, { characterData: true, childList: true, subtree: true });
+}"""
+
+
 class Answers:
     """When each policy's series was answered last, and the longest that one on the screen waited."""
 
@@ -97,11 +105,17 @@ def test_figures_of_many_policies(lab: Lab, browser: Chromium, number: int) -> N
 
     slow, *others = answers.on_screen()
     held: list[Route] = []
-    tab.page.route(f"**/v1/policies/{slow}/series", lambda route: held.append(route))
+    path = f"/v1/policies/{slow}/series"
+    tab.page.route(f"**{path}", lambda route: route.continue_() if held else held.append(route))
     tab.wait(lambda: held, "a request that nobody answers")
+    tab.requests.clear()
     assert answers.longest(others) <= FRESH_S
-    assert len(held) == 1  # nothing queues up behind it
+    assert f"GET {path}" not in tab.requests  # nothing queues up behind it
+    # The others were answered: the service is there.
+    tab.evaluate(WATCH_CONNECTION)
     held[0].abort()
+    answers.longest([slow])
+    assert tab.evaluate("window.said") == []
 
 
 def test_how_much_the_overview_asks(lab: Lab, browser: Chromium) -> None:
