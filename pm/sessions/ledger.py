@@ -9,7 +9,7 @@ subflow, and so does each reader of the API for the sessions that it sees. No I/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from pm.model import Figures, LocalAddress, Subflow
@@ -27,19 +27,49 @@ class Account(NamedTuple):
     policy: str | None
     interface: str
 
+    def under(self, renamed: Mapping[str, str]) -> Account:
+        return self._replace(interface=renamed.get(self.interface, self.interface))
+
 
 class Ledger:
     def __init__(self) -> None:
         self._accounts: dict[Account, Traffic] = {}
         self._names: dict[str, str] = {}
+        self._indexes: dict[int, str] = {}
+        self.on_renamed: Callable[[Mapping[str, str]], None] | None = None
+        """Hears of interfaces that have other names now, by their former ones."""
 
-    def set_addresses(self, addresses: Sequence[LocalAddress]) -> None:
-        """The local addresses of now. Those that are gone are still known by the interface that had them."""
+    def set_addresses(self, addresses: Sequence[LocalAddress]) -> Mapping[str, str]:
+        """The local addresses of now. Those that are gone are still known by the interface that had them.
+
+        What an interface has carried follows its name. Returns the new names by the former ones.
+        """
+        names = {address.ifindex: address.ifname for address in addresses}
+        renamed = {
+            before: name
+            for index, name in names.items()
+            if (before := self._indexes.pop(index, name)) != name
+        }
+        self._indexes |= names
+        while len(self._indexes) > ADDRESSES_MAX:
+            del self._indexes[next(iter(self._indexes))]
+        if renamed:
+            self._rename(renamed)
         for address in sorted(addresses, key=lambda a: (a.usable, a.up)):  # the best of each last
             self._names.pop(address.ip, None)
             self._names[address.ip] = address.ifname
         while len(self._names) > ADDRESSES_MAX:
             del self._names[next(iter(self._names))]
+        return renamed
+
+    def _rename(self, renamed: Mapping[str, str]) -> None:
+        """All at once: interfaces may have each other's names now."""
+        self._names = {ip: renamed.get(name, name) for ip, name in self._names.items()}
+        accounts, self._accounts = self._accounts, {}
+        for account, traffic in accounts.items():
+            self._accounts.setdefault(account.under(renamed), Traffic()).add_all(traffic)
+        if self.on_renamed:
+            self.on_renamed(renamed)
 
     def interface_of(self, subflow: Subflow) -> str:
         """The name of the interface that has, or had, the subflow's local address; "" if unknown."""

@@ -13,7 +13,7 @@ from tests.lab.lab import Lab
 from tests.lab.scenarios import config, policy
 from tests.lab.service import Service
 from tests.lab.traffic import Traffic
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 MIB = 1 << 20
 
@@ -126,6 +126,50 @@ def test_what_is_not_there(lab: Lab) -> None:
     service = lab.service(config(policy(lab, "a")))
     for path in ("interfaces/eth9", "policies/b", "sessions/0x12345678", "interfaces/%3Cimg%3E"):
         assert service.request("GET", f"/v1/{path}/series")[0] == 404
+
+
+def test_interfaces_that_change_their_names(lab: Lab) -> None:
+    """What each has carried, its series and its sessions go with it: first renamed, then swapped."""
+    service, client = two_paths(lab)
+    client.send(bytes=MIB, deadline_s=60)
+    eth0, eth1 = (lab.address("client", link) for link in (1, 2))
+
+    def by_address() -> dict[str, tuple[str, int]]:
+        """Name, and bytes received, of the interface of each address."""
+        found = interfaces(service).values()
+        return {ip: (one["name"], one["bytes_received"]) for one in found for ip in one["addresses"]}
+
+    def wait_names(first: str, second: str) -> None:
+        wait_for(
+            lambda: {ip: name for ip, (name, _) in by_address().items()},
+            "the new names",
+            until=lambda names: (names.get(eth0), names.get(eth1)) == (first, second),
+        )
+
+    wait_for(lambda: interfaces(service)["eth1"]["sent_per_second"], "samples", until=lambda r: r is not None)
+    before = by_address()
+    for old, new in (("eth1", "eth9"), ("eth0", "eth8")):
+        lab.ip("client", "link", "set", "dev", old, "name", new)
+    wait_names("eth8", "eth9")
+    for old, new in (("eth8", "eth7"), ("eth9", "eth8"), ("eth7", "eth9")):
+        lab.ip("client", "link", "set", "dev", old, "name", new)
+    wait_names("eth9", "eth8")
+    after = by_address()
+    assert [after[ip][1] for ip in (eth0, eth1)] == [before[ip][1] for ip in (eth0, eth1)]
+    client.send(bytes=MIB, deadline_s=60)
+    (session,) = service.get("/v1/sessions")["sessions"]
+    received = {s["local"]["ip"]: s["bytes_received"] for s in session["subflows"]}
+    wait_for(
+        lambda: {ip: number for ip, (_, number) in by_address().items()},
+        "what ss shows",
+        until=lambda found: all(found[ip] == number for ip, number in received.items()),
+    )
+    wait_equal(lambda: sorted(interfaces(service)), ["eth8", "eth9", "lo"])  # counts are a second old
+    for name in ("eth8", "eth9"):
+        series = service.get(f"/v1/interfaces/{name}/series")["series"]
+        (subflows,) = (one["values"] for one in series if one["name"] == "subflows")
+        assert set(subflows) <= {1, None}
+        assert subflows[-1] == 1
 
 
 def test_metrics_by_interface(lab: Lab) -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +54,37 @@ def test_an_address_that_moves_or_goes() -> None:
     ledger.set_addresses([address(LOCAL, 4)])
     ledger.note(one, subflow, Figures(5, 5))
     assert ledger.by_interface() == {"eth3": Traffic(5, 5)}
+
+
+def test_interfaces_that_change_their_names() -> None:
+    """What each has carried goes with it, also where they have each other's names now."""
+    ledger = Ledger()
+    told: list[Mapping[str, str]] = []
+    ledger.on_renamed = told.append
+    one, other = session(token=1), session(token=2, local="10.0.2.1")
+    addresses = [address(LOCAL, 3), address("10.0.2.1", 4)]
+    ledger.set_addresses(addresses)
+    ledger.note(one, one.subflows[0], Figures(1, 1))
+    ledger.note(other, other.subflows[0], Figures(5, 5))
+    swapped = [replace(addresses[0], ifname="eth4"), replace(addresses[1], ifname="eth3")]
+    assert ledger.set_addresses(swapped) == {"eth3": "eth4", "eth4": "eth3"}
+    assert ledger.by_interface() == {"eth4": Traffic(1, 1), "eth3": Traffic(5, 5)}
+    wan = [replace(addresses[0], ifname="wan")]
+    assert ledger.set_addresses(wan) == {"eth4": "wan"}
+    assert ledger.by_interface() == {"wan": Traffic(1, 1), "eth3": Traffic(5, 5)}
+    assert ledger.interface_of(session(token=3).subflows[0]) == "wan"
+    assert told == [{"eth3": "eth4", "eth4": "eth3"}, {"eth4": "wan"}]
+
+
+def test_an_interface_that_takes_the_place_of_another() -> None:
+    """By its name or by its address: nothing is renamed, and both are added up by the name."""
+    ledger, one = Ledger(), session(token=1)
+    ledger.set_addresses([address(LOCAL, 3)])
+    ledger.note(one, one.subflows[0], Figures(1, 1))
+    assert ledger.set_addresses([replace(address(LOCAL, 9), ifname="eth3")]) == {}
+    other = session(token=2)
+    ledger.note(other, other.subflows[0], Figures(5, 5))
+    assert ledger.by_interface() == {"eth3": Traffic(6, 6)}
 
 
 def test_accounts_are_bounded() -> None:
