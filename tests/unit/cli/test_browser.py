@@ -17,7 +17,7 @@ import pytest
 
 from pm.cli import browser
 from pm.cli.main import main
-from tests.unit.cli.test_main import MPTCP_PM, Server
+from tests.unit.cli.test_main import MPTCP_PM, Server, on_a_terminal
 
 NOBODY = 65534
 
@@ -50,10 +50,7 @@ def desktop(place: Path) -> dict[str, str]:
 
 def test_it_serves_the_page_until_ctrl_c(server: Server, place: Path, desktop: dict[str, str]) -> None:
     """One line with the address, a browser that opens it, a login by its code; then exit status 0."""
-    command = [*MPTCP_PM, "--socket", server.socket, "web"]
-    with subprocess.Popen(
-        command, env=desktop, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with on_a_terminal("--socket", server.socket, "web", environment=desktop) as process:
         assert process.stdout
         line = process.stdout.readline()
         found = re.search(r"(http://127\.0\.0\.1:\d+/)#code=([\w-]+)", line)
@@ -82,8 +79,7 @@ def test_where_no_browser_is_opened(
     """Asked not to, or without a desktop."""
     environ = {**desktop, "DISPLAY": display}
     environ.pop("WAYLAND_DISPLAY", None)
-    command = [*MPTCP_PM, "web", "--socket", server.socket, *options]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    with on_a_terminal("web", "--socket", server.socket, *options, environment=environ) as process:
         assert process.stdout
         assert "#code=" in process.stdout.readline()
         process.send_signal(signal.SIGINT)
