@@ -137,23 +137,29 @@ unpack() {
 	touch "$pristine/.unpacked"
 }
 
+files_kept() {
+	[[ -e $CACHE/source-$stamp/.unpacked ]] || [[ -e $CACHE/files-$stamp/.wanted &&
+		-z $(comm -13 "$CACHE/files-$stamp/.wanted" <(wanted_files)) ]]
+}
+
+# Those outside net/mptcp that the series and its fix-ups touch.
+wanted_files() { touched "$HERE"/patches/[0-9]*.patch "$HERE"/patches/*/*.patch | sed '/^net\/mptcp\//d'; }
+
 # Sets pristine to the tree where it is unpacked, and otherwise to a directory with only the files that the series touches,
 # and those of MPTCP: other releases have the same code in others.
 touched_files() { # OFFLINE: nothing is fetched unless it is empty
 	pristine=$CACHE/source-$stamp
 	[[ ! -e $pristine/.unpacked ]] || return 0
 	pristine=$CACHE/files-$stamp
-	local wanted
-	wanted=$(touched "$HERE"/patches/[0-9]*.patch "$HERE"/patches/*/*.patch | grep -v '^net/mptcp/')
-	[[ ! -e $pristine/.wanted || -n $(comm -13 "$pristine/.wanted" <(echo "$wanted")) ]] || return 0
+	! files_kept || return 0
 	[[ -z $1 ]] || die "the source of ${package:-Linux} ${version:-} is not kept"
 	rm -rf "$pristine"
 	mkdir -p "$pristine"
 	# tar complains of files that only other releases have, or that the series creates.
 	read_source | tar --extract --directory "$pristine" --strip-components 1 --wildcards --no-wildcards-match-slash \
-		--files-from <({ echo Makefile; echo 'net/mptcp/*'; echo "$wanted"; } | sed 's,^,linux*/,') 2>"$pristine/.errors" || true
+		--files-from <({ printf '%s\n' Makefile 'net/mptcp/*'; wanted_files; } | sed 's,^,linux*/,') 2>"$pristine/.errors" || true
 	[[ -e $pristine/Makefile ]] || { cat "$pristine/.errors" >&2; rm -rf "$pristine"; die "no source of Linux"; }
-	echo "$wanted" >"$pristine/.wanted"
+	wanted_files >"$pristine/.wanted"
 }
 
 release_of() { # DIRECTORY
@@ -214,8 +220,8 @@ stage_files() { # PRISTINE STAGE RELEASE PATCH...
 }
 
 # Applies a patch to the directory. Where it rejects hunks, the fix-up for the release replaces these and no others: its
-# line "Replaces:" has their digest. Sets outcome to a sentence; fails if the patch does not apply, or its fix-up does not.
-# The rejects of the patch are left in DIRECTORY/.rejects.
+# line "Replaces:" has their digest. Sets outcome to a sentence. Fails if the patch does not apply and has no fix-up that
+# does: the hunks that were not rejected are applied then. The rejects are left in DIRECTORY/.rejects.
 apply_patch() { # DIRECTORY PATCH RELEASE
 	local directory=$1 patch=$2 release=$3 fix of file absent=() rejected
 	local options=(--directory="$directory" --strip=1 --forward --batch --silent --no-backup-if-mismatch)
@@ -243,16 +249,20 @@ apply_patch() { # DIRECTORY PATCH RELEASE
 		outcome+=", and the fix-up of $of is for other ones"
 		return 1
 	fi
-	if ! patch "${options[@]}" --fuzz=0 --reject-file=.rejects-of-fix-up <"$fix" >>"$directory/.log" 2>&1; then
+	options+=(--fuzz=0)
+	if ! patch "${options[@]}" --dry-run <"$fix" >>"$directory/.log" 2>&1; then
 		outcome+=", nor does the fix-up of $of"
 		return 1
 	fi
+	patch "${options[@]}" <"$fix" >>"$directory/.log" 2>&1
 	outcome="applies with the fix-up of $of"
 }
 
-# PACKAGE=VERSION and release of the tree that was tested last, of the package's releases to which the series applied.
+# Release and PACKAGE=VERSION of the tree that was tested last, of those of the package to which the series applied.
 tested_last() { # PACKAGE
-	awk -F '\t' -v package="$1" '$2 == package && $4 ~ /^yes/ && match($6, /[0-9-]+]$/) {
-		print substr($6, RSTART, RLENGTH - 1), $1, $2 "=" $3 }' "$HERE/releases.tsv" | sort -k 1,1 -k 2,2V | tail -n 1 |
-		cut -d ' ' -f 2-
+	awk -F '\t' -v package="$1" '
+		$2 == package && $4 == "applies" && $5 ~ /^yes/ { applies[$1] }
+		$2 == package && $4 ~ /^tests\// { date[$1] = date[$1] > $7 ? date[$1] : $7; exact[$1] = $2 "=" $3 }
+		END { for (release in exact) if (release in applies) print date[release], release, exact[release] }
+	' "$HERE/releases.tsv" | sort -k 1,1 -k 2,2V | tail -n 1 | cut -d ' ' -f 2-
 }
