@@ -9,7 +9,7 @@ HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 readonly HERE
 readonly CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/mptcp-pm/kernel
 # Beside what apt is configured for: where Debian has its other point releases, and newer kernels.
-readonly SUITES=(bookworm-backports trixie trixie-backports forky sid)
+readonly SUITES=(trixie trixie-backports forky sid)
 readonly SECURITY_SUITES=(bookworm-security trixie-security)
 
 shopt -s nullglob
