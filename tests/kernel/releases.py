@@ -181,8 +181,8 @@ def refresh() -> None:
     for tree in sorted(trees, key=lambda tree: version_key(tree[0])):
         fact = ask_applies(*tree)
         print(f"{fact.release} ({fact.package} {fact.version}): {fact.result}", flush=True)
-        facts = update(facts, [fact])
-        write_table(facts)
+        # Read again: somebody may have recorded something meanwhile.
+        write_table(update(read_table(), [fact]))
 
 
 def summary(output: str) -> str:
