@@ -2,13 +2,18 @@
 # Debian 12; every target works as root, or as a user with sudo.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-browser lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests test-kernel \
-	test-container image image-full image-arm64 web-libraries licences lock man clean packages bench-packages
+.PHONY: help setup test test-browser lint demo demo-kernel demo-sidecar bench soak kernel kernel-deb kernel-selftests kernel-releases \
+	test-kernel test-container image image-full image-arm64 web-libraries licences lock man clean packages bench-packages
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 PIP = $(PYTHON) -m pip --quiet --disable-pip-version-check
-AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOAK_MINUTES,SOAK_SEED)
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=CI,DEMO_ONCE,SOAK_MINUTES,SOAK_SEED,KERNEL_TREE)
+
+# A release of Linux for the targets about the kernel: make test-kernel TREE=7.3.4
+ifdef TREE
+export KERNEL_TREE := $(TREE)
+endif
 
 # bpfcc: compiles the classifiers; iproute2, iperf3, mptcpize, tcpdump, bpftool, iptables, curl: tests and demo;
 # python3-wheel: a test builds a third party's package; clang-format, shellcheck, yamllint: lint.
@@ -85,7 +90,7 @@ soak: setup ## an hour of kills, lost events, flapping links and hostile neighbo
 	@$(AS_ROOT) $(PYTHON) -B -m tests.soak
 
 kernel: setup ## build the patched kernel as User Mode Linux (kept by content, outside the checkout)
-	@kernel/build uml
+	@kernel/build uml --fallback
 
 kernel-deb: ## Debian packages of the patched kernel, for x86-64 servers and virtual machines
 	@kernel/build deb
@@ -94,7 +99,10 @@ kernel-selftests: ## upstream's MPTCP selftests, patched and unpatched kernel co
 	$(call install_missing,$(SELFTESTS_PACKAGES))
 	@kernel/selftests --full
 
-test-kernel: setup ## tests under the patched kernel
+kernel-releases: setup ## kernel/releases.tsv: where the series applies; RECORD=builds, tests, selftests: what comes of these
+	@$(PYTHON) -m tests.kernel.releases $(if $(RECORD),--record $(RECORD)) $(if $(TREE),--tree $(TREE))
+
+test-kernel: setup ## tests under the patched kernel; TREE=7.3.4: on that release
 	@$(AS_ROOT) $(PYTHON) -m pytest tests/kernel
 
 test-container: setup ## tests of the sidecar in containers; a private engine where no docker answers
