@@ -76,6 +76,10 @@ class NotFound(PmError):
     """A session, subflow or policy does not exist, or does not exist any more."""
 
 
+class UnknownPath(PmError):
+    """The service has not what a command asks for: it may be of another version."""
+
+
 class SubflowFailed(PmError):
     """A subflow that the operator asked for was not established."""
 

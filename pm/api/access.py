@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The token, browsers that logged in with it, addresses that tried a wrong one: in memory only, bounded.
+"""The token, browsers that logged in with it, addresses that tried tokens: in memory only, bounded.
 
 A cookie holds a random name, which says nothing by itself; here is only its digest.
 """
@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LOGINS_MAX = 256
 IDLE_S = 12 * 3600.0
@@ -24,6 +24,8 @@ FAILURES_MAX = 5
 """Wrong tokens of one address within ``FAILURES_S``; then it waits."""
 FAILURES_S = 60.0
 ADDRESSES_MAX = 1024
+KNOWN_S = 24 * 3600.0
+"""So long after a right token came from an address, no wrong one from there makes it wait."""
 
 
 class Login(NamedTuple):
@@ -74,26 +76,41 @@ def _digest(name: str) -> bytes:
     return hashlib.sha256(name.encode(errors="surrogateescape")).digest()
 
 
-class Failures:
-    """Wrong tokens by the address that they came from."""
+class Trials:
+    """Tokens by the address that they came from: how often wrong ones, and when a right one.
+
+    Whoever has the token need not fear whoever tries out others beside it: their address does not wait.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+        self._wrong: OrderedDict[str, deque[float]] = OrderedDict()
+        self._right: OrderedDict[str, float] = OrderedDict()
 
     def wait_s(self, address: str) -> float:
         """How long this address has to wait before it may try again, 0 for not at all."""
-        times = self._times.get(_site(address))
+        site, now = _site(address), self._now()
+        if (right := self._right.get(site)) is not None and now - right < KNOWN_S:
+            return 0.0
+        times = self._wrong.get(site)
         if times is None or len(times) < FAILURES_MAX:
             return 0.0
-        return max(0.0, times[0] + FAILURES_S - self._now())
+        return max(0.0, times[0] + FAILURES_S - now)
 
-    def add(self, address: str) -> None:
+    def note(self, address: str, *, right: bool) -> None:
         site = _site(address)
-        self._times.setdefault(site, deque(maxlen=FAILURES_MAX)).append(self._now())
-        self._times.move_to_end(site)
-        if len(self._times) > ADDRESSES_MAX:
-            self._times.popitem(last=False)
+        if right:
+            self._right[site] = self._now()
+            _bound(self._right, site)
+        else:
+            self._wrong.setdefault(site, deque(maxlen=FAILURES_MAX)).append(self._now())
+            _bound(self._wrong, site)
+
+
+def _bound(some: OrderedDict[str, Any], newest: str) -> None:
+    some.move_to_end(newest)
+    if len(some) > ADDRESSES_MAX:
+        some.popitem(last=False)
 
 
 def _site(address: str) -> str:
@@ -113,14 +130,17 @@ class Access:
     def __init__(self, token: bytes | None = None) -> None:
         self._token = token
         self.logins = Logins()
-        self.failures = Failures()
+        self.trials = Trials()
 
-    def admits(self, token: str) -> bool:
+    def admits(self, token: str, address: str) -> bool:
+        """Whether it is right; ``address`` has tried it then. It is for the caller to make it wait."""
         try:
             given = token.strip().encode(errors="surrogateescape")  # a header need not be UTF-8
         except UnicodeEncodeError:  # nor is everything text that JSON can write
-            return False
-        return self._token is not None and hmac.compare_digest(given, self._token)
+            given = b""
+        right = bool(self._token) and hmac.compare_digest(given, self._token or b"")
+        self.trials.note(address, right=right)
+        return right
 
     def change_token(self, token: bytes) -> bool:
         """Whether it is another one; then all logins with the old one end."""

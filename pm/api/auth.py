@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import math
 import socket
 
 from aiohttp import web
 
-from pm.api.access import Access
 from pm.api.connections import trust
 from pm.api.keys import ACCESS, PUBLIC
 from pm.api.problems import Forbidden, Handler, Unauthorised
+from pm.log_budget import get_limited_logger
 
-COOKIE = "mptcp_pm"
+COOKIE = "mptcp_pm_PORT"
+"""A browser sends the cookies of a host to all its ports: each service has a name of its own."""
 CHANGE_HEADER = "X-Mptcp-Pm"
 """A browser sends it to another origin only where that one allows it, which this service never does."""
 READING = ("GET", "HEAD")
+
+_log = get_limited_logger()
 
 
 def is_over_tcp(request: web.Request) -> bool:
@@ -28,23 +32,44 @@ async def access_middleware(request: web.Request, handler: Handler) -> web.Strea
     """Raises Unauthorised or Forbidden over TCP, unless the handler is public."""
     if is_over_tcp(request) and request.match_info.handler not in request.app[PUBLIC]:
         if header := request.headers.get("Authorization"):
-            _check_header(header, request.app[ACCESS])
+            _check_header(header, request)
         else:
             _check_cookie(request)
         trust(request)
     return await handler(request)
 
 
-def _check_header(header: str, access: Access) -> None:
+def _check_header(header: str, request: web.Request) -> None:
     scheme, _, given = header.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorised("a bearer token is required", "send `Authorization: Bearer TOKEN`")
-    if not access.admits(given):
-        raise Unauthorised("the bearer token is wrong")
+    check_token(given, request)
+
+
+def check_token(given: str, request: web.Request) -> None:
+    """Raises Unauthorised, or HTTPTooManyRequests where too many wrong ones came from this address."""
+    access, address = request.app[ACCESS], request.remote or ""
+    if wait_s := access.trials.wait_s(address):
+        raise web.HTTPTooManyRequests(
+            text="too many wrong tokens came from this address",
+            headers={"Retry-After": f"{math.ceil(wait_s)}"},
+        )
+    if not access.admits(given, address):
+        _log.warning("token_refused", about=address, address=address)
+        raise Unauthorised("the token is wrong")
+
+
+def cookie_name(request: web.Request) -> str:
+    _, port, *_ = request.get_extra_info("sockname") or ("", 0)
+    return COOKIE.replace("PORT", str(port))
+
+
+def cookie_of(request: web.Request) -> str | None:
+    return request.cookies.get(cookie_name(request)) if is_over_tcp(request) else None
 
 
 def _check_cookie(request: web.Request) -> None:
-    name = request.cookies.get(COOKIE)
+    name = cookie_of(request)
     if name is None:
         raise Unauthorised("a bearer token is required", "send `Authorization: Bearer TOKEN`, or log in")
     if not request.app[ACCESS].logins.use(name):
@@ -73,4 +98,4 @@ def may_still_ask(request: web.Request) -> bool:
     """For an answer that does not end: whether its login is still open, if it has one. It is in use."""
     if not is_over_tcp(request) or request.headers.get("Authorization"):
         return True
-    return request.app[ACCESS].logins.use(request.cookies.get(COOKIE, ""))
+    return request.app[ACCESS].logins.use(cookie_of(request) or "")

@@ -218,5 +218,5 @@ class ControlPlane(Protocol):
     async def reload(self) -> None:
         """Raises ConfigError with all problems; the last good configuration stays in force."""
 
-    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
-        """Follow what happens; ``after`` is the number of the last event a reader has seen."""
+    def subscribe(self, after: str = "") -> AbstractAsyncContextManager[EventReader]:
+        """Follow what happens; ``after`` is the id of the last event a reader has seen."""

@@ -225,5 +225,5 @@ class ServiceControlPlane:
     async def reload(self) -> None:
         await self._reload()
 
-    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+    def subscribe(self, after: str = "") -> AbstractAsyncContextManager[EventReader]:
         return self._broadcast.subscribe(after)

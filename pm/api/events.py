@@ -8,6 +8,8 @@ how many.
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -25,12 +27,13 @@ READ_AT_ONCE = 64
 class ServiceEvent(NamedTuple):
     """Something that happened: what a reader of ``GET /v1/events`` gets.
 
-    ``number`` ascends by one, ``time`` is seconds since the epoch, ``kind`` a value of
-    ``pm.model.EventKind``, ``action`` a snake_case word (``created``, ``closed``, ``reloaded``, ...).
-    ``token`` names the session; it is None if the event concerns no session. ``detail`` is sent as
-    JSON unchanged.
+    ``id`` is ``RUN-NUMBER``: a text of this run of the service, and a number that ascends by one. ``time`` is
+    seconds since the epoch, ``kind`` a value of ``pm.model.EventKind``, ``action`` a snake_case word
+    (``created``, ``closed``, ``reloaded``, ...). ``token`` names the session; it is None if the event
+    concerns no session. ``detail`` is sent as JSON unchanged.
     """
 
+    id: str
     number: int
     time: float
     kind: str
@@ -40,9 +43,9 @@ class ServiceEvent(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Events in order; ``lost`` is the number that were dropped before the first of them."""
+    """Events in order; ``lost`` is the number that were dropped before the first of them, None if unknown."""
 
-    lost: int
+    lost: int | None
     events: Sequence[ServiceEvent]
 
 
@@ -52,11 +55,11 @@ class EventReader(Protocol):
 
 
 class _Reader:
-    def __init__(self, backlog: Sequence[ServiceEvent], lost: int) -> None:
+    def __init__(self, backlog: Sequence[ServiceEvent], lost: int | None) -> None:
         self._queue: deque[ServiceEvent] = deque(backlog, maxlen=QUEUE_LENGTH)
         self._lost = lost
         self._filled = asyncio.Event()
-        if backlog or lost:
+        if backlog or lost != 0:
             self._filled.set()
 
     def __len__(self) -> int:
@@ -64,7 +67,7 @@ class _Reader:
         return len(self._queue)
 
     def put(self, event: ServiceEvent) -> None:
-        if len(self._queue) == QUEUE_LENGTH:
+        if len(self._queue) == QUEUE_LENGTH and self._lost is not None:
             self._lost += 1
         self._queue.append(event)
         self._filled.set()
@@ -86,6 +89,7 @@ class Broadcast:
         self.readers: set[_Reader] = set()
         """The readers that follow at the moment."""
         self._recent: deque[ServiceEvent] = deque(maxlen=REPLAY_LENGTH)
+        self._run = secrets.token_hex(4)
         self._number = 0
 
     def publish(
@@ -93,7 +97,7 @@ class Broadcast:
     ) -> None:
         """Give all readers an event. The caller must not change ``detail`` afterwards."""
         self._number += 1
-        event = ServiceEvent(self._number, time, kind, action, token, detail)
+        event = ServiceEvent(f"{self._run}-{self._number}", self._number, time, kind, action, token, detail)
         self._recent.append(event)
         for reader in self.readers:
             reader.put(event)
@@ -109,19 +113,26 @@ class Broadcast:
         self.publish(time, kind, action, session.token, detail)
 
     @asynccontextmanager
-    async def subscribe(self, after: int | None = None) -> AsyncIterator[EventReader]:
-        """Read events from now on, or from number ``after`` + 1 if they are still held.
+    async def subscribe(self, after: str = "") -> AsyncIterator[EventReader]:
+        """Read events from now on, or those after the one with the id ``after``, as far as they are held.
 
-        A number in the future comes from an earlier run of the service and is ignored.
+        Where the id is not of this run, nobody knows what was missed before it: all that are held come.
         """
         backlog: list[ServiceEvent] = []
-        lost = 0
-        if after is not None and after <= self._number:
-            backlog = [event for event in self._recent if event.number > after]
-            lost = self._number - after - len(backlog)
+        lost: int | None = 0
+        if after:
+            number = self._number_of(after)
+            backlog = [event for event in self._recent if event.number > (number or 0)]
+            lost = None if number is None else self._number - number - len(backlog)
         reader = _Reader(backlog, lost)
         self.readers.add(reader)
         try:
             yield reader
         finally:
             self.readers.discard(reader)
+
+    def _number_of(self, id: str) -> int | None:
+        """None where it is not of this run."""
+        found = re.fullmatch(rf"{self._run}-([0-9]{{1,18}})", id)
+        number = int(found[1]) if found else self._number + 1
+        return number if number <= self._number else None

@@ -193,12 +193,14 @@ async def get_readiness(request: web.Request) -> web.Response:
 
 
 async def get_metrics(request: web.Request) -> web.Response:
-    control = request.app[CONTROL]
+    control, timings = request.app[CONTROL], request.app[TIMINGS]
+    timings.scraped()
     await control.sampler.refresh()
     snapshot = metrics.Snapshot(
         status=control.status(),
         census=await request.app[LISTING].census(),
-        timings=request.app[TIMINGS],
+        policies=[policy.name for policy in control.policies()],
+        timings=timings,
         options=control.option_counters(),
         carried=control.ledger.accounts(),
         kernel=await asyncio.to_thread(read_counters),

@@ -7,6 +7,7 @@ import dataclasses
 import ipaddress
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,10 +30,21 @@ def parse_query(shape: type[T], query: Mapping[str, str]) -> T:
     """Parse a query string as ``shape``. Raises BadRequest with all that is wrong."""
     hints = hints_of(shape)
     values: dict[str, Any] = dict(query)
+    if twice := sorted(
+        name for name, times in Counter(name for name, _ in query.items()).items() if times > 1
+    ):
+        raise BadRequest([{"name": name, "message": "given more than once"} for name in twice])
     for name, text in query.items():
         if name in hints and hints[name].type is int and re.fullmatch("[0-9]{1,18}", text):
             values[name] = int(text)
     return _build(shape, hints, values, "parameter")
+
+
+def refuse_query(query: Mapping[str, str]) -> None:
+    """For a path that takes no parameters. Raises BadRequest."""
+    if query:
+        names = sorted(set(query))
+        raise BadRequest([{"name": name, "message": "this path takes no parameters"} for name in names])
 
 
 def parse_body(shape: type[T], body: bytes) -> T:

@@ -9,6 +9,8 @@ the event loop in between, by one reader at a time, so that no reader can hold u
 from __future__ import annotations
 
 import asyncio
+import re
+import secrets
 import time
 from bisect import bisect_right
 from collections import Counter
@@ -20,7 +22,7 @@ from typing import NamedTuple
 
 from pm.api.control import ControlPlane
 from pm.api.input_shapes import Order, SessionQuery, SessionSort
-from pm.api.problems import BadRequest
+from pm.api.problems import BadRequest, Expired
 from pm.api.views import encode, session_view
 from pm.clock import moment
 from pm.model import token_text
@@ -77,6 +79,7 @@ class Listing:
 
     def __init__(self, control: ControlPlane) -> None:
         self._control = control
+        self._run = secrets.token_hex(4)
         self._fragments: dict[int, _Fragment] = {}
         self._rendering = asyncio.Lock()
         self._census = Census(Counter(), Counter(), Counter(), {}, Counter())
@@ -87,7 +90,10 @@ class Listing:
         return len(self._fragments)
 
     async def page(self, query: SessionQuery) -> bytes:
-        """The ``Sessions`` document of one page, as JSON. Raises BadRequest for a bad cursor."""
+        """The ``Sessions`` document of one page, as JSON.
+
+        Raises BadRequest for a bad cursor, Expired for one of a former run.
+        """
         page, cursor = await self._select(query)
         known = {session.token: self._fresh(session) for session in page}
         if None in known.values():
@@ -127,9 +133,9 @@ class Listing:
     async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
         """The sessions of a page, and the cursor of the next page or None.
 
-        The cursor is the number of the page's last session. Younger sessions have higher numbers, and
-        no number is used twice. Thus sessions that come or go between two pages neither repeat nor
-        hide others.
+        The cursor is ``RUN-NUMBER``: a text of this run of the service, and the number of the page's last
+        session. Younger sessions have higher numbers, and no number is used twice. Thus sessions that come
+        or go between two pages neither repeat nor hide others.
         """
         if query.sort is not None:
             return await self._greatest(query), None
@@ -138,10 +144,8 @@ class Listing:
         if query.cursor is None:
             rest = islice(table.values(), query.limit + 1) if not _filters(query) else list(table.values())
         else:
-            if not (query.cursor.isascii() and query.cursor.isdecimal() and len(query.cursor) < 19):
-                raise BadRequest([{"name": "cursor", "message": "must be the `next` of another page"}])
             everything = list(table.values())
-            rest = everything[bisect_right(everything, int(query.cursor), key=_number) :]
+            rest = everything[bisect_right(everything, self._number_of(query.cursor), key=_number) :]
         found: list[Session] = []
         if _filters(query):
             for some in _chunks(rest, LOOKED_AT_AT_ONCE):  # type: ignore[arg-type]
@@ -154,7 +158,15 @@ class Listing:
         if len(found) <= query.limit:
             return found, None
         page = found[: query.limit]
-        return page, str(page[-1].number)
+        return page, f"{self._run}-{page[-1].number}"
+
+    def _number_of(self, cursor: str) -> int:
+        found = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,18})", cursor, re.ASCII)
+        if found is None:
+            raise BadRequest([{"name": "cursor", "message": "must be the `next` of another page"}])
+        if found[1] != self._run:
+            raise Expired("the service was started again since: begin with the first page")
+        return int(found[2])
 
     async def _greatest(self, query: SessionQuery) -> list[Session]:
         """The sessions that come first in the order of the query; of equals the oldest."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,12 +24,14 @@ from pm.api.listing import Census
 from pm.api.traffic_metrics import traffic_metrics
 from pm.sessions.actions import ActionKind
 from pm.sessions.ledger import Account
-from pm.sessions.session import JOIN_RESULTS, join_counter
+from pm.sessions.session import JOIN_RESULTS, SessionState, join_counter
 from pm.sessions.traffic import Traffic
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 JOIN_DELAY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 LAG_INTERVAL_S = 0.25
+LAG_WANTED_S = 300.0
+"""After each scrape: where nobody scrapes, an idle service need not wake up for it."""
 LAG_BOUNDS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 ANSWER_BOUNDS_S = (0.00001, 0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 
@@ -93,6 +96,8 @@ class Timings:
         self.join_delay = Histogram()
         self.path_managers: dict[str, Histogram] = {}
         self.lag = Histogram(LAG_BOUNDS_S)
+        self._lag_wanted = asyncio.Event()
+        self._scraped = 0.0
 
     def observe_answer(self, path_manager: str, seconds: float) -> None:
         """One answer of a path manager."""
@@ -101,10 +106,19 @@ class Timings:
             histogram = self.path_managers[path_manager] = Histogram(ANSWER_BOUNDS_S)
         histogram.observe(seconds)
 
+    def scraped(self) -> None:
+        """Somebody looks."""
+        self._scraped = asyncio.get_running_loop().time()
+        self._lag_wanted.set()
+
     async def watch_lag(self) -> None:
-        """Until cancelled."""
+        """Until cancelled, while somebody looks."""
         loop = asyncio.get_running_loop()
         while True:
+            await self._lag_wanted.wait()
+            if loop.time() - self._scraped > LAG_WANTED_S:
+                self._lag_wanted.clear()
+                continue
             due = loop.time() + LAG_INTERVAL_S
             await asyncio.sleep(LAG_INTERVAL_S)
             self.lag.observe(max(0.0, loop.time() - due))
@@ -114,12 +128,13 @@ class Timings:
 class Snapshot:
     """What one scrape shows.
 
-    ``options`` counts by plugin and event. ``carried`` is the ledger's, ``kernel`` has the kernel's counters
-    by the names that nstat(8) gives them.
+    ``policies`` are the names of those in force. ``options`` counts by plugin and event. ``carried`` is the
+    ledger's, ``kernel`` has the kernel's counters by the names that nstat(8) gives them.
     """
 
     status: Status
     census: Census
+    policies: Sequence[str]
     timings: Timings
     options: Mapping[str, Mapping[str, int]]
     carried: Mapping[Account, Traffic]
@@ -202,8 +217,13 @@ class SnapshotCollector(Collector):
             "Live sessions; policy is empty for sessions without one.",
             labels=["policy", "state"],
         )
-        for (policy, state), count in sorted(self._snapshot.census.sessions.items(), key=str):
-            sessions.add_metric([policy or "", state], count)
+        # One that has none is 0, not missing: https://prometheus.io/docs/practices/instrumentation/
+        names = ("", *self._snapshot.policies)
+        counts = Counter(dict.fromkeys([(name, SessionState.ESTABLISHED.value) for name in names], 0))
+        for (policy, state), count in self._snapshot.census.sessions.items():
+            counts[policy or "", state] += count
+        for labels, count in sorted(counts.items()):
+            sessions.add_metric(labels, count)
         return sessions
 
 

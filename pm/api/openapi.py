@@ -54,7 +54,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
                     "type": "apiKey",
                     "in": "cookie",
                     "name": COOKIE,
-                    "description": "Set by `POST /v1/login`, for browsers. Requests that change anything "
+                    "description": "Set by `POST /v1/login`, for browsers; PORT is the service's. Requests "
+                    "that change anything "
                     f"need the header `{CHANGE_HEADER}: 1` too.",
                 },
             },
@@ -84,13 +85,14 @@ def _operation(route: Route, problem: Schema, components: dict[str, Schema]) -> 
     if route.public:
         operation["security"] = []
     responses: dict[str, Any] = {}
-    refusals = () if route.public else (401,) if route.method in READING else (401, 403)
+    refusals = () if route.public else (401, 429) if route.method in READING else (401, 403, 429)
     for status in route.answers:
         responses[str(status)] = {"description": HTTPStatus(status).phrase}
         if route.media_type:
             schema = schema_of(route.shape, components) if route.shape else {"type": "string"}
             responses[str(status)]["content"] = {route.media_type: {"schema": schema}}
-    for status in (*route.errors, *refusals, 500):
+    mistakes = set() if route.probe else {400}
+    for status in sorted({*mistakes, *route.errors, *refusals, 500}):
         responses[str(status)] = {
             "description": HTTPStatus(status).phrase,
             "content": {"application/problem+json": {"schema": problem}},

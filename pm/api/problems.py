@@ -30,6 +30,10 @@ class BadRequest(PmError):
         )
 
 
+class Expired(PmError):
+    """What was given before the service was started again."""
+
+
 class Unauthorised(PmError):
     """The bearer token is missing or wrong (RFC 6750)."""
 
@@ -62,6 +66,8 @@ def problem_of(error: PmError) -> ProblemShape:
             problem = _problem("bad-request", HTTPStatus.BAD_REQUEST, str(error))
             problem["problems"] = error.problems
             return problem
+        case Expired():
+            return _problem("expired", HTTPStatus.GONE, str(error))
         case Unauthorised():
             return _problem("unauthorised", HTTPStatus.UNAUTHORIZED, str(error))
         case Forbidden():

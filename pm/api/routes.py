@@ -33,7 +33,10 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One endpoint. ``answers`` are the successful statuses, ``errors`` others besides 401, 403 and 500."""
+    """One endpoint.
+
+    ``answers`` are the successful statuses, ``errors`` others besides 400, 401, 403, 429 and 500.
+    """
 
     method: str
     path: str
@@ -94,7 +97,7 @@ ROUTES = (
         summary="Sessions with their subflows, oldest first; each is at most one second old",
         shape=SessionsShape,
         query=SessionQuery,
-        errors=(400,),
+        errors=(410,),
     ),
     Route(
         method="GET",
@@ -128,7 +131,7 @@ ROUTES = (
         shape=SubflowShape,
         answers=(201, 202),
         body=OpenSubflow,
-        errors=(400, 404, 408, 409, 413),
+        errors=(404, 408, 409, 413),
     ),
     Route(
         method="PATCH",
@@ -137,7 +140,7 @@ ROUTES = (
         summary="Set or clear the backup flag of a subflow",
         shape=SubflowShape,
         body=ChangeSubflow,
-        errors=(400, 404, 408, 409, 413),
+        errors=(404, 408, 409, 413),
     ),
     Route(
         method="DELETE",
@@ -155,7 +158,6 @@ ROUTES = (
         summary="Why TCP connections are no MPTCP sessions, by address, cgroup or the sockets of a process",
         shape=SocketsShape,
         query=ConnectionQuery,
-        errors=(400,),
     ),
     Route(
         method="GET",
@@ -186,7 +188,6 @@ ROUTES = (
         summary="Server-sent events; `event: lost` tells a reader that is too slow how many it missed",
         media_type="text/event-stream",
         query=EventQuery,
-        errors=(400,),
     ),
     Route(
         method="POST",
@@ -195,7 +196,7 @@ ROUTES = (
         summary="Which policy would own a connection, which subflows it would get, and which not and why",
         shape=ExplanationShape,
         body=Explain,
-        errors=(400, 408, 409, 413),
+        errors=(408, 409, 413),
     ),
     Route(
         method="POST",
@@ -204,7 +205,7 @@ ROUTES = (
         summary="What a reload of the file, or of the content given, would open and close; nothing changes",
         shape=DryRunShape,
         body=Trial,
-        errors=(400, 408, 413, 422, 503),
+        errors=(408, 413, 422, 503),
     ),
     Route(
         method="POST",
@@ -230,7 +231,7 @@ ROUTES = (
         media_type=None,
         answers=(204,),
         body=LogIn,
-        errors=(400, 401, 403, 408, 413, 429),
+        errors=(401, 403, 408, 413, 429),
         public=True,
     ),
     Route(

@@ -56,7 +56,7 @@ ADDRESS = Written(formats=("ipv4", "ipv6"))
 TIME = Written(formats=("date-time",))
 TOKEN = Written("^0x[0-9a-f]{8}$")
 TOKEN_INPUT = Written("^((0[xX])?[0-9a-fA-F]{1,8}|[0-9]{1,10})$")
-CURSOR = Written("^[0-9]{1,18}$")
+CURSOR = Written("^[0-9a-f]{8}-[0-9]{1,18}$")
 DIGEST = Written("^[0-9a-f]{64}$")
 
 

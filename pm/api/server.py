@@ -20,6 +20,7 @@ from pm.api.auth import access_middleware
 from pm.api.connections import SILENT_S, Unread, answer_in_pieces, end_task, listen, raise_failure
 from pm.api.control import ControlPlane
 from pm.api.handlers import DRY_RUNS_MAX
+from pm.api.inputs import refuse_query
 from pm.api.keys import ACCESS, CONTROL, DRY_RUNS, LISTING, OPENAPI, PUBLIC, STREAMS, TIMINGS
 from pm.api.listing import Listing
 from pm.api.metrics import Timings
@@ -42,7 +43,7 @@ _log = get_logger()
 
 def create_app(control: ControlPlane, timings: Timings, access: Access) -> web.Application:
     """The application. Over TCP ``access`` says who may ask."""
-    app = _create(control, timings, ROUTES, problem_middleware, access_middleware, catch_up)
+    app = _create(control, timings, ROUTES, problem_middleware, access_middleware, check_query, catch_up)
     page.add_page(app)
     app[ACCESS] = access
     app[PUBLIC] = page.PUBLIC | _public(ROUTES)
@@ -63,6 +64,18 @@ def create_probes_app(control: ControlPlane, timings: Timings) -> web.Applicatio
 
 def _public(routes: Iterable[Route]) -> frozenset[Handler]:
     return frozenset(route.handler for route in routes if route.public)
+
+
+# Whoever asks the probes may add parameters of its own: Prometheus does, as it is configured.
+_WITHOUT_QUERY = frozenset(route.handler for route in ROUTES if route.query is None and not route.probe)
+
+
+@web.middleware
+async def check_query(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Raises BadRequest where a path that takes no parameters is given some: they would change nothing."""
+    if request.match_info.handler in _WITHOUT_QUERY:
+        refuse_query(request.query)
+    return await handler(request)
 
 
 @web.middleware

@@ -23,8 +23,7 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 async def stream_events(request: web.Request) -> web.StreamResponse:
     """Send events until the reader, its login or the service ends. A slow one is told what it lost."""
     query = parse_query(EventQuery, request.query)
-    last = request.headers.get("Last-Event-ID", "")
-    after = int(last) if last.isascii() and last.isdecimal() and len(last) < 19 else None
+    after = request.headers.get("Last-Event-ID", "")
     if len(request.app[STREAMS]) >= STREAMS_MAX:
         raise web.HTTPServiceUnavailable(text=f"there are {STREAMS_MAX} readers of events already")
     response = web.StreamResponse(headers=_HEADERS)
@@ -54,12 +53,12 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
 def encode_batch(batch: Batch, only: str | None) -> bytes:
     """A batch in event-stream format; ``only`` is the type that the reader wants, None for all."""
     lines = []
-    if batch.lost:
-        lines.append(f'event: lost\ndata: {{"count":{batch.lost}}}\n\n')
+    if batch.lost != 0:
+        lines.append(f"event: lost\ndata: {encode({'count': batch.lost}).decode()}\n\n")
     for event in batch.events:
         if only is None or event.kind == only:
             data = encode(event_view(event)).decode()
-            lines.append(f"id: {event.number}\nevent: {event.kind}\ndata: {data}\n\n")
+            lines.append(f"id: {event.id}\nevent: {event.kind}\ndata: {data}\n\n")
     return "".join(lines).encode()
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from statistics import median
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from pm.api.listing import Census
+from pm.model import SubflowState
 from pm.sessions.ledger import OTHERS, Account
 from pm.sessions.traffic import Traffic
 
@@ -19,7 +20,9 @@ INTERFACES_MAX = 256  # label values; what is beyond is added up as OTHERS
 
 def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Iterator[Metric]:
     name_of = _Names(census, carried)
-    counts: Counter[tuple[str, str, str]] = Counter()
+    # What has carried something and has no subflow now has 0, not nothing: a graph falls to it.
+    known = {(account.policy or "", name_of(account.interface)) for account in carried}
+    counts = Counter(dict.fromkeys([(*whose, SubflowState.ESTABLISHED.value) for whose in known], 0))
     for (policy, interface, state), count in census.subflows.items():
         counts[policy or "", name_of(interface), state] += count
     subflows = GaugeMetricFamily(
@@ -30,7 +33,7 @@ def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Itera
     for key, count in sorted(counts.items()):
         subflows.add_metric(key, count)
     yield subflows
-    yield from _live(census, name_of)
+    yield from _live(census, known, name_of)
     sums: dict[tuple[str, str], Traffic] = {}
     for account, traffic in carried.items():
         sums.setdefault((account.policy or "", name_of(account.interface)), Traffic()).add_all(traffic)
@@ -52,13 +55,13 @@ def traffic_metrics(census: Census, carried: Mapping[Account, Traffic]) -> Itera
     yield from _rtts(census, name_of)
 
 
-def _live(census: Census, name_of: _Names) -> Iterator[Metric]:
+def _live(census: Census, known: Collection[tuple[str, str]], name_of: _Names) -> Iterator[Metric]:
     stuck = GaugeMetricFamily(
         "mptcp_pm_stuck_subflows",
         "Established subflows whose data is not acknowledged any more.",
         labels=["policy", "interface"],
     )
-    counts: Counter[tuple[str, str]] = Counter()
+    counts = Counter(dict.fromkeys(known, 0))
     for (policy, interface), count in census.stuck.items():
         counts[policy or "", name_of(interface)] += count
     for whose, count in sorted(counts.items()):

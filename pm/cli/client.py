@@ -9,10 +9,11 @@ import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from pm.errors import ConfigError, PmError, Problem
+from pm.errors import ConfigError, PmError, Problem, UnknownPath
 
 TIMEOUT_S = 30.0
 TOKEN_MAX = 4096  # as the service has it
@@ -23,6 +24,8 @@ def error_of(problem: Mapping[str, Any]) -> PmError:
     problems = problem.get("problems", ())
     if any("file" in p for p in problems):
         return ConfigError([Problem(**p) for p in problems])
+    if problem.get("type") == "about:blank" and problem.get("status") == HTTPStatus.NOT_FOUND:
+        return UnknownPath(problem.get("detail") or problem["title"])
     lines = [f"{p['name']}: {p['message']}".removeprefix(": ") for p in problems]
     return PmError("; ".join(lines) or problem.get("detail") or problem["title"])
 

@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from pm.cli import browser, local, remote
 from pm.cli.completion import completion
 from pm.cli.parser import build_parser
-from pm.errors import ConfigError, PmError
+from pm.errors import ConfigError, PmError, UnknownPath
 from pm.names import printable
 
 HANDLERS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -59,8 +59,7 @@ def perform(argv: Sequence[str] | None = None) -> int:
         print(*map(printable, lines), sep="\n", file=sys.stderr)
         return e.exit_status
     except KeyboardInterrupt:
-        endless = options.command in ("events", "top", "web") or getattr(options, "watch", False)
-        return 0 if endless else INTERRUPTED
+        return 0 if _is_endless(options) else INTERRUPTED
     except BrokenPipeError:
         _drop_output()  # the reader is gone (`| head`)
         return 0
@@ -81,12 +80,19 @@ def _status(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     except SystemExit:  # --help, --version, wrong usage
         _flush()
         raise
-    except (LookupError, TypeError, AttributeError, ValueError):
+    except (LookupError, TypeError, AttributeError, ValueError, UnknownPath):
         if command_of(options) in OF_SERVICE:
-            remote.require_service(options)  # or else the answer came from something else
+            remote.require_service(options)  # or else the answer came from something else, or an old one
         raise
     _flush()
     return status
+
+
+def _is_endless(options: argparse.Namespace) -> bool:
+    """Whether Ctrl-C is its usual end."""
+    if options.command == "top":
+        return not (options.once or options.json)
+    return options.command in ("events", "web") or getattr(options, "watch", False)
 
 
 def _flush() -> None:

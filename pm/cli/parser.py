@@ -32,6 +32,7 @@ EXIT_STATUS = {
     3: "this system cannot run the service: `mptcp-pm doctor` shows how to fix it",
     4: "`run`: the network namespace has lost all interfaces but `lo` (see --alone-exit)",
     os.EX_CONFIG: "`run`: the configuration cannot be used",
+    130: "interrupted by Ctrl-C; commands that go on until then end with 0",
 }
 EXAMPLES = {
     "Find every problem in a configuration": "mptcp-pm check /etc/mptcp-pm.yaml",

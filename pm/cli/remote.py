@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+from pm import __version__
 from pm.cli.client import Client, Target, segment
 from pm.cli.why_subject import parse_cgroup, require_cgroup
 from pm.errors import ConfigError, PmError
@@ -54,7 +55,7 @@ def sessions(options: argparse.Namespace) -> int:
 
 def _watch(options: argparse.Namespace) -> int:
     from pm.cli.session_watch import watch_in_pipe, watch_on_screen
-    from pm.cli.tables import console, sessions_list
+    from pm.cli.tables import console, is_screen, sessions_list
 
     out = console()
 
@@ -71,7 +72,7 @@ def _watch(options: argparse.Namespace) -> int:
             # A session takes at least one line: more of them than the screen has lines are never visible.
             return list(_matching(client, options, options.limit or lines))
 
-        on_screen = out.is_terminal and not out.is_dumb_terminal and not options.json
+        on_screen = is_screen(out) and not options.json
         # What is wrong from the start ends the command.
         first = fetch(out.height if on_screen else TABLE_LIMIT)
         if not first:
@@ -252,9 +253,13 @@ def _client(options: argparse.Namespace) -> closing[Client]:
 
 
 def require_service(options: argparse.Namespace) -> None:
-    """Raises PmError where no mptcp-pm answers."""
+    """Raises PmError where no mptcp-pm answers, or one of another version."""
     with _client(options) as client:
-        client.status()
+        version = client.status()["version"]
+    if version != __version__:
+        raise PmError(
+            f"the service has version {version}, and this command {__version__}", "restart the service"
+        )
 
 
 def _matching(client: Client, options: argparse.Namespace, limit: int | None) -> Iterator[dict[str, Any]]:

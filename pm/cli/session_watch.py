@@ -14,12 +14,13 @@ from rich.text import Text
 
 from pm.cli.client import Client
 from pm.cli.tables import sessions_list
-from pm.cli.top.feed import Feed
+from pm.cli.top.feed import Feed, silence
 from pm.cli.top.glyphs import Glyphs, glyphs_for
 from pm.cli.top.terminal import Terminal
 from pm.errors import PmError
 
 REFRESH_S = 1.0
+MORE = "more than fit on this screen: `mptcp-pm top` has them all"
 Sessions = list[dict[str, Any]]
 Show = Callable[[Sessions], None]
 
@@ -31,7 +32,10 @@ def watch_on_screen(client: Client, out: Console, fetch: Callable[[int], Session
         while not terminal.interrupted:
             size = terminal.size
             found = feed.latest()
-            terminal.draw(_lines(found, feed.error, size.columns, out, glyphs))
+            what = f"trying again: {feed.error}" if feed.error else silence(feed.silent_s)
+            lines = [] if feed.error else _lines(found, size.columns, out, glyphs)
+            said = [] if not what else list(Text(glyphs.clean(what), "bold red").wrap(out, size.columns))
+            terminal.draw(_screen([*said, *lines], size, glyphs))
             try:
                 keys = terminal.keys(REFRESH_S, feed.fileno())
             except EOFError:
@@ -42,8 +46,15 @@ def watch_on_screen(client: Client, out: Console, fetch: Callable[[int], Session
     return 0
 
 
-def _lines(sessions: Sessions, error: str, width: int, out: Console, glyphs: Glyphs) -> list[Text]:
-    text = Text(f"trying again: {error}", "bold red") if error else sessions_list(sessions, width)
+def _screen(lines: list[Text], size: os.terminal_size, glyphs: Glyphs) -> list[Text]:
+    """As many lines as there is room for; the last says that there are others."""
+    if len(lines) <= size.lines:
+        return lines
+    return [*lines[: size.lines - 1], Text(glyphs.cut(MORE, size.columns), "dim")]
+
+
+def _lines(sessions: Sessions, width: int, out: Console, glyphs: Glyphs) -> list[Text]:
+    text = sessions_list(sessions, width)
     if not glyphs.all_characters:
         text.plain = "\n".join(map(glyphs.clean, text.plain.split("\n")))
     return list(text.wrap(out, width))

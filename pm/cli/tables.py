@@ -20,6 +20,7 @@ from pm.names import printable
 Json = Mapping[str, Any]
 
 NARROW = 60  # columns
+PIPE = 100_000  # a cgroup's path may have 4096 characters, and a policy many of them
 SELECTIONS = {
     "cgroup": "by cgroup",
     "namespace": "by network namespace: the policy for / owns every session",
@@ -27,10 +28,21 @@ SELECTIONS = {
 FAILED_LOAD = "FAILED: the last good configuration stays in force"
 
 
+class OutputConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """The reader is gone: `perform` knows what that means. Rich would end the process with status 1."""
+        raise BrokenPipeError
+
+
 def console() -> Console:
-    """A console on standard output. Away from a terminal it is wide, so that nothing is cut off."""
-    made = Console(highlight=False, soft_wrap=False)
-    return made if made.is_terminal else Console(highlight=False, width=240)
+    """A console on standard output. Away from a terminal it is so wide that no line is broken."""
+    made = OutputConsole(highlight=False, soft_wrap=False)
+    return made if made.file.isatty() else OutputConsole(highlight=False, width=PIPE)
+
+
+def is_screen(console: Console) -> bool:
+    """Whether it shows more than lines. With FORCE_COLOR, rich takes a pipe for a terminal too."""
+    return console.file.isatty() and not console.is_dumb_terminal
 
 
 def show(report: RenderableType) -> None:
@@ -62,7 +74,7 @@ def duration_text(seconds: float | None) -> str:
     """``1.5 ms``, ``12 s``, ``3 h 5 min``, or ``–`` if the duration is not known."""
     if seconds is None:
         return "–"
-    if seconds < 1:
+    if seconds < 0.9995:  # what rounds to a second is one
         return f"{seconds * 1000:.3g} ms"
     if seconds < 60:
         return f"{seconds:.3g} s"
@@ -130,7 +142,7 @@ def _subflow_cells(subflow: Json) -> list[str]:
         duration_text(subflow["rtt_s"]),
         bytes_text(subflow["bytes_sent"]),
         bytes_text(subflow["bytes_received"]),
-        subflow["reason"],
+        printable(subflow["reason"]),
     ]
 
 
@@ -147,7 +159,7 @@ def policies_table(policies: Sequence[Json]) -> Table:
         manager = policy["path_manager"]
         parameters = ", ".join(f"{name}: {value}" for name, value in manager["parameters"].items())
         text = f"{manager['name']} ({parameters})" if parameters else manager["name"]
-        cgroups = "\n".join(policy["cgroups"]) or "no cgroup"
+        cgroups = policy["cgroups"] or ["no cgroup"]
         add_row(table, policy["name"], policy["cgroup"], text, str(policy["sessions"]), cgroups)
     return table
 
@@ -233,9 +245,11 @@ def new_table(*columns: str) -> Table:
     return table
 
 
-def add_row(table: Table, *cells: str) -> None:
+def add_row(table: Table, *cells: str | Sequence[str]) -> None:
+    """A cell is one line, or a list of lines."""
+    lines = ([cell] if isinstance(cell, str) else cell for cell in cells)
     # Text from outside is never markup.
-    table.add_row(*(escape(printable(cell)) for cell in cells))
+    table.add_row(*("\n".join(escape(printable(line)) for line in of_cell) for of_cell in lines))
 
 
 def facts_grid(*facts: tuple[str, str]) -> Table:

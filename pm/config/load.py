@@ -66,11 +66,13 @@ def load_config(path: str) -> Loaded:
 def load_content(path: str, content: bytes) -> tuple[Loaded, Document]:
     """``load_config`` of what was read from a file; with the document, which knows the lines."""
     from pm.config.document import parse
+    from pm.config.files import check_files
     from pm.config.suspicions import suspicions
     from pm.config.validate import validate
 
     document = parse(path, content)
     config = validate(document)
+    check_files(document, config)
     return Loaded(config, config_digest(content), suspicions(document, config)), document
 
 

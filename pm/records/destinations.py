@@ -73,18 +73,23 @@ class RecordFile:
 
     def _is_there(self) -> bool:
         try:
-            return os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+            return os.path.samestat(os.lstat(self._path), os.fstat(self._fd))
         except FileNotFoundError:
             return False
 
 
 def _open_file(path: Path) -> int:
-    # O_NONBLOCK: a FIFO would wait for its reader.
-    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
+    # O_NONBLOCK: a FIFO would wait for its reader. O_NOFOLLOW: records go where the configuration says.
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW
     try:
         fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
     except FileExistsError:
-        fd = os.open(path, flags)
+        try:
+            fd = os.open(path, flags)
+        except OSError as e:
+            if e.errno != errno.ELOOP:
+                raise
+            raise OSError(errno.ELOOP, "it is a symbolic link: name the file itself") from e
     else:
         os.fchmod(fd, MODE)  # whatever the umask
     try:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Requests to the service, and the login. Paths are relative: the page may stand behind a proxy's prefix.
 
+import { learn } from "./clock.js";
 import { Store } from "./dom.js";
 
 const TIMEOUT_MS = 10_000;
@@ -23,6 +24,8 @@ export class Problem extends Error {
 export async function call(method, path, body, signal) {
   const headers = { "X-Mptcp-Pm": "1" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const timeout = AbortSignal.timeout(TIMEOUT_MS);
+  const sent = performance.now();
   let response;
   try {
     response = await fetch(path, {
@@ -30,12 +33,13 @@ export async function call(method, path, body, signal) {
       headers,
       body: body === undefined ? undefined : JSON.stringify(body),
       cache: "no-store",
-      signal: signal ?? AbortSignal.timeout(TIMEOUT_MS),
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Problem(0, "The service does not answer", "It is tried again by itself.");
   }
+  learn(response, sent);
   if (!response.ok) throw await problem(response);
   if (response.status === 204) return null;
   try {
@@ -80,7 +84,9 @@ export async function logOut() {
 
 export async function askAboutLogin() {
   try {
-    loggedIn.set((await get("v1/login")).logged_in);
+    const { logged_in: found } = await get("v1/login");
+    loggedIn.set(found);
+    if (found) loginWanted.set(false);
   } catch {
     // Whatever is wrong, the requests of the views say it.
   }

@@ -2,13 +2,14 @@
 // What is wrong with the service itself: on top of every view, until it is right again.
 
 import { Notice, html, useState, useStore } from "./dom.js";
-import { connection } from "./live.js";
+import { connection } from "./polling.js";
 import { href } from "./route.js";
 import { plural } from "./format.js";
+import { recall, remember } from "./storage.js";
 
 const CHANGED = "Others changed what the service set";
 const SHOWN = 5;
-const KNOWN = "mptcp-pm-known-missing";
+const KNOWN = "known-missing";
 
 export function problemText({ file, line, path, message }) {
   const where = [file && (line ? `${file}:${line}` : file), path].filter(Boolean).join(" ");
@@ -67,10 +68,10 @@ const names = (checks) => checks.map((check) => check.name).join(", ");
 
 // The service does without them: who knows that need not read it again.
 function Optional({ missing }) {
-  const [known, setKnown] = useState(localStorage.getItem(KNOWN));
+  const [known, setKnown] = useState(recall(KNOWN));
   if (!missing || missing === known) return null;
   const hide = () => {
-    localStorage.setItem(KNOWN, missing);
+    remember(KNOWN, missing);
     setKnown(missing);
   };
   return html`<${Notice} tone="warn" title=${`Not on this kernel: ${missing}`}>

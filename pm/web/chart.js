@@ -2,16 +2,22 @@
 // Plots over the last minutes: lines, or areas that stand on each other, with a legend that tells the values.
 
 import uPlot from "./vendor/uPlot.esm.js";
+import { now } from "./clock.js";
 import { html, useEffect, useRef, useState, useStore } from "./dom.js";
+import { milliseconds, rate } from "./format.js";
 import { colour, theme } from "./theme.js";
 
 export const SPAN_S = 300;
 const LEAST_S = 60;
+// What is plotted: how it is written, what is round in it, and how high an axis is at least.
+export const RATE = { show: rate, round: 1 / 8, least: 125 };
+export const TIME = { show: milliseconds, round: 1e-3, least: 1e-4 };
 const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
 // `series`: [{name, hue, values, below, dash}]; `below` are drawn under zero: what is sent, of the same name.
-// `times` are seconds since the epoch, ascending. `show` writes a value.
-export function Chart({ label, times, series, show, stacked = false, height = 200 }) {
+// `times` are seconds since the epoch, ascending. `unit` is RATE or TIME.
+export function Chart({ label, times, series, unit, stacked = false, height = 200 }) {
+  const { show } = unit;
   const place = useRef();
   const plot = useRef(null);
   const [at, setAt] = useState(null);
@@ -21,7 +27,7 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
 
   useEffect(() => {
     const made = new uPlot(
-      options({ series, show, stacked, height, setAt, width: place.current.clientWidth }),
+      options({ series, unit, stacked, height, setAt, width: place.current.clientWidth }),
       data,
       place.current,
     );
@@ -50,8 +56,10 @@ export function Chart({ label, times, series, show, stacked = false, height = 20
           return html`<li key=${s.name}>
             <span class=${`swatch ${s.dash ? "dashed" : ""}`} style=${{ "--swatch": `var(--${s.hue})` }}></span>
             <span>${s.name}</span>
-            <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
-            ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            <span class="legend-values">
+              <span class="legend-value">${other && "↓ "}${show(value(s))}</span>
+              ${other && html`<span class="legend-value">↑ ${show(value(other))}</span>`}
+            </span>
           </li>`;
         })}
       <li class="legend-time">${at !== null && times[index] ? clock(times[index]) : "now"}</li>
@@ -84,7 +92,9 @@ function arrange(series, stacked) {
   return drawn.reverse();
 }
 
-function options({ series, show, stacked, height, setAt, width }) {
+const STEPS = Array.from({ length: 18 }, (_, i) => [1, 2, 5].map((step) => step * 10 ** (i - 3))).flat();
+
+function options({ series, unit, stacked, height, setAt, width }) {
   const line = colour("line");
   const axis = {
     stroke: colour("muted"),
@@ -100,7 +110,7 @@ function options({ series, show, stacked, height, setAt, width }) {
     cursor: { drag: { x: false, y: false }, points: { show: !stacked }, y: false },
     scales: {
       x: { range: (_, low, high) => span(low, high) },
-      y: { range: (_, low, high) => range(low, high) },
+      y: { range: (_, low, high) => range(low, high, unit.least) },
     },
     axes: [
       {
@@ -110,7 +120,13 @@ function options({ series, show, stacked, height, setAt, width }) {
         values: (_, ticks) => ticks.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", CLOCK)),
         incrs: [15, 30, 60, 120],
       },
-      { ...axis, size: 78, space: 34, values: (_, ticks) => ticks.map((t) => show(Math.abs(t))) },
+      {
+        ...axis,
+        size: 78,
+        space: 34,
+        incrs: STEPS.map((step) => step * unit.round),
+        values: (_, ticks) => ticks.map((t) => unit.show(Math.abs(t))),
+      },
     ],
     series: [
       {},
@@ -132,14 +148,14 @@ function options({ series, show, stacked, height, setAt, width }) {
 
 // As much as there is, a minute at least.
 function span(low, high) {
-  const end = high ?? Date.now() / 1000;
+  const end = high ?? now() / 1000;
   return [Math.max(end - SPAN_S, Math.min(low ?? end, end - LEAST_S)), end];
 }
 
-function range(low, high) {
+function range(low, high, least) {
   const top = Math.max(high ?? 0, 0);
   const bottom = Math.min(low ?? 0, 0);
-  if (top === 0 && bottom === 0) return [0, 1];
+  if (top - bottom < least) return [bottom, bottom + least];
   return [bottom * 1.1, top * 1.1];
 }
 

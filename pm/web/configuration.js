@@ -6,7 +6,7 @@ import { problemText } from "./banners.js";
 import { ask } from "./dialogs.js";
 import { Badge, Empty, Notice, Waiting, html, useEffect, useState } from "./dom.js";
 import { dateAndClock, plural } from "./format.js";
-import { usePoll } from "./live.js";
+import { usePoll } from "./polling.js";
 
 export function ConfigurationView({ status }) {
   const { data, error } = usePoll("v1/configuration", 15, (event) => event.type === "config");
@@ -85,20 +85,27 @@ function File({ config }) {
     </section>`;
 }
 
-// A document as nested lists of keys and values.
+function isLeaf(value) {
+  if (value === null || typeof value !== "object") return true;
+  if (Array.isArray(value)) return value.every((one) => typeof one !== "object");
+  return Object.keys(value).length === 0;
+}
+
+// A document as nested lists of keys and values: a value stands beside its key, what has parts below it.
 function Tree({ value }) {
+  if (value === null) return html`<span class="quiet-text">not set</span>`;
+  if (typeof value !== "object") return html`<code>${String(value)}</code>`;
   if (Array.isArray(value)) {
     if (value.length === 0) return html`<span class="quiet-text">none</span>`;
-    if (value.every((one) => typeof one !== "object")) return html`<code>${value.join(", ")}</code>`;
+    if (isLeaf(value)) return html`<code>${value.join(", ")}</code>`;
     return html`<ol class="tree">
       ${value.map((one, i) => html`<li key=${i}><${Tree} value=${one} /></li>`)}
     </ol>`;
   }
-  if (value === null) return html`<span class="quiet-text">not set</span>`;
-  if (typeof value !== "object") return html`<code>${String(value)}</code>`;
+  if (isLeaf(value)) return html`<span class="quiet-text">nothing set</span>`;
   return html`<dl class="tree">
     ${Object.entries(value).map(
-      ([key, one]) => html`<div key=${key}>
+      ([key, one]) => html`<div key=${key} class=${isLeaf(one) ? "leaf" : "branch"}>
         <dt>${key}</dt>
         <dd><${Tree} value=${one} /></dd>
       </div>`,

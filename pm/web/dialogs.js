@@ -2,7 +2,7 @@
 // Nothing is changed without a question before. One dialog at a time.
 
 import { Notice, Store, announcement, html, useEffect, useRef, useState, useStore } from "./dom.js";
-import { refresh } from "./live.js";
+import { refresh } from "./polling.js";
 
 // {title, text, action, danger, form, run}: `run(form element)` does it; `form` are fields, as a component.
 const asked = new Store(null);

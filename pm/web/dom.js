@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The libraries under one roof, a store that components can watch, and small parts that every view uses.
 
+import { endpoint } from "./format.js";
 import htm from "./vendor/htm.module.js";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/hooks.module.js";
 import { h, render } from "./vendor/preact.module.js";
@@ -57,8 +58,15 @@ export function Notice({ tone, title, children }) {
 
 // What a view shows instead of its data: that they are on the way, or what is wrong.
 export function Waiting({ error }) {
-  if (!error) return html`<p class="empty" role="status">Loading …</p>`;
+  // That the service does not answer is on top of the page already.
+  if (!error || error.status === 0) return html`<p class="empty" role="status">Loading …</p>`;
   return html`<${Notice} tone="bad" title=${error.title}>${error.message}<//>`;
+}
+
+// The name of a subflow: its interface, and its two ends.
+export function PairName({ one, interface: name }) {
+  return html`<span class="name">${name}</span>
+    <code class="under pair">${endpoint(one.local)} →<wbr /> ${endpoint(one.remote)}</code>`;
 }
 
 // A share, drawn and said. `parts`: [{share, colour, name}]

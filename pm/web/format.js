@@ -32,7 +32,7 @@ export function count(value) {
 export function milliseconds(value) {
   if (value === null || value === undefined) return NONE;
   const ms = value * 1000;
-  return `${ms < 10 ? ms.toFixed(2) : ms < 100 ? ms.toFixed(1) : ms.toFixed(0)} ms`;
+  return `${ms < 9.995 ? ms.toFixed(2) : ms < 99.95 ? ms.toFixed(1) : ms.toFixed(0)} ms`;
 }
 
 export function percent(value) {
@@ -60,7 +60,9 @@ export function dateAndClock(text) {
   return new Date(text).toLocaleString("en-GB", { hour12: false });
 }
 
+// A port of 0 is not known yet.
 export function endpoint({ ip, port }) {
+  if (!port) return ip;
   return ip.includes(":") ? `[${ip}]:${port}` : `${ip}:${port}`;
 }
 

@@ -1,119 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What keeps the page current: one stream of events, and polls of which at most one starts in a second.
-//
-// Nothing is asked while the page is hidden. Where the service does not answer, the waits grow.
+// One stream of events, read with fetch(): it makes polls due, and what listens hears of it at once.
 
-import { Problem, get, loginWanted, problem } from "./api.js";
-import { Store, announcement, useEffect, useState } from "./dom.js";
+import { Problem, askAboutLogin, loginWanted, problem } from "./api.js";
+import { learn, learnMoment } from "./clock.js";
+import { useEffect } from "./dom.js";
+import { backoff, connection, found, hear, lost, pause, refresh, schedule } from "./polling.js";
 
-const GAP_MS = 1000;
-const RETRY_MAX_MS = 15_000;
 const ANSWER_MS = 10_000;
 const SILENCE_MS = 40_000; // the service says something every 15 s
-
-// "connecting", "live", or "lost".
-export const connection = new Store("connecting");
-
-const sources = new Set();
-let lastPoll = 0;
-let polling = false;
-let timer = 0;
-let failures = 0;
-
-class Source {
-  constructor(path, everyMs, wants, tell) {
-    Object.assign(this, { path, everyMs, wants, tell, due: 0, fresh: true });
-  }
-
-  // `wants` says whether an event is a reason to look again at once.
-  hear(event) {
-    if (this.wants?.(event)) this.due = Math.min(this.due, performance.now());
-  }
-}
-
-const backoff = (times) => Math.min(RETRY_MAX_MS, GAP_MS * 2 ** Math.min(times, 6)) * (0.8 + Math.random() * 0.4);
-
-function schedule() {
-  clearTimeout(timer);
-  if (polling || document.hidden || loginWanted.value || sources.size === 0) return;
-  const now = performance.now();
-  const next = mostUrgent();
-  const gap = failures ? backoff(failures - 1) : next.fresh ? 0 : GAP_MS;
-  timer = setTimeout(poll, Math.max(0, lastPoll + gap - now, next.due - now));
-}
-
-function mostUrgent() {
-  let best = null;
-  for (const source of sources) {
-    if (!best || source.fresh > best.fresh || (source.fresh === best.fresh && source.due < best.due)) best = source;
-  }
-  return best;
-}
-
-async function poll() {
-  const source = mostUrgent();
-  polling = true;
-  lastPoll = performance.now();
-  source.due = lastPoll + source.everyMs;
-  source.fresh = false;
-  try {
-    const data = await get(source.path);
-    failures = 0;
-    if (sources.has(source)) source.tell({ data, error: null });
-    if (connection.value === "lost") found();
-  } catch (error) {
-    if (error.status === 0 || error.status >= 502) {
-      failures += 1;
-      source.due = 0;
-      lost();
-    }
-    if (error instanceof Problem && sources.has(source)) source.tell({ error });
-    else if (!(error instanceof Problem)) console.error(error);
-  } finally {
-    polling = false;
-    schedule();
-  }
-}
-
-function lost() {
-  if (connection.value !== "lost") announcement.set("The connection to the service is lost.");
-  connection.set("lost");
-}
-
-function found() {
-  if (connection.value === "lost") announcement.set("Connected again.");
-  connection.set("live");
-  failures = 0;
-  for (const source of sources) source.due = 0;
-  schedule();
-  follow();
-}
-
-// The newest answer of `path`, asked for every `everyS` seconds, and sooner where `wants` likes an event.
-// {data, error}: after an error the last data stay.
-export function usePoll(path, everyS, wants) {
-  const [state, setState] = useState({ path, data: null, error: null });
-  useEffect(() => {
-    if (!path) return undefined;
-    const tell = (news) => setState((old) => ({ path, data: old.path === path ? old.data : null, ...news }));
-    const source = new Source(path, everyS * 1000, wants, tell);
-    sources.add(source);
-    schedule();
-    return () => {
-      sources.delete(source);
-      schedule();
-    };
-  }, [path, everyS]);
-  return state.path === path ? state : { data: null, error: null };
-}
-
-// Look again at everything, after an action of the user.
-export function refresh() {
-  for (const source of sources) source.due = 0;
-  schedule();
-}
-
-// Events
 
 const listeners = new Set();
 let stream = null;
@@ -129,9 +23,8 @@ export function useEvents(listener) {
 }
 
 function deliver(event) {
-  for (const source of sources) source.hear(event);
+  hear(event);
   for (const listener of [...listeners]) listener(event);
-  schedule();
 }
 
 async function follow() {
@@ -146,8 +39,10 @@ async function follow() {
   };
   try {
     awake(ANSWER_MS);
+    const sent = performance.now();
     const headers = lastId ? { "Last-Event-ID": lastId } : {};
     const response = await fetch("v1/events", { headers, cache: "no-store", signal: mine.signal });
+    learn(response, sent);
     if (!response.ok) throw await problem(response);
     streamFailures = 0;
     found();
@@ -192,7 +87,9 @@ function understand(block) {
     refresh();
     deliver({ type: "lost" });
   } else if (fields.data) {
-    deliver({ id: fields.id, ...JSON.parse(fields.data) });
+    const event = { id: fields.id, ...JSON.parse(fields.data) };
+    learnMoment(event.time);
+    deliver(event);
   }
 }
 
@@ -200,7 +97,7 @@ function leave() {
   const old = stream;
   stream = null;
   clearTimeout(streamTimer);
-  clearTimeout(timer);
+  pause();
   old?.abort();
 }
 
@@ -213,8 +110,13 @@ export function start() {
       follow();
     }
   };
+  const back = () => loginWanted.value && !document.hidden && askAboutLogin(); // another tab may have logged in
   document.addEventListener("visibilitychange", again);
+  document.addEventListener("visibilitychange", back);
+  window.addEventListener("focus", back);
   window.addEventListener("online", again);
   loginWanted.watchers.add(again);
+  // A poll got through: the stream may, too.
+  connection.watchers.add((state) => state === "live" && follow());
   again();
 }

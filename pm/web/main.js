@@ -8,9 +8,10 @@ import { ConfigurationView } from "./configuration.js";
 import { DoctorView } from "./doctor.js";
 import { Dialog } from "./dialogs.js";
 import { announcement, html, render, useEffect, useRef, useStore } from "./dom.js";
-import { connection, start, usePoll } from "./live.js";
+import { start } from "./live.js";
 import { LoginView } from "./login.js";
 import { OverviewView } from "./overview.js";
+import { connection, usePoll } from "./polling.js";
 import { Tabs, href, readAddress, route } from "./route.js";
 import { SessionView } from "./session.js";
 import { SessionsView } from "./sessions.js";
@@ -20,7 +21,7 @@ const TABS = [
   ["overview", "Overview"],
   ["sessions", "Sessions"],
   ["addresses", "Addresses"],
-  ["configuration", "Configuration"],
+  ["configuration", "Config", "uration"], // the rest has no room on a phone
   ["doctor", "Doctor"],
 ];
 const VIEWS = {
@@ -35,7 +36,7 @@ const CONNECTION = { connecting: "Connecting", live: "Live", lost: "No connectio
 
 function Connection() {
   const state = useStore(connection);
-  return html`<span class=${`connection ${state}`} title="Events of the service">
+  return html`<span class=${`connection ${state}`} title=${`Events of the service: ${CONNECTION[state]}`}>
     <span class="dot" aria-hidden="true"></span><span class="connection-text">${CONNECTION[state]}</span>
   </span>`;
 }
@@ -61,7 +62,7 @@ function NotFoundView() {
 }
 
 function Inside({ now }) {
-  const status = usePoll("v1/status", 15, (event) => event.type === "config" || event.type === "policy");
+  const status = usePoll("v1/status", 5, (event) => event.type === "config" || event.type === "policy");
   const View = VIEWS[now.view] ?? NotFoundView;
   return html`<${Banners} status=${status.data} />
     <${View} key=${`${now.view}/${now.id}`} id=${now.id} query=${now.query} status=${status} />`;
@@ -111,4 +112,6 @@ const codeError = await redeemCode();
 readAddress(); // without the code
 askAboutLogin();
 start();
-render(html`<${Page} codeError=${codeError} />`, document.getElementById("page"));
+const place = document.getElementById("page");
+place.replaceChildren(); // what is there for those who have no page
+render(html`<${Page} codeError=${codeError} />`, place);

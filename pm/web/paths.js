@@ -6,31 +6,34 @@ import { html, useEffect, useRef, useState } from "./dom.js";
 import { milliseconds, percent, rate, words } from "./format.js";
 import { subflowState, subflowTone } from "./lacks.js";
 
-const ROW = 64;
-const BOX = 46;
+const GAP = 18; // between two boxes
+const LINE = 13; // of an address
+const LETTER = { plain: 7.3, small: 6.1 }; // as wide as one of an address is
 const WIDEST = 13;
 
 export function PathsPicture({ session, speeds, interfaces }) {
   const place = useRef();
   const [width, setWidth] = useState(800);
   useEffect(() => {
-    const watch = new ResizeObserver(() => place.current && setWidth(Math.max(300, place.current.clientWidth)));
+    const watch = new ResizeObserver(() => place.current && setWidth(Math.max(200, place.current.clientWidth)));
     watch.observe(place.current);
     return () => watch.disconnect();
   }, []);
   const { lines, left, right } = arrange(session, speeds);
-  const rows = Math.max(left.length, right.length, Math.ceil(lines.length / 2));
-  const height = Math.max(rows * ROW + 16, lines.length * 24 + 24);
   const box = Math.min(190, width * 0.34);
+  const texts = new Map([...left, ...right].map((ip) => [ip, broken(ip, box - 14)]));
+  const tall = 33 + LINE * Math.max(1, ...[...texts.values()].map(({ parts }) => parts.length));
+  const rows = Math.max(left.length, right.length, Math.ceil(lines.length / 2));
+  const height = Math.max(rows * (tall + GAP) + 16, lines.length * 24 + 24);
   const boxes = (ips, x, name) =>
     ips.map((ip, i) => {
       const y = middle(i, ips.length, height);
-      return html`<${Box} key=${ip} x=${x} y=${y} width=${box} name=${name(ip)} ip=${ip} />`;
+      return html`<${Box} key=${ip} x=${x} y=${y} width=${box} tall=${tall} name=${name(ip)} text=${texts.get(ip)} />`;
     });
   return html`<div class="picture" ref=${place}>
     <svg width=${width} height=${height} role="img" aria-label=${told(lines, interfaces)}>
       ${lines.map((line) => {
-        const at = ends(line, lines, left, right, height);
+        const at = ends(line, lines, left, right, height, tall);
         return html`<${Line} key=${line.key} line=${line} from=${box} to=${width - box} at=${at} />`;
       })}
       ${boxes(left, 0, (ip) => interfaces.get(ip) ?? "")} ${boxes(right, width - box, () => "peer")}
@@ -78,10 +81,10 @@ function weight(one, speeds) {
 const middle = (i, count, height) => ((i + 0.5) * height) / count;
 
 // Lines that end at one box are spread over its side, so that two subflows of a pair are two lines.
-function ends(line, lines, left, right, height) {
+function ends(line, lines, left, right, height, tall) {
   const spread = (key, boxes) => {
     const mine = lines.filter((other) => other[key] === line[key]);
-    const step = Math.min(12, (BOX - 8) / mine.length);
+    const step = Math.min(12, (tall - 8) / mine.length);
     return (
       middle(boxes.indexOf(line[key]), boxes.length, height) + (mine.indexOf(line) - (mine.length - 1) / 2) * step
     );
@@ -115,12 +118,37 @@ function Line({ line, from, to, at }) {
   </g>`;
 }
 
-function Box({ x, y, width, name, ip }) {
-  const small = ip.length > 20 || width < 120;
+// An address in lines that fit: one, or in smaller letters as many as it takes.
+function broken(ip, room) {
+  if (ip.length * LETTER.plain <= room) return { parts: [ip], small: false };
+  const most = Math.floor(room / LETTER.small);
+  const parts = [""];
+  for (const group of ip.match(/[^:.]+[:.]*|[:.]+/g) ?? []) {
+    const last = parts.length - 1;
+    if ((parts[last] + group).length <= most) parts[last] += group;
+    else parts.push(group);
+  }
+  return { parts, small: true };
+}
+
+function Box({ x, y, width, tall, name, text }) {
+  const { parts, small } = text;
+  const top = y - tall / 2;
+  const middle = x + width / 2;
+  const long = name.length * 8 > width - 8;
   return html`<g class="end">
-    <rect x=${x + 0.5} y=${y - BOX / 2} width=${width - 1} height=${BOX} rx="8" />
-    <text class="end-name" x=${x + width / 2} y=${y - 5} text-anchor="middle">${name}</text>
-    <text class=${`end-ip ${small ? "small" : ""}`} x=${x + width / 2} y=${y + 13} text-anchor="middle">${ip}</text>
+    <rect x=${x + 0.5} y=${top} width=${width - 1} height=${tall} rx="8" />
+    <text class=${`end-name ${long ? "small" : ""}`} x=${middle} y=${top + 18} text-anchor="middle">${name}</text>
+    ${parts.map(
+      (part, i) => html`<text
+        key=${i}
+        class=${`end-ip ${small ? "small" : ""}`}
+        x=${middle}
+        y=${top + 22 + LINE * (i + 1)}
+        text-anchor="middle"
+        >${part}</text
+      >`,
+    )}
   </g>`;
 }
 

@@ -38,11 +38,11 @@ export function Tabs({ tabs }) {
   return html`<nav aria-label="Views">
     <ul class="tabs">
       ${tabs.map(
-        ([name, title]) => html`<li key=${name}>
+        ([name, title, rest]) => html`<li key=${name}>
           <a
             href=${href(name)}
             aria-current=${view === name || (name === "sessions" && view === "session") ? "page" : undefined}
-            >${title}</a
+            >${title}${rest && html`<span class="rest">${rest}</span>`}</a
           >
         </li>`,
       )}

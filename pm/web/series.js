@@ -2,6 +2,7 @@
 // Minutes of samples: those that the service kept, and after them those that this page saw.
 
 import { SPAN_S } from "./chart.js";
+import { learnMoment, now } from "./clock.js";
 import { useRef } from "./dom.js";
 
 const KEEP = 700; // samples of one line; one a second for SPAN_S, and what the service has more
@@ -20,9 +21,18 @@ export class Minutes {
     if (line.length > KEEP) line.splice(0, line.length - KEEP);
   }
 
+  // Whether there is anything of the last minutes.
+  recent(key) {
+    const [time] = this.lines.get(key)?.at(-1) ?? [0];
+    if (time >= now() / 1000 - SPAN_S) return true;
+    this.lines.delete(key);
+    return false;
+  }
+
   // Take what the service has (`document` of a series endpoint); `keyOf` names a line, or null: not this one.
   merge(document, keyOf) {
     if (document.end === null) return; // nothing was sampled yet
+    learnMoment(document.end);
     const end = Date.parse(document.end) / 1000;
     for (const one of document.series) {
       const key = keyOf(one);
@@ -36,13 +46,13 @@ export class Minutes {
 
   // {times, values by key} on one axis of whole seconds, for the last minutes.
   table(keys) {
-    const now = Date.now() / 1000;
+    const begin = now() / 1000 - SPAN_S;
     const seconds = new Set();
     const columns = new Map();
     for (const key of keys) {
       const column = new Map();
       for (const [time, value] of this.lines.get(key) ?? []) {
-        if (time < now - SPAN_S) continue;
+        if (time < begin) continue;
         const second = Math.round(time);
         seconds.add(second);
         column.set(second, value);

@@ -2,24 +2,29 @@
 // One session: its paths, what they carry, what is missing and why, what happened.
 
 import { ClosedSubflows } from "./closed.js";
-import { Badge, Empty, Evidence, Notice, Waiting, html, useMemo } from "./dom.js";
+import { Badge, Empty, Evidence, Notice, Waiting, html, useEffect, useMemo, useRef, useState } from "./dom.js";
 import { bytes, clock, count, dateAndClock, duration, endpoint, plural, words } from "./format.js";
-import { usePoll } from "./live.js";
+import { usePoll } from "./polling.js";
 import { PathsPicture } from "./paths.js";
 import { href } from "./route.js";
 import { SessionPlots, useSpeeds } from "./session_plots.js";
 import { Subflows, askToOpen } from "./subflows.js";
+import { Table } from "./table.js";
 
-export function SessionView({ id }) {
+const GONE_EVERY_S = 30; // what does not exist seldom comes: its event says so, where the stream had it
+
+export function SessionView({ id, query }) {
   const path = `v1/sessions/${encodeURIComponent(id)}`;
   const mine = useMemo(() => (event) => event.token === id || event.type === "address", [id]);
-  const { data, error } = usePoll(path, 1, mine);
+  const [everyS, setEveryS] = useState(1);
+  const { data, error } = usePoll(path, everyS, mine);
   const addresses = usePoll("v1/addresses", 20, (event) => event.type === "address").data;
   const interfaces = useMemo(
     () => new Map((addresses?.addresses ?? []).map((one) => [one.ip, one.interface])),
     [addresses],
   );
   const gone = error?.status === 404;
+  useEffect(() => setEveryS(gone ? GONE_EVERY_S : 1), [gone]);
   return html`<p class="crumbs"><a href=${href("sessions")}>Sessions</a></p>
     <h1>Session <code>${id}</code></h1>
     ${
@@ -30,12 +35,12 @@ export function SessionView({ id }) {
     }
     ${
       data
-        ? html`<${Detail} path=${path} session=${data} interfaces=${interfaces} gone=${gone} addresses=${addresses?.addresses ?? []} />`
+        ? html`<${Detail} path=${path} session=${data} interfaces=${interfaces} gone=${gone} addresses=${addresses?.addresses ?? []} part=${query.get("part")} />`
         : !gone && html`<${Waiting} error=${error} />`
     }`;
 }
 
-function Detail({ path, session, interfaces, gone, addresses }) {
+function Detail({ path, session, interfaces, gone, addresses, part }) {
   const speeds = useSpeeds(session);
   return html`<${Facts} session=${session} />
     <section aria-labelledby="paths">
@@ -60,7 +65,7 @@ function Detail({ path, session, interfaces, gone, addresses }) {
       </div>
       <${Subflows} path=${path} session=${session} speeds=${speeds} interfaces=${interfaces} gone=${gone} />
     </section>
-    <${WhyPart} path=${path} gone=${gone} />
+    <${WhyPart} path=${path} gone=${gone} asked=${part === "why"} />
     <${SessionPlots} path=${path} session=${session} speeds=${speeds} interfaces=${interfaces} />
     <${ClosedSubflows} closed=${session.closed_subflows} earlier=${session.earlier_subflows} />
     <${Options} options=${session.options} subflows=${session.subflows} />
@@ -93,11 +98,15 @@ function Facts({ session }) {
   </dl>`;
 }
 
-function WhyPart({ path, gone }) {
+function WhyPart({ path, gone, asked }) {
   const { data, error } = usePoll(gone ? null : `${path}/why`, 3);
+  const heading = useRef();
+  useEffect(() => {
+    if (asked) heading.current?.focus(); // and is scrolled to
+  }, []);
   if (gone && !data) return null;
   return html`<section aria-labelledby="why">
-    <h2 id="why">What is missing, and why</h2>
+    <h2 id="why" tabindex="-1" ref=${heading}>What is missing, and why</h2>
     ${
       !data
         ? html`<${Waiting} error=${error} />`
@@ -140,31 +149,22 @@ function Options({ options, subflows }) {
     const one = subflows.find((subflow) => subflow.id === id);
     return one ? `${endpoint(one.local)} → ${endpoint(one.remote)}` : id;
   };
+  const columns = [
+    { name: "Subflow", row: true, cell: (one) => html`<code>${name(one.subflow)}</code>` },
+    { name: "Option", cell: (one) => one.option },
+    { name: "Sent", cell: (one) => (one.sent ? "yes" : "no") },
+    { name: "Received", cell: (one) => (one.received ? "yes" : "no") },
+    { name: "Applied", number: true, cell: (one) => one.applied ?? "–" },
+    { name: "Refused", wide: true, cell: (one) => one.refused ?? "–" },
+  ];
   return html`<section aria-labelledby="options">
     <h2 id="options">TCP options</h2>
-    <div class="table-frame" tabindex="0" role="group" aria-label="TCP options">
-      <table>
-        <thead>
-          <tr>
-            ${["Subflow", "Option", "Sent", "Received", "Applied", "Refused"].map(
-              (name) => html`<th key=${name} scope="col">${name}</th>`,
-            )}
-          </tr>
-        </thead>
-        <tbody>
-          ${options.map(
-            (one) => html`<tr key=${`${one.subflow} ${one.option}`}>
-              <th scope="row">${name(one.subflow)}</th>
-              <td>${one.option}</td>
-              <td>${one.sent ? "yes" : "no"}</td>
-              <td>${one.received ? "yes" : "no"}</td>
-              <td>${one.applied ?? "–"}</td>
-              <td>${one.refused ?? "–"}</td>
-            </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>
+    <${Table}
+      label="TCP options"
+      columns=${columns}
+      rows=${options}
+      keyOf=${(one) => `${one.subflow} ${one.option}`}
+    />
   </section>`;
 }
 

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // What each subflow of a session carried in the last minutes, and its round-trip time.
 
-import { Chart } from "./chart.js";
+import { Chart, RATE, TIME } from "./chart.js";
 import { html, useEffect, useMemo, useRef, useState } from "./dom.js";
-import { milliseconds, rate } from "./format.js";
-import { usePoll } from "./live.js";
+import { endpoint } from "./format.js";
+import { usePoll } from "./polling.js";
 import { Sampled } from "./overview.js";
 import { useMinutes } from "./series.js";
 import { HUES } from "./theme.js";
 
 const WAYS = ["received", "sent"];
+const KINDS = [...WAYS, "rtt"];
 
 // {sent, received, total: Map of subflow id to bytes per second, minutes}, from one answer to the next.
 export function useSpeeds(session) {
@@ -42,19 +43,24 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
   const { minutes } = speeds;
   const earlier = usePoll(`${path}/series`, 45).data;
   const [, redraw] = useState(0);
-  const names = useRef(new Map()); // also of subflows that have closed
+  const names = useRef(new Map()); // {name, number} by id, also of subflows that closed in these minutes
   useEffect(() => {
     if (!earlier) return;
     minutes.merge(earlier, (one) => key(one, names.current));
     redraw((n) => n + 1);
   }, [earlier]);
   for (const one of session.subflows) {
-    names.current.set(
-      one.id,
-      `${interfaces.get(one.local.ip) ?? one.local.ip} → ${one.remote.ip}:${one.local.port || "…"}`,
-    );
+    const { ip, port } = one.local;
+    const from = interfaces.has(ip) ? `${interfaces.get(ip)}:${port || "…"}` : endpoint(one.local);
+    name(names.current, one.id, `${from} → ${one.remote.ip}`);
   }
-  const lines = [...names.current].map(([id, name], i) => ({ id, name, hue: `hue-${i % HUES}`, dash: i >= HUES }));
+  const alive = new Set(session.subflows.map((one) => one.id));
+  for (const id of names.current.keys()) {
+    if (!alive.has(id) && !KINDS.some((kind) => minutes.recent(`${id}/${kind}`))) names.current.delete(id);
+  }
+  const lines = [...names.current].map(([id, { name, number }]) => {
+    return { id, name, hue: `hue-${number % HUES}`, dash: number % (2 * HUES) >= HUES };
+  });
   const throughput = minutes.table(lines.flatMap(({ id }) => WAYS.map((way) => `${id}/${way}`)));
   const rtt = minutes.table(lines.map(({ id }) => `${id}/rtt`));
   const series = WAYS.flatMap((way) =>
@@ -65,7 +71,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
     <div class="plots">
       <div class="card">
         <p class="chart-title">Throughput by subflow: received above the line, sent below</p>
-        <${Chart} label="Throughput by subflow" times=${throughput.times} series=${series} show=${rate} stacked=${true} />
+        <${Chart} label="Throughput by subflow" times=${throughput.times} series=${series} unit=${RATE} stacked=${true} />
       </div>
       <div class="card">
         <p class="chart-title">Round-trip time by subflow</p>
@@ -73,7 +79,7 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
           label="Round-trip time by subflow"
           times=${rtt.times}
           series=${lines.map((line) => ({ ...line, values: rtt.values.get(`${line.id}/rtt`) }))}
-          show=${milliseconds}
+          unit=${TIME}
         />
       </div>
     </div>
@@ -82,9 +88,15 @@ export function SessionPlots({ path, session, speeds, interfaces }) {
 }
 
 // The line of one series of the service; a subflow that this page has not seen gets a name too.
-function key({ name, labels }, names) {
-  const line = { sent_per_second: "sent", received_per_second: "received", rtt: "rtt" }[name];
+function key({ name: kind, labels }, names) {
+  const line = { sent_per_second: "sent", received_per_second: "received", rtt: "rtt" }[kind];
   if (!line || !labels.subflow) return null;
-  if (!names.has(labels.subflow)) names.set(labels.subflow, `${labels.interface ?? "?"} (closed)`);
+  if (!names.has(labels.subflow)) name(names, labels.subflow, `${labels.interface || "?"} (closed)`);
   return `${labels.subflow}/${line}`;
+}
+
+// The name may change; the number, which is its colour, does not.
+function name(names, id, text) {
+  const last = [...names.values()].at(-1)?.number ?? -1;
+  names.set(id, { number: names.get(id)?.number ?? last + 1, name: text });
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // All sessions: filters in the address, as many rows as there are, of which only those in view exist.
 
-import { Badge, Notice, Waiting, announcement, html, useEffect, useMemo, useRef, useState, useStore } from "./dom.js";
+import { Badge, Notice, Waiting, announcement, html, useStore } from "./dom.js";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./dom.js";
+import { Filters } from "./filters.js";
 import { bytes, count, duration, endpoint, milliseconds, plural, rate } from "./format.js";
-import { lacks, paths } from "./lacks.js";
-import { connection, useEvents, usePoll } from "./live.js";
+import { lacks, onePath, paths } from "./lacks.js";
+import { useEvents } from "./live.js";
 import { Pages, volume } from "./pages.js";
-import { href, replaceQuery } from "./route.js";
+import { connection, usePoll } from "./polling.js";
+import { href } from "./route.js";
 import { useWindow } from "./window.js";
 
 const FILTERS = ["search", "policy", "state", "cgroup"];
 const COLUMNS = ["Session", "Policy", "Cgroup", "Peer", "Paths", "Throughput", "RTT", "Volume", "Age", "Why"];
-const TYPING_MS = 250;
+const places = new Map(); // of a list that was left, by its filters: {top, active}
 
 export function SessionsView({ query, status }) {
   const wanted = Object.fromEntries(
@@ -21,77 +24,28 @@ export function SessionsView({ query, status }) {
   const pages = useMemo(() => new Pages(wanted), [key]);
   useEffect(() => () => pages.reset(), [pages]);
   const total = Object.keys(wanted).length ? null : (status.data?.sessions ?? null);
+  const policies = usePoll("v1/policies", 30, (event) => event.type === "policy" || event.type === "config").data;
+  const addresses = usePoll("v1/addresses", 30, (event) => event.type === "address").data;
+  const known = useMemo(
+    () => ({
+      policies: new Map((policies?.policies ?? []).map((policy) => [policy.name, policy])),
+      addresses: addresses?.addresses ?? null,
+    }),
+    [policies, addresses],
+  );
   return html`<h1>Sessions</h1>
-    <${Filters} wanted=${wanted} focus=${query.get("focus") === "search"} />
-    <${List} key=${key} pages=${pages} total=${total} />`;
+    <${Filters} wanted=${wanted} focus=${query.get("focus") === "search"} policies=${known.policies} />
+    <${List} key=${key} name=${key} pages=${pages} total=${total} known=${known} />`;
 }
 
-function Filters({ wanted, focus }) {
-  const { data } = usePoll("v1/policies", 30);
-  const field = useRef();
-  const timer = useRef();
-  const [text, setText] = useState(wanted.search ?? "");
-  useEffect(() => setText(wanted.search ?? ""), [wanted.search]);
-  useEffect(() => focus && field.current.focus(), []);
-  const filters = useRef();
-  filters.current = wanted; // the timer finds those of then
-  useEffect(() => () => clearTimeout(timer.current), []);
-  const change = (name, value) => replaceQuery("sessions", { ...filters.current, [name]: value });
-  const type = (event) => {
-    const { value } = event.target;
-    setText(value);
-    clearTimeout(timer.current);
-    timer.current = setTimeout(() => change("search", value.trim()), TYPING_MS);
-  };
-  const names = new Set([
-    ...(data?.policies ?? []).map((policy) => policy.name),
-    ...(wanted.policy ? [wanted.policy] : []),
-  ]);
-  return html`<form class="filters" role="search" aria-label="Sessions" onSubmit=${(event) => event.preventDefault()}>
-    <label class="grow">
-      <span>Search</span>
-      <input
-        type="search"
-        ref=${field}
-        value=${text}
-        onInput=${type}
-        maxlength="200"
-        placeholder="Token, address, policy or cgroup"
-        aria-keyshortcuts="/"
-        spellcheck=${false}
-        autocomplete="off"
-      />
-    </label>
-    <label>
-      <span>Policy</span>
-      <select value=${wanted.policy ?? ""} onChange=${(event) => change("policy", event.target.value)}>
-        <option value="">all</option>
-        ${[...names].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-      </select>
-    </label>
-    <label>
-      <span>State</span>
-      <select value=${wanted.state ?? ""} onChange=${(event) => change("state", event.target.value)}>
-        <option value="">all</option>
-        ${["created", "established"].map((name) => html`<option key=${name} value=${name}>${name}</option>`)}
-      </select>
-    </label>
-    ${
-      wanted.cgroup &&
-      html`<button type="button" class="chip" onClick=${() => change("cgroup", "")} aria-label="Do not filter by cgroup any more">
-      ${wanted.cgroup} ×
-    </button>`
-    }
-  </form>`;
-}
-
-function List({ pages, total }) {
+function List({ name, pages, total, known: about }) {
   const version = useStore(pages.changes);
-  const [active, setActive] = useState(0);
+  const [active, setActive] = useState(places.get(name)?.active ?? 0);
   const rows = pages.rows;
   const known = pages.complete ? rows.length : Math.max(rows.length + 1, total ?? 0);
   const grid = useRef();
   const view = useWindow(grid, known);
+  usePlace(name, grid, active, known * view.height, pages.complete);
   const from = pages.owner[view.first] ?? pages.pages.length - 1;
   const to = pages.owner[Math.min(view.last, rows.length - 1)] ?? from;
 
@@ -138,6 +92,7 @@ function List({ pages, total }) {
     }
   };
   if (pages.error && rows.length === 0) {
+    if (pages.error.status === 0) return html`<${Waiting} />`;
     return html`<${Waiting} error=${pages.error} /> <button onClick=${() => pages.reset()}>Try again</button>`;
   }
   if (pages.complete && rows.length === 0)
@@ -147,6 +102,7 @@ function List({ pages, total }) {
   return html`
     ${
       pages.error &&
+      pages.error.status !== 0 &&
       html`<${Notice} tone="warn" title=${pages.error.title}>
       ${pages.error.message} <button class="plain" onClick=${() => pages.reset()}>Try again</button>
     <//>`
@@ -176,6 +132,7 @@ function List({ pages, total }) {
             key=${rows[i]?.token ?? i}
             index=${i}
             session=${rows[i]}
+            about=${about}
             measured=${pages.rates.get(rows[i]?.token)?.rate}
             top=${i * view.height}
             active=${i === active}
@@ -187,6 +144,26 @@ function List({ pages, total }) {
     <p class="fine keys"><kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> open</p>`;
 }
 
+// Who comes back to the list is where it was left, once as many rows are known.
+function usePlace(name, grid, active, height, complete) {
+  const wanted = useRef(places.get(name)?.top ?? 0);
+  const now = useRef({});
+  useLayoutEffect(() => {
+    const element = grid.current;
+    now.current = { element, active };
+    if (!element || !wanted.current || (height < wanted.current && !complete)) return;
+    element.scrollTop = wanted.current;
+    wanted.current = 0;
+  });
+  useLayoutEffect(
+    () => () => {
+      const { element, active: last } = now.current;
+      if (element) places.set(name, { top: wanted.current || element.scrollTop, active: last });
+    },
+    [],
+  );
+}
+
 // Page `number` of those in view is asked for again and again.
 function useRenewed(pages, number, everyS) {
   const path = number !== null && pages.pages[number] ? pages.path(pages.pages[number].cursor) : null;
@@ -196,7 +173,7 @@ function useRenewed(pages, number, everyS) {
     if (data) pages.renew(number, data);
   }, [data]);
   useEffect(() => {
-    if (error?.status === 400 && pages.pages.length > 1) pages.reset(); // a cursor of before a restart
+    if (error?.status === 410 && pages.pages.length > 1) pages.reset(); // a cursor of before a restart
   }, [error]);
 }
 
@@ -210,7 +187,7 @@ function useRestart(pages) {
   }, [state]);
 }
 
-function Row({ index, session, measured, top, active, choose }) {
+function Row({ index, session, about, measured, top, active, choose }) {
   const place = { transform: `translateY(${top}px)` };
   const names = `grid-row ${active ? "active" : ""} ${index % 2 ? "odd" : ""}`;
   if (!session) {
@@ -223,16 +200,17 @@ function Row({ index, session, measured, top, active, choose }) {
   const rtts = carrying.map((one) => one.rtt_s).filter((rtt) => rtt !== null);
   const open = (event) => {
     choose(index);
-    if (!event.target.closest("a")) location.hash = href("session", session.token);
+    const marks = !getSelection().isCollapsed; // text, to copy it
+    if (!marks && !event.target.closest("a")) location.hash = href("session", session.token);
   };
   return html`<div role="row" id=${`row-${index}`} class=${names} style=${place} aria-rowindex=${index + 2} onClick=${open}>
     <span role="gridcell" class="c-session">
       <a href=${href("session", session.token)} tabindex="-1"><code>${session.token}</code></a>
       ${session.state !== "established" && html` <${Badge}>${session.state}<//>`}
     </span>
-    <span role="gridcell" class="c-policy">${session.policy ?? "–"}</span>
+    <span role="gridcell" class="c-policy" title=${session.policy ?? ""}>${session.policy ?? "–"}</span>
     <span role="gridcell" class="c-cgroup" title=${session.cgroup ?? ""}><bdi>${session.cgroup ?? "–"}</bdi></span>
-    <span role="gridcell" class="c-peer">${endpoint(peer(session))}</span>
+    <span role="gridcell" class="c-peer" title=${endpoint(peer(session))}>${endpoint(peer(session))}</span>
     <span role="gridcell" class="c-paths">
       ${paths(session)
         .slice(0, 12)
@@ -246,7 +224,7 @@ function Row({ index, session, measured, top, active, choose }) {
     <span role="gridcell" class="c-rtt n">${milliseconds(rtts.length ? Math.min(...rtts) : null)}</span>
     <span role="gridcell" class="c-volume n">${bytes(volume(session))}</span>
     <span role="gridcell" class="c-age n">${duration(session.age_s)}</span>
-    <span role="gridcell" class="c-why"><${Why} found=${found} session=${session} /></span>
+    <span role="gridcell" class="c-why"><${Why} found=${found} session=${session} about=${about} /></span>
   </div>`;
 }
 
@@ -255,12 +233,15 @@ function peer(session) {
   return first?.remote ?? session.remote_addresses[0];
 }
 
-function Why({ found, session }) {
-  if (found.length === 0) {
-    const number = session.subflows.length;
-    return html`<span class="quiet-text">${number > 1 ? `${number} paths` : "one path"}</span>`;
+function Why({ found, session, about }) {
+  if (found.length > 0) {
+    const [first, ...more] = found;
+    return html`<span class=${`${first.tone}-text`} title=${found.map((one) => one.text).join("\n")}>${first.text}</span>
+      ${more.length > 0 && html` <span class="more">+${more.length}</span>`}`;
   }
-  const [first, ...more] = found;
-  return html`<span class=${`${first.tone}-text`} title=${found.map((one) => one.text).join("\n")}>${first.text}</span>
-    ${more.length > 0 && html` <span class="more">+${more.length}</span>`}`;
+  const number = session.subflows.length;
+  if (number > 1) return html`<span class="quiet-text">${number} paths</span>`;
+  const reason = onePath(session, about.policies.get(session.policy), about.addresses);
+  if (reason) return html`<span class="quiet-text" title=${reason}>${reason}</span>`;
+  return html`<a href=${href("session", session.token, { part: "why" })} tabindex="-1">one path: why?</a>`;
 }

@@ -3,49 +3,80 @@
 
 import { call } from "./api.js";
 import { ask } from "./dialogs.js";
-import { Badge, html } from "./dom.js";
+import { Badge, PairName, html } from "./dom.js";
 import { bytes, count, endpoint, milliseconds, rate } from "./format.js";
 import { subflowTone } from "./lacks.js";
+import { Table } from "./table.js";
+
+// What a cell needs besides its subflow comes with the row: {one, path, session, speeds, interfaces, gone}.
+const COLUMNS = [
+  {
+    name: "Subflow",
+    row: true,
+    sort: ({ one, interfaces }) => `${interfaces.get(one.local.ip) ?? ""} ${one.local.ip}`,
+    cell: ({ one, interfaces }) => html`<${PairName} one=${one} interface=${interfaces.get(one.local.ip) ?? ""} />`,
+  },
+  {
+    name: "State",
+    width: 110,
+    cell: ({ one }) => html`<span class="badges">
+      <${Badge} tone=${subflowTone(one)}>${one.stuck ? "stuck" : one.state}<//>
+      ${one.backup && html`<${Badge}>backup<//>`} ${one.peer_backup && html`<${Badge}>backup (peer)<//>`}
+    </span>`,
+  },
+  {
+    name: "Received",
+    number: true,
+    width: 100,
+    sort: ({ one, speeds }) => speeds.received.get(one.id),
+    cell: ({ one, speeds }) => rate(speeds.received.get(one.id)),
+  },
+  {
+    name: "Sent",
+    number: true,
+    width: 100,
+    sort: ({ one, speeds }) => speeds.sent.get(one.id),
+    cell: ({ one, speeds }) => rate(speeds.sent.get(one.id)),
+  },
+  {
+    name: "RTT",
+    number: true,
+    width: 80,
+    sort: ({ one }) => one.rtt_s,
+    cell: ({ one }) => milliseconds(one.rtt_s),
+  },
+  {
+    name: "Retransmits",
+    width: 100,
+    number: true,
+    sort: ({ one }) => one.retransmits,
+    cell: ({ one }) => count(one.retransmits),
+  },
+  {
+    name: "Volume",
+    title: "Both ways",
+    width: 84,
+    number: true,
+    least: true,
+    sort: ({ one }) => volumeOf(one),
+    cell: ({ one }) => bytes(volumeOf(one)),
+  },
+  { name: "Why it is there", width: 190, wide: true, cell: ({ one }) => one.reason },
+  {
+    name: "Actions",
+    width: 150,
+    hidden: true,
+    wide: true,
+    cell: ({ one, path, session, gone }) =>
+      !gone && session.managed && html`<span class="actions"><${Actions} path=${path} one=${one} /></span>`,
+  },
+];
+
+const volumeOf = (one) => (one.bytes_sent === null ? null : one.bytes_sent + one.bytes_received);
 
 export function Subflows({ path, session, speeds, interfaces, gone }) {
-  return html`<div class="table-frame" tabindex="0" role="group" aria-label="Subflows">
-    <table class="wide">
-      <thead>
-        <tr>
-          <th scope="col">Subflow</th>
-          <th scope="col">State</th>
-          <th scope="col" class="n">Received</th>
-          <th scope="col" class="n">Sent</th>
-          <th scope="col" class="n">RTT</th>
-          <th scope="col" class="n">Retransmits</th>
-          <th scope="col" class="n">Volume</th>
-          <th scope="col">Why it is there</th>
-          <th scope="col"><span class="unseen">Actions</span></th>
-        </tr>
-      </thead>
-      <tbody>
-        ${session.subflows.map(
-          (one) => html`<tr key=${one.id}>
-            <th scope="row">
-              <span class="name">${interfaces.get(one.local.ip) ?? ""}</span>
-              <code class="under pair">${endpoint(one.local)} → ${endpoint(one.remote)}</code>
-            </th>
-            <td data-label="State">
-              <${Badge} tone=${subflowTone(one)}>${one.stuck ? "stuck" : one.state}<//>
-              ${one.backup && html` <${Badge}>backup<//>`} ${one.peer_backup && html` <${Badge}>backup (peer)<//>`}
-            </td>
-            <td data-label="Received" class="n">${rate(speeds.received.get(one.id))}</td>
-            <td data-label="Sent" class="n">${rate(speeds.sent.get(one.id))}</td>
-            <td data-label="RTT" class="n">${milliseconds(one.rtt_s)}</td>
-            <td data-label="Retransmits" class="n">${count(one.retransmits)}</td>
-            <td data-label="Volume" class="n">${one.bytes_sent === null ? "–" : bytes(one.bytes_sent + one.bytes_received)}</td>
-            <td data-label="Why it is there">${one.reason}</td>
-            <td class="actions">${!gone && session.managed && html`<${Actions} path=${path} one=${one} />`}</td>
-          </tr>`,
-        )}
-      </tbody>
-    </table>
-  </div>`;
+  const rows = session.subflows.map((one) => ({ one, path, session, speeds, interfaces, gone }));
+  return html`<${Table} label="Subflows" columns=${COLUMNS} rows=${rows} keyOf=${({ one }) => one.id} />`;
 }
 
 function Actions({ path, one }) {

@@ -2,9 +2,10 @@
 // Light and dark: as the system has it, or as the reader chose. Colours of interfaces and paths.
 
 import { Store, html, useStore } from "./dom.js";
+import { recall, remember } from "./storage.js";
 
 const system = matchMedia("(prefers-color-scheme: dark)");
-const chosen = new Store(localStorage.getItem("mptcp-pm-theme"));
+const chosen = new Store(recall("theme"));
 
 export const theme = new Store("");
 
@@ -22,7 +23,7 @@ export function ThemeButton() {
   const now = useStore(theme);
   const other = now === "dark" ? "light" : "dark";
   const change = () => {
-    localStorage.setItem("mptcp-pm-theme", other);
+    remember("theme", other);
     chosen.set(other);
   };
   return html`<button class="icon" onClick=${change} aria-label=${`Use ${other} colours`} title=${`Use ${other} colours`}>

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from itertools import cycle
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,37 +25,31 @@ CLIENTS = 10
 SESSIONS = 1_000
 ROUNDS, JOINS = 5, 30
 WATCHED_S = 10.0
-# What a page that shows the view asks for, in order: one request starts in a second, and a stream is open.
+# What a page that shows the view asks for, and every how many seconds; besides, a stream is open.
 VIEWS = {
-    "overview": (
-        *["/v1/interfaces"] * 3,
-        "/v1/policies",
-        "/v1/interfaces",
-        f"/v1/policies/{CGROUP}/series",
-        *["/v1/interfaces"] * 3,
-        "/v1/status",
-    ),
-    "sessions": (*["/v1/sessions?limit=200"] * 9, "/v1/status"),
-    "session": (*["/v1/sessions/{token}"] * 2, "/v1/sessions/{token}/why"),
+    "overview": {"/v1/interfaces": 1, f"/v1/policies/{CGROUP}/series": 1, "/v1/policies": 2, "/v1/status": 5},
+    "sessions": {"/v1/sessions?limit=200": 1, "/v1/status": 5},
+    "session": {"/v1/sessions/{token}": 1, "/v1/sessions/{token}/why": 3, "/v1/status": 5},
 }
 
 
 def show(socket: str, token: str, view: str) -> None:
     """Ten clients without a pause between their seconds; it never ends."""
-    paths = [path.format(token=token) for path in VIEWS[view]]
+    paths = {path.format(token=token): every_s for path, every_s in VIEWS[view].items()}
     for number in range(CLIENTS):
         threading.Thread(target=_client, args=(socket, paths, number / CLIENTS), daemon=True).start()
     threading.Event().wait()
 
 
-def _client(socket: str, paths: list[str], begins_s: float) -> None:
+def _client(socket: str, paths: dict[str, int], begins_s: float) -> None:
     time.sleep(begins_s)
     stream, reader = Reader(socket), Reader(socket)
     stream.sock.sendall(b"GET /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
     threading.Thread(target=_drain, args=(stream,), daemon=True).start()
-    for path in cycle(paths):
+    for second in count():
         began = time.monotonic()
-        reader.get(path)
+        for path in (path for path, every_s in paths.items() if second % every_s == 0):
+            reader.get(path)
         time.sleep(max(0.0, 1 - (time.monotonic() - began)))
 
 

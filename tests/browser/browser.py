@@ -23,6 +23,7 @@ PORT = 8642
 ORIGIN = f"http://127.0.0.1:{PORT}"
 AXE = ROOT / "build/axe/node_modules/axe-core/axe.min.js"
 LOG_IN = "async token => (await fetch('/v1/login', {method: 'POST', body: JSON.stringify({token})})).status"
+STREAM = "/v1/events"
 SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 Size = Literal["desktop", "phone"]
 Scheme = Literal["light", "dark"]
@@ -69,9 +70,12 @@ class Chromium:
         self.browser = browser
         self.tabs: list[Tab] = []
 
-    def context(self, size: Size = "desktop", scheme: Scheme = "light") -> BrowserContext:
+    def context(self, size: Size = "desktop", scheme: Scheme = "light", **more: Any) -> BrowserContext:
+        """``more``: what a browser has besides, such as ``timezone_id``."""
         width, height = SIZES[size]
-        return self.browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        return self.browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, **more
+        )
 
     def open(
         self,
@@ -82,12 +86,18 @@ class Chromium:
         login: bool = True,
         header: bool = False,
         failures: bool = False,
+        zone: str = "UTC",
+        script: str = "",
+        **more: Any,
     ) -> Tab:
         """A tab of a browser of its own, logged in as by the form. ``failures``: requests may fail.
 
-        ``header``: instead of a login, the token is added on the way, as a proxy does.
+        ``header``: instead of a login, the token is added on the way, as a proxy does. ``zone`` is the
+        time zone of the browser, ``script`` runs before those of the page, ``more`` is as for ``context``.
         """
-        page = self.context(size, scheme).new_page()
+        page = self.context(size, scheme, timezone_id=zone, **more).new_page()
+        if script:
+            page.add_init_script(script)
         if header:
             page.set_extra_http_headers({"Authorization": f"Bearer {TOKEN}"})
         elif login:
@@ -101,6 +111,13 @@ class Chromium:
         self.tabs.append(tab)
         tab.go(where)
         return tab
+
+    def beside(self, tab: Tab, where: str) -> Tab:
+        """One more tab of the browser of ``tab``: it has the same cookies."""
+        other = Tab(tab.page.context.new_page(), tab.failures)
+        self.tabs.append(other)
+        other.go(where)
+        return other
 
     def end_of_test(self) -> None:
         """Close all tabs. AssertionError where a console complained."""
@@ -118,10 +135,13 @@ class Tab:
         self.page = page
         self.complaints: list[str] = []
         self.requests: list[str] = []
+        self.running = set[Request]()  # without an answer; the stream of events never has its end
         self.failures = failures
         page.on("console", self._console)
         page.on("pageerror", lambda error: self.complaints.append(f"{error}\n{error.stack}"))
         page.on("request", self._request)
+        page.on("requestfinished", self._ended)
+        page.on("requestfailed", self._ended)
 
     def _console(self, message: ConsoleMessage) -> None:
         # Chromium itself complains of each request that fails: where a test makes them fail, that is no news.
@@ -133,6 +153,15 @@ class Tab:
     def _request(self, request: Request) -> None:
         url = urlsplit(request.url)
         self.requests.append(f"{request.method} {url.path}")
+        if url.path != STREAM:
+            self.running.add(request)
+
+    def _ended(self, request: Request) -> None:
+        self.running.discard(request)
+
+    def settled(self) -> bool:
+        """Whether all requests are answered."""
+        return not self.running
 
     def go(self, where: str) -> None:
         """``where``: the address, or its fragment at the service's own."""
@@ -166,6 +195,16 @@ class Tab:
             return probe()
 
         wait_for(look, what)
+
+
+def hide(tab: Tab, *, hidden: bool) -> None:
+    """A tab behind another one, as the page sees it: headless Chromium hides none."""
+    tab.evaluate(
+        f"""() => {{
+          Object.defineProperty(document, "hidden", {{ value: {str(hidden).lower()}, configurable: true }});
+          document.dispatchEvent(new Event("visibilitychange"));
+        }}"""
+    )
 
 
 def pairs(tab: Tab) -> set[str]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -102,6 +103,38 @@ def test_what_is_missing_is_in_the_list(lab: Lab, browser: Chromium) -> None:
     tab.count(f"{ROWS} .mark.absent", 1)
 
 
+def test_one_path_has_a_reason(lab: Lab, browser: Chromium) -> None:
+    """The column says why a session has one path; where the list cannot, a link goes to the findings."""
+    lab.server()
+    start_service(
+        lab,
+        policy(lab, "none", "none"),
+        policy(lab, "large", start={"after_bytes": "1MB"}),
+        policy(lab, "late", start={"after": "1h"}),
+        policy(lab, "mesh"),
+        policy(lab, "one", {"ndiffports": {"subflows": 1}}),
+        addresses={"include": ["eth0"]},
+    )
+    for name in ("none", "large", "late", "mesh", "one", "elsewhere"):
+        lab.client(cgroup=name).open(1)
+    tab = browser.open("#/sessions")
+    tab.count(ROWS, 6)
+    for name, reason in (
+        ("none", "its policy wants one path: none"),
+        ("large", re.compile(r"^more paths after 1\.00 MB \(\d B so far\)$")),
+        ("late", "more paths after 1 h"),
+        ("mesh", "no other usable IPv4 address here, and the peer announced none"),
+        ("one", "one path: why?"),
+        ("elsewhere", "no policy has its cgroup"),
+    ):
+        row = tab.page.locator(ROWS, has_text=lab.cgroup_path(name))
+        expect(row.locator(".c-why")).to_have_text(reason)
+    assert tab.page.locator(ROWS).count() == tab.page.locator(f"{ROWS} .c-why:not(:empty)").count()
+    tab.page.get_by_role("link", name="one path: why?").click()
+    expect(tab.page.locator("#why")).to_be_focused()
+    expect(tab.page.locator("#why ~ .card")).to_contain_text("address_not_usable")
+
+
 def test_ten_thousand(make_lab: Callable[..., Lab], make_browser: Callable[[Lab], Chromium]) -> None:
     """From the first row to the last by keys and by scrolling; few rows exist at a time, no frame is long."""
     lab = make_lab(client=1, server=1)
@@ -164,26 +197,3 @@ def test_a_query_that_the_service_refuses(lab: Lab, browser: Chromium) -> None:
     expect(tab.page.get_by_role("alert")).to_contain_text("must be one of created, established")
     tab.page.get_by_label("State").select_option("established")
     tab.count(ROWS, 1)
-
-
-def test_a_search_that_is_left(lab: Lab, browser: Chromium) -> None:
-    """Who goes elsewhere while typing stays there; a filter chosen while typing stays, too."""
-    start_service(lab, policy(lab, "a"))
-    tab = browser.open("#/sessions")
-    search = tab.page.get_by_role("searchbox")
-    search.fill("10.77")
-    tab.page.get_by_label("State").select_option("established")
-    tab.wait(lambda: "search=10.77" in tab.page.url, "the search is in the address")
-    assert "state=established" in tab.page.url
-    # In one turn of the page: no time passes between the two.
-    tab.evaluate(
-        """() => {
-            const field = document.querySelector("input[type=search]");
-            field.value = "10.78";
-            field.dispatchEvent(new Event("input", { bubbles: true }));
-            location.hash = "#/doctor";
-        }"""
-    )
-    tab.heading("Doctor")
-    tab.evaluate("() => new Promise((done) => setTimeout(done, 1000))")  # longer than typing is waited for
-    assert tab.page.url.endswith("#/doctor")

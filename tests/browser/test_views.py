@@ -16,7 +16,7 @@ from tests.lab.waiting import wait_for
 
 PICTURES = ROOT / "build/browser"
 EVIL = "<img src=x onerror=alert(1)>"
-PLOTTED_MS = 5000  # of samples, so that a picture has something to show
+PLOTTED = 4  # answers, so that a picture has something to show
 HEADINGS = {
     "overview": "Overview",
     "sessions": "Sessions",
@@ -174,6 +174,7 @@ def test_pictures_for_the_documents(world: World, view: str, scheme: Scheme) -> 
         hide.click()
     tab.go(f"#/session/{world.token}" if view == "session" else f"#/{view}")
     ready(tab, view)
-    tab.page.wait_for_timeout(PLOTTED_MS)
+    path = f"GET /v1/sessions/{world.token}" if view == "session" else "GET /v1/interfaces"
+    tab.wait(lambda: tab.requests.count(path) > PLOTTED, "some samples")
     picture(tab, PICTURES, f"document-{view}", full_page=False)
     assert (PICTURES / f"document-{view}.png").stat().st_size < 150_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,40 @@ def test_every_query_of_the_dashboard_has_an_answer(scene: Scene, expression: st
     wait_for(lambda: scene.prometheus.query(replaced(expression)), "an answer", deadline_s=15)
 
 
+def test_a_host_without_sessions_has_figures() -> None:
+    """0, where a dashboard would say that there are no data; and the policies can be chosen there."""
+    with Lab() as lab:
+        service = lab.service(config(policy(lab, "a")), start=False)
+        api = {"unix": str(service.socket_path), "probes": {"listen": LISTEN}}
+        service.configure({**config(policy(lab, "a")), "api": api})
+        service.start()
+        prometheus = Prometheus(lab, LISTEN)
+        figures = [panel for panel in DASHBOARD["panels"] if panel["type"] == "stat"]
+        shown = {panel["title"]: panel["targets"][0]["expr"] for panel in figures}
+        values = {title: prometheus.value(replaced(expression)) for title, expression in shown.items()}
+        assert values == {"Ready": 1, "Sessions": 0, "Subflows": 0, "Stuck subflows": 0, "Version": 1}
+        names = prometheus.get("label/policy/values", **{"match[]": "mptcp_pm_sessions"})
+        assert "a" in names
+
+
+def test_an_idle_service_sleeps_unless_somebody_scrapes(lab: Lab) -> None:
+    """It wakes up to measure the lag of its event loop for those who look, and for nobody else."""
+    service = lab.service(config(policy(lab, "a")))
+
+    def wake_ups() -> int:
+        def so_far() -> int:
+            status = Path(f"/proc/{service.process.pid}/status").read_text()
+            return int(re.findall(r"^voluntary_ctxt_switches:\t(\d+)", status, re.MULTILINE)[0])
+
+        before = so_far()
+        time.sleep(5)  # what is measured is a rate
+        return so_far() - before
+
+    idle = wake_ups()
+    service.get("/metrics")
+    assert wake_ups() > idle + 10
+
+
 def test_variables_of_the_dashboard_have_values(scene: Scene) -> None:
     """Those that are read from labels."""
     variables = [v["definition"] for v in DASHBOARD["templating"]["list"] if v["type"] == "query"]
@@ -166,20 +201,22 @@ def test_shipped_rules_alert_on_a_real_service(scene: Scene) -> None:
 
 
 def test_rules_pass_their_tests() -> None:
-    """promtool test rules: each alert fires in trouble, and in no other case."""
+    """promtool test rules: each alert fires in trouble, and in no other case; it resolves after that."""
     found = promtool("test", "rules", str(TESTS))
     assert found.returncode == 0, found.stdout + found.stderr
     tested = [test["alertname"] for test in yaml.safe_load(TESTS.read_text())["tests"][0]["alert_rule_test"]]
-    assert tested == [name for name in NAMES for _ in range(2)]  # before the trouble, and in it
+    assert tested == [name for name in NAMES for _ in range(3)]  # before the trouble, in it, and after it
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("expression", ["vector(0) > 1", "mptcp_pm_ready >= 0"])
+@pytest.mark.parametrize(
+    "expression", ["vector(0) > 1", "mptcp_pm_ready >= 0", "max_over_time(({})[100m:1m])"]
+)
 def test_a_broken_rule_fails_its_tests(tmp_path: Path, name: str, expression: str) -> None:
-    """One that never fires, and one that always does."""
+    """One that never fires, one that always does, and one that does not resolve."""
     document = yaml.safe_load(ALERTS.read_text())
     (rule,) = (rule for rule in document["groups"][0]["rules"] if rule["alert"] == name)
-    rule["expr"] = expression
+    rule["expr"] = expression.format(rule["expr"])
     rule.pop("for", None)
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump(document))
     (tmp_path / "alerts_test.yml").write_text(TESTS.read_text())

@@ -107,6 +107,30 @@ def test_a_service_that_restarts(service: Service) -> None:
         assert terminal.settings() == terminal.modes_before
 
 
+def test_a_service_that_does_not_answer(service: Service) -> None:
+    """It is said that what is shown is old; and `q` ends it."""
+    token = service.sessions()[0]["token"]
+    with watch(service) as terminal:
+        terminal.expect(token)
+        service.process.send_signal(signal.SIGSTOP)
+        try:
+            terminal.expect("the service has not answered for", token)
+            terminal.send("q")
+            assert terminal.end() == 0
+        finally:
+            service.process.send_signal(signal.SIGCONT)
+
+
+def test_more_sessions_than_lines(service: Service) -> None:
+    """The last line says so, and how to see the others; where all fit there is none."""
+    with watch(service) as terminal:
+        terminal.expect(service.sessions()[0]["token"])
+        assert "more" not in terminal.text
+        terminal.resize(80, 4)
+        text = terminal.expect("more than fit on this screen: `mptcp-pm top` has them all")
+        assert text.splitlines()[-1].startswith("more than fit")
+
+
 @pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"LC_ALL": "C"}])
 def test_what_a_terminal_has_not(service: Service, environment: dict[str, str]) -> None:
     """No colours, or no characters beyond ASCII."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pm.cli.client import Client, segment
 from pm.cli.top.session_rates import Rate, SessionRates
+from pm.cli.top.state import ROWS_MAX
 from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 
 Json = Mapping[str, Any]
 RATES = ("sent_per_second", "received_per_second")
 HISTORY = 300  # values of a sparkline
-SERIES_MAX = 60  # series fetched for one frame
-SESSIONS_MAX = 1000  # as many as the service lists on a page
+SERIES_MAX = 60  # series fetched for one frame; of policies those that have the most sessions
 
 
 class Request(NamedTuple):
@@ -66,6 +66,7 @@ class Snapshot(NamedTuple):
     rate: Rate
     sampled: int
     interfaces: Sequence[InterfaceRow]
+    left_out: int = 0  # interfaces of which the service says no more
     policies: Sequence[PolicyRow] = ()
     sessions: Sequence[SessionRow] = ()
     session: Json | None = None  # with its history
@@ -76,8 +77,10 @@ class Snapshot(NamedTuple):
 class Collector:
     """Fetches snapshots, and remembers what sparklines need."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, now: Callable[[], float] = time.monotonic) -> None:
         self._client = client
+        self._now = now
+        self._seen_at = 0.0
         self._interfaces: dict[str, deque[float | None]] = {}
         self._rates = SessionRates()
         self._service: tuple[int, str] | None = None
@@ -98,6 +101,7 @@ class Collector:
             Rate(sum(r.sent for r in rates), sum(r.received for r in rates)),
             document["sampled_sessions"],
             interfaces,
+            document["left_out"],
         )
         if request.opened:
             return self._with_session(snapshot, request.opened)
@@ -109,6 +113,11 @@ class Collector:
         return snapshot
 
     def _interface_rows(self, interfaces: Sequence[Json]) -> list[InterfaceRow]:
+        now = self._now()
+        # A key asks at once: that is no new second. What was missed in a longer time stays unknown.
+        seconds = round(now - self._seen_at)
+        if seconds:
+            self._seen_at = now
         kept, self._interfaces = self._interfaces, {}
         for number, interface in enumerate(interfaces):
             name = interface["name"]
@@ -116,7 +125,8 @@ class Collector:
             if history is None:
                 past = self._past(f"/v1/interfaces/{segment(name)}/series") if number < SERIES_MAX else []
                 history = deque(past, HISTORY)
-            elif interface["sent_per_second"] is not None:
+            elif seconds and interface["sent_per_second"] is not None:
+                history.extend([None] * min(seconds - 1, HISTORY))
                 history.append(rate_of(interface).both)
             self._interfaces[name] = history
         return [InterfaceRow(i, list(self._interfaces[i["name"]])) for i in interfaces]
@@ -130,9 +140,11 @@ class Collector:
 
     def _policy_rows(self) -> list[PolicyRow]:
         rows = []
-        for number, policy in enumerate(self._client.get("/v1/policies")["policies"]):
+        policies = self._client.get("/v1/policies")["policies"]
+        asked = {p["name"] for p in sorted(policies, key=lambda p: -p["sessions"])[:SERIES_MAX]}
+        for policy in policies:
             series: Json = {"series": [], "times": []}
-            if number < SERIES_MAX:
+            if policy["name"] in asked:
                 series = self._client.get(f"/v1/policies/{segment(policy['name'])}/series")
             rows.append(PolicyRow(policy, last_rates(series), totals(series)))
         return rows
@@ -144,7 +156,7 @@ class Collector:
             order="ascending" if request.reverse else None,
             policy=request.policy,
             search=request.text or None,
-            limit=min(request.limit, SESSIONS_MAX),
+            limit=min(request.limit, ROWS_MAX),
         )
         self._rates.update(page["sessions"])
         return [

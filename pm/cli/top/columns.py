@@ -25,7 +25,8 @@ class Cell(NamedTuple):
 class Column(Generic[Row]):
     """``cell`` gets the row and the width that it may fill, 0 in a pipe.
 
-    ``rank``: columns of the highest rank leave first. ``most``: its greatest width. ``drawn``: a sparkline,
+    ``rank``: columns of the highest rank leave first. ``most``: its greatest width. ``steady``: it takes that
+    whatever it shows, since its content changes each second. ``drawn``: a sparkline,
     which fills what is left, and which only a screen shows; ``in_pipe``: what only a pipe shows instead.
     ``lead``: what stays of a row beside its note.
     ``sort``: the order in which it is what counts.
@@ -38,6 +39,7 @@ class Column(Generic[Row]):
     most: int = 200
     right: bool = False
     cut_left: bool = False
+    steady: bool = False
     drawn: bool = False
     in_pipe: bool = False
     lead: bool = False
@@ -102,7 +104,8 @@ def _fit(
     widths = {column: min(least[column], width) for column in shown}
     spare = width - sum(widths.values()) - len(GAP) * (len(shown) - 1)
     for column in sorted(shown, key=lambda column: (column.drawn, column.rank)):
-        content = column.most if column.drawn else _content(column, rows, look, column.most)
+        fills = column.drawn or column.steady
+        content = column.most if fills else _content(column, rows, look, column.most)
         more = max(0, min(spare, min(content, column.most) - widths[column]))
         widths[column] += more
         spare -= more

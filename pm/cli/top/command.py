@@ -14,13 +14,13 @@ from dataclasses import replace
 from rich.console import Console
 
 from pm.cli.client import Client, Target
-from pm.cli.tables import console
-from pm.cli.top.collector import SESSIONS_MAX, Collector, Request, Snapshot
+from pm.cli.tables import console, is_screen
+from pm.cli.top.collector import Collector, Request, Snapshot
 from pm.cli.top.feed import Feed
 from pm.cli.top.frame import Shown, frame, plain_lines, rows_on_screen
 from pm.cli.top.glyphs import Glyphs, glyphs_for
 from pm.cli.top.session_rates import Rate
-from pm.cli.top.state import State
+from pm.cli.top.state import ROWS_MAX, State
 from pm.cli.top.terminal import Terminal
 from pm.cli.top.views_of_top import SORTS, VIEWS, View
 from pm.errors import PmError
@@ -37,7 +37,7 @@ def top(options: argparse.Namespace) -> int:
     out = console()
     glyphs = glyphs_for(out.encoding, os.environ)
     with closing(Client(Target(options.socket, options.url, options.token_file))) as client:
-        if not (options.once or options.json) and out.is_terminal and not out.is_dumb_terminal:
+        if not (options.once or options.json) and is_screen(out):
             return _live(client, out, glyphs, state)
         snapshots = _samples(Collector(client), options, state)
     return _print_json(snapshots) if options.json else _print(snapshots, out, glyphs)
@@ -82,12 +82,11 @@ def _live(client: Client, out: Console, glyphs: Glyphs, state: State) -> int:
 
 def _rows_wanted(state: State, page: int) -> int:
     """Those up to the end of the page that is shown, and the next page."""
-    return min(SESSIONS_MAX, (state.chosen.selected // page + 2) * page)
+    return min(ROWS_MAX, (state.chosen.selected // page + 2) * page)
 
 
 def _print(snapshots: Sequence[Snapshot], out: Console, glyphs: Glyphs) -> int:
-    on_screen = out.is_terminal and not out.is_dumb_terminal
-    for line in plain_lines(snapshots, out.width if on_screen else None, glyphs):
+    for line in plain_lines(snapshots, out.width if is_screen(out) else None, glyphs):
         line.rstrip()
         out.print(line, soft_wrap=True)
     return 0
@@ -99,16 +98,17 @@ def _samples(collector: Collector, options: argparse.Namespace, state: State) ->
     requests = [_request(each, options.limit or PLAIN_LIMIT) for each in states]
     for _ in range(SAMPLES_MAX):
         snapshots = [collector.collect(request) for request in requests]
-        if all(map(_is_complete, snapshots)):
+        if all(map(is_complete, snapshots)):
             break
         time.sleep(SAMPLE_S)
     return snapshots
 
 
-def _is_complete(snapshot: Snapshot) -> bool:
-    """Whether all rates are known that two samples give."""
-    used = [row.interface for row in snapshot.interfaces if row.interface["used"]]
-    return all(i["sent_per_second"] is not None for i in used) and all(row.rate for row in snapshot.sessions)
+def is_complete(snapshot: Snapshot) -> bool:
+    """Whether all rates are known that two samples give: of interfaces, those that have subflows."""
+    used = [row.interface for row in snapshot.interfaces if row.interface["subflows"]]
+    sampled = not used or any(i["sent_per_second"] is not None for i in used)
+    return sampled and all(row.rate for row in snapshot.sessions)
 
 
 def _print_json(snapshots: Sequence[Snapshot]) -> int:

@@ -94,3 +94,8 @@ class Feed(Generic[Request, Answer]):
             with contextlib.suppress(BlockingIOError):  # full: it is readable already
                 os.write(self._write, b".")
             self._asked.wait(max(0.0, begun + self._interval_s - self._tried))
+
+
+def silence(seconds: float) -> str:
+    """What there is to say where a try lasts too long; "" for 0."""
+    return f"the service has not answered for {seconds:.0f} s" if seconds else ""

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from pm.cli.top.collector import Snapshot
 from pm.cli.top.columns import Look
+from pm.cli.top.feed import silence
 from pm.cli.top.glyphs import Glyphs
 from pm.cli.top.live_tables import rate_text, view_lines, view_rows
 from pm.cli.top.session_view import session_lines, wrapped
@@ -22,7 +23,7 @@ from pm.cli.top.views_of_top import VIEWS, View
 HELP = (
     "1 2 3       interfaces, policies, sessions",
     "Tab         the next of them",
-    "Up Down     move; also j k, Page Up, Page Down, Home, End",
+    "Up Down     move; also j k, Page Up, Page Down, Home, End; of sessions to the first 1000",
     "Enter       of a policy: its sessions; of a session: its subflows and history",
     "Esc         back",
     "s           sort by something else",
@@ -105,10 +106,15 @@ def _table(
     on_screen = rows[first : first + page]
     look = Look(glyphs, width, chosen.sort, selected - first)
     lines = view_lines(state.view, [row for _, row in on_screen], look)
-    whole = len(rows)
-    if state.view is View.SESSIONS and not (chosen.text or state.policy):
+    whole, more = len(rows), ""
+    if state.view is View.SESSIONS and (chosen.text or state.policy):
+        more = " or more" if whole >= snapshot.request.limit else ""
+    elif state.view is View.INTERFACES and not chosen.text:
+        whole += snapshot.left_out
+    elif state.view is View.SESSIONS:
         whole = max(whole, snapshot.status["sessions"])
-    return lines, Screenful([key for key, _ in rows], page), _position(first, len(on_screen), whole)
+    position = _position(first, len(on_screen), whole)
+    return lines, Screenful([key for key, _ in rows], page), f"{position}{more}" if position else ""
 
 
 def _position(first: int, count: int, whole: int) -> str:
@@ -170,7 +176,7 @@ def _message(shown: Shown, state: State, width: int, glyphs: Glyphs) -> Text:
     if shown.error:
         text = f"trying again: {shown.error}"
     elif shown.silent_s:
-        text = f"the service has not answered for {shown.silent_s:.0f} s"
+        text = silence(shown.silent_s)
     elif snapshot.status["reasons"]:
         text = "; ".join(snapshot.status["reasons"])
     elif not snapshot.status["config"]["last_reload"]["ok"]:

@@ -53,7 +53,7 @@ def interface_columns(glyphs: Glyphs) -> list[Column[InterfaceRow]]:
 
     def retransmits(row: InterfaceRow) -> str:
         rate = row.interface["retransmits_per_second"]
-        return "–" if rate is None else f"{rate:.3g}/s"
+        return "–" if rate is None else f"{rate:.3g}/s" if rate < 999.5 else f"{rate:.0f}/s"
 
     def share(row: InterfaceRow, width: int) -> Cell:
         part = row.interface["share"]
@@ -74,7 +74,7 @@ def interface_columns(glyphs: Glyphs) -> list[Column[InterfaceRow]]:
             least=RATE,
             right=True,
         ),
-        Column("SHARE", share, 3, most=15, sort="rate"),
+        Column("SHARE", share, 3, most=15, steady=True, sort="rate"),
         Column("RTT", text(rtt), 4, least=RTT, right=True, sort="rtt"),
         Column("HISTORY", history, 6, least=8, most=60, drawn=True),
         Column("SUBFLOWS", text(lambda r: str(r.interface["subflows"])), 7, right=True, sort="subflows"),
@@ -118,7 +118,9 @@ def policy_columns(glyphs: Glyphs) -> list[Column[PolicyRow]]:
         Column("SESSIONS", of_policy("sessions"), 1, right=True, sort="sessions"),
         Column("SENT", rate(lambda r: r.sent), 2, least=RATE, right=True, sort="rate"),
         Column("RECEIVED", rate(lambda r: r.received), 3, least=RATE, right=True, sort="rate"),
-        Column("BY INTERFACE", lambda row, width: Cell(_by_interface(row)), 4, least=16, most=60),
+        Column(
+            "BY INTERFACE", lambda row, width: Cell(_by_interface(row)), 4, least=16, most=40, steady=True
+        ),
         Column("HISTORY", history, 5, least=8, most=60, drawn=True),
         Column("PATH MANAGER", manager, 6, most=20),
         Column("CGROUP", of_policy("cgroup"), 7, most=80, cut_left=True),

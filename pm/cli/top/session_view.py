@@ -149,7 +149,7 @@ def _columns(glyphs: Glyphs) -> list[Column[SubflowRow]]:
         Column("INTERFACE", lambda row, width: Cell(row.interface), 4, most=15),
         Column("SENT", lambda row, width: Cell(last(row.sent)), 0, least=RATE, right=True),
         Column("RECEIVED", lambda row, width: Cell(last(row.received)), 1, least=RATE, right=True),
-        Column("SHARE", share, 3, most=15),
+        Column("SHARE", share, 3, most=15, steady=True),
         Column("HISTORY", both, 5, least=8, most=60, drawn=True),
         Column("RTT", lambda row, width: Cell(rtt_text(row.subflow["rtt_s"])), 2, least=RTT, right=True),
         Column(

@@ -10,6 +10,7 @@ from pm.cli.top.typed_keys import Key
 from pm.cli.top.views_of_top import SORTS, VIEWS, View
 
 FILTER_MAX = 100
+ROWS_MAX = 1000  # sessions that the service lists on a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class State:
                 return replace(self, view=View.POLICIES, policy=None)
             case Key.ENTER | Key.RIGHT:
                 return self._open(seen)
+        if key in (Key.END, "G") and self.view is View.SESSIONS:  # not all of them are there yet
+            return self._choose(selected=ROWS_MAX - 1)
         selected = _moved(min(chosen.selected, last), key, seen.height, last)
         return self if selected is None else self._choose(selected=selected)
 

@@ -83,7 +83,7 @@ def follow(service: Service, sessions: int) -> dict[str, list[str]]:
         assert line != b": keep-alive\n", told
         if line.startswith(b"data:"):
             event = json.loads(line.removeprefix(b"data:"))
-            if event["token"]:
+            if event.get("token"):
                 told.setdefault(event["token"], []).append(f"{event['type']} {event['action']}")
     connection.close()
     return told

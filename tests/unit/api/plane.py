@@ -265,7 +265,7 @@ class Plane:
         if self.bad_config:
             raise ConfigError(self.bad_config)
 
-    def subscribe(self, after: int | None = None) -> AbstractAsyncContextManager[EventReader]:
+    def subscribe(self, after: str = "") -> AbstractAsyncContextManager[EventReader]:
         return self.events.subscribe(after)
 
     def publish(self, type: str = "session", action: str = "created", token: int | None = 0xA0000001) -> None:

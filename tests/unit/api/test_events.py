@@ -50,7 +50,6 @@ async def test_slow_reader_loses_the_oldest_and_is_told() -> None:
     [
         (10, 7, 0, [8, 9, 10]),
         (10, 10, 0, []),
-        (10, 99, 0, []),  # of an earlier run
         (REPLAY_LENGTH + 10, 4, 6, list(range(11, REPLAY_LENGTH + 11))),
     ],
 )
@@ -58,13 +57,37 @@ async def test_reader_that_comes_back_continues(
     published: int, after: int, lost: int, replayed: list[int]
 ) -> None:
     """What is still held after the last event seen is sent first; what is not is counted as lost."""
-    broadcast = Broadcast()
-    publish(broadcast, published)
-    async with broadcast.subscribe(after) as reader:
+    broadcast, ids = Broadcast(), [""]
+    async with broadcast.subscribe() as first:
+        for _ in range(published):
+            publish(broadcast, 1)
+            ids += [event.id for event in (await first.read()).events]
+    async with broadcast.subscribe(ids[after]) as reader:
         publish(broadcast, 1)
         batch = await read(reader, len(replayed) + 1)
         assert batch.lost == lost
         assert [e.number for e in batch.events] == [*replayed, published + 1]
+
+
+async def test_reader_that_comes_back_after_a_restart() -> None:
+    """Nobody knows how much it has missed: it is told so, and gets what this run holds."""
+    former, broadcast = Broadcast(), Broadcast()
+    publish(former, 10)
+    publish(broadcast, 3)
+    async with former.subscribe() as reader:
+        publish(former, 1)
+        (seen,) = (await reader.read()).events
+    future = seen.id.replace(seen.id.split("-")[0], broadcast._run)
+    for after in (seen.id, future, "7", "x", "٣", "-", "\udcff"):
+        async with broadcast.subscribe(after) as reader:
+            batch = await reader.read()
+            assert (batch.lost, [e.number for e in batch.events]) == (None, [1, 2, 3])
+
+
+async def test_a_restart_with_nothing_to_replay_is_told() -> None:
+    """At once, not with the next event."""
+    async with Broadcast().subscribe("0123abcd-7") as reader:
+        assert await reader.read() == (None, [])
 
 
 async def test_reader_that_left_costs_nothing() -> None:

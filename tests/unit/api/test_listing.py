@@ -10,7 +10,7 @@ import pytest
 from pm.api import listing
 from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.listing import Listing
-from pm.api.problems import BadRequest
+from pm.api.problems import BadRequest, Expired
 from pm.model import Origin, Subflow, SubflowState
 from pm.sampling.sampler import Sampler
 from pm.sessions.session import SessionState
@@ -131,11 +131,18 @@ async def test_filtered_pages_follow_each_other(plane: Plane) -> None:
     assert (first, (await page(view, policy="sync", limit=9, cursor=cursor))[0]) == ([1, 3], [5, 7, 9])
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "9" * 30, "٣"])
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "17", "0123abcd-" + "9" * 30, "0123abcd-٣"])
 async def test_bad_cursor_is_the_readers_mistake(plane: Plane, cursor: str) -> None:
     """A cursor that no page gave is refused."""
     with pytest.raises(BadRequest, match="cursor"):
         await Listing(plane).page(SessionQuery(cursor=cursor))
+
+
+async def test_a_cursor_of_a_former_run(plane: Plane) -> None:
+    """Sessions have other numbers after a restart: the reader has to begin again, and is told so."""
+    _, cursor = await page(Listing(plane), limit=4)
+    with pytest.raises(Expired, match="first page"):
+        await page(Listing(plane), limit=4, cursor=cursor)
 
 
 async def test_kernel_is_asked_once_a_second_however_many_poll(plane: Plane) -> None:
@@ -187,8 +194,8 @@ async def test_what_is_kept_is_bounded() -> None:
     for number in range(1, listing.CACHE_LENGTH * 2 + 1):
         plane.add(number)
     view = Listing(plane)
-    cursor: str | None = "0"
-    seen = 0
+    numbers, cursor = await page(view, limit=999)
+    seen = len(numbers)
     while cursor is not None:
         numbers, cursor = await page(view, limit=999, cursor=cursor)
         seen += len(numbers)

@@ -17,10 +17,11 @@ from pm.api.access import (
     FAILURES_MAX,
     FAILURES_S,
     IDLE_S,
+    KNOWN_S,
     LASTS_S,
     LOGINS_MAX,
-    Failures,
     Logins,
+    Trials,
 )
 from pm.api.metrics import Timings
 from pm.api.server import serve
@@ -82,41 +83,58 @@ def test_what_is_no_login(name: str) -> None:
 def test_wrong_tokens_make_an_address_wait() -> None:
     """That address only; and one after the other may be tried again."""
     clock = Clock()
-    failures = Failures(clock)
+    trials = Trials(clock)
     for _ in range(FAILURES_MAX):
-        assert failures.wait_s("192.0.2.1") == 0
-        failures.add("192.0.2.1")
+        assert trials.wait_s("192.0.2.1") == 0
+        trials.note("192.0.2.1", right=False)
         clock.now += 1
-    assert failures.wait_s("192.0.2.1") == FAILURES_S - FAILURES_MAX
-    assert failures.wait_s("192.0.2.2") == 0
+    assert trials.wait_s("192.0.2.1") == FAILURES_S - FAILURES_MAX
+    assert trials.wait_s("192.0.2.2") == 0
     clock.now += FAILURES_S - FAILURES_MAX
-    assert failures.wait_s("192.0.2.1") == 0
-    failures.add("192.0.2.1")
-    assert failures.wait_s("192.0.2.1") == 1
+    assert trials.wait_s("192.0.2.1") == 0
+    trials.note("192.0.2.1", right=False)
+    assert trials.wait_s("192.0.2.1") == 1
+
+
+def test_nobody_locks_out_who_has_the_token() -> None:
+    """An address from which a right one came does not wait for a day, whatever else comes from there."""
+    clock = Clock()
+    trials = Trials(clock)
+    trials.note("192.0.2.1", right=True)
+    for _ in range(2 * FAILURES_MAX):
+        trials.note("192.0.2.1", right=False)
+    assert trials.wait_s("192.0.2.1") == 0
+    clock.now += KNOWN_S
+    assert trials.wait_s("192.0.2.1") == 0
+    for _ in range(FAILURES_MAX):
+        trials.note("192.0.2.1", right=False)
+    assert trials.wait_s("192.0.2.1") > 0
 
 
 def test_a_host_with_many_addresses_is_one() -> None:
     """Of IPv6 the /64 counts; IPv4 in it is IPv4; what is no address is itself."""
-    failures = Failures(Clock())
+    trials = Trials(Clock())
     for number in range(FAILURES_MAX):
-        failures.add(f"2001:db8::{number:x}")
-        failures.add("::ffff:192.0.2.1")
-        failures.add("")
-    assert failures.wait_s("2001:db8::ffff:1")
-    assert not failures.wait_s("2001:db8:0:1::1")
-    assert not failures.wait_s("::ffff:192.0.2.2")
-    assert failures.wait_s("")
+        trials.note(f"2001:db8::{number:x}", right=False)
+        trials.note("::ffff:192.0.2.1", right=False)
+        trials.note("", right=False)
+    assert trials.wait_s("2001:db8::ffff:1")
+    assert not trials.wait_s("2001:db8:0:1::1")
+    assert not trials.wait_s("::ffff:192.0.2.2")
+    assert trials.wait_s("")
 
 
 def test_addresses_are_bounded() -> None:
-    """The one that failed last is kept."""
-    failures = Failures(Clock())
+    """Those that tried last are kept."""
+    trials = Trials(Clock())
     for number in range(ADDRESSES_MAX + 100):
+        address = f"10.0.{number >> 8}.{number & 255}"
         for _ in range(FAILURES_MAX):
-            failures.add(f"10.0.{number >> 8}.{number & 255}")
-    assert len(failures._times) == ADDRESSES_MAX
-    assert not failures.wait_s("10.0.0.1")
-    assert failures.wait_s("10.0.4.1")
+            trials.note(address, right=False)
+        trials.note(address.replace("10.0", "10.1"), right=True)
+    assert len(trials._wrong) == len(trials._right) == ADDRESSES_MAX
+    assert not trials.wait_s("10.0.0.1")
+    assert trials.wait_s("10.0.4.1")
 
 
 # Over TCP
@@ -145,6 +163,12 @@ async def url(plane: Plane, token_file: Path, tmp_path: Path) -> AsyncIterator[s
 
 
 @pytest.fixture
+def cookie(url: str) -> str:
+    """The name of the service's cookie."""
+    return f"mptcp_pm_{url.rpartition(':')[2]}"
+
+
+@pytest.fixture
 async def browser(url: str) -> AsyncIterator[ClientSession]:
     """It keeps cookies, as a browser does."""
     async with ClientSession(url, cookie_jar=CookieJar(unsafe=True)) as session:
@@ -170,19 +194,19 @@ async def test_a_cookie_does_in_the_place_of_the_token(browser: ClientSession) -
     assert await read(browser) == 401
 
 
-async def test_logout_ends_the_login_itself(browser: ClientSession, url: str) -> None:
+async def test_logout_ends_the_login_itself(browser: ClientSession, url: str, cookie: str) -> None:
     """Not only the browser's memory of it."""
-    cookie = (await log_in(browser)).cookies["mptcp_pm"].value
+    cookies = {cookie: (await log_in(browser)).cookies[cookie].value}
     await browser.post("/v1/logout", headers=CHANGE)
-    async with ClientSession(url, cookies={"mptcp_pm": cookie}, cookie_jar=CookieJar(unsafe=True)) as other:
+    async with ClientSession(url, cookies=cookies, cookie_jar=CookieJar(unsafe=True)) as other:
         assert await read(other) == 401
 
 
-async def test_no_script_and_no_other_site_gets_the_cookie(browser: ClientSession) -> None:
+async def test_no_script_and_no_other_site_gets_the_cookie(browser: ClientSession, cookie: str) -> None:
     """Its attributes; without a date it ends with the browser."""
     header = (await log_in(browser)).headers["Set-Cookie"]
     name, *attributes = header.split("; ")
-    assert name.startswith("mptcp_pm=")
+    assert name.startswith(f"{cookie}=")
     assert sorted(attributes) == ["HttpOnly", "Path=/", "SameSite=Strict"]
 
 
@@ -198,17 +222,33 @@ async def test_over_tls_the_cookie_stays_there(
             assert "Secure" in (await log_in(client)).headers["Set-Cookie"].split("; ")
 
 
-async def test_a_name_that_was_there_before_is_never_taken_over(browser: ClientSession, url: str) -> None:
+async def test_a_name_that_was_there_before_is_never_taken_over(url: str, cookie: str) -> None:
     """Neither one that another invented, nor one of an earlier login: it ends."""
-    invented = {"mptcp_pm": "x" * 43}
-    async with ClientSession(url, cookies=invented, cookie_jar=DummyCookieJar()) as attacker:
-        first = await attacker.post("/v1/login", json={"token": TOKEN}, cookies=invented)
-        name = first.cookies["mptcp_pm"].value
-        assert name != invented["mptcp_pm"]
-        second = await attacker.post("/v1/login", json={"token": TOKEN}, cookies={"mptcp_pm": name})
-        again = second.cookies["mptcp_pm"].value
-        for cookie, status in ((invented["mptcp_pm"], 401), (name, 401), (again, 200)):
-            assert (await attacker.get("/v1/status", cookies={"mptcp_pm": cookie})).status == status
+    invented = "x" * 43
+    async with ClientSession(url, cookies={cookie: invented}, cookie_jar=DummyCookieJar()) as attacker:
+        first = await attacker.post("/v1/login", json={"token": TOKEN}, cookies={cookie: invented})
+        name = first.cookies[cookie].value
+        assert name != invented
+        second = await attacker.post("/v1/login", json={"token": TOKEN}, cookies={cookie: name})
+        again = second.cookies[cookie].value
+        for value, status in ((invented, 401), (name, 401), (again, 200)):
+            assert (await attacker.get("/v1/status", cookies={cookie: value})).status == status
+
+
+async def test_services_of_one_host_do_not_end_each_others_logins(
+    plane: Plane, browser: ClientSession, token_file: Path
+) -> None:
+    """A browser sends the cookies of a host to all its ports."""
+    await log_in(browser)
+    api = Api(unix="", tcp=ApiTcp(listen="127.0.0.1:0", token_file=str(token_file)))
+    async with serve(plane, api, Timings()) as addresses:
+        other = f"http://127.0.0.1:{addresses[0][1]}"
+        assert (await browser.get(f"{other}/v1/status")).status == 401
+        assert (await browser.post(f"{other}/v1/login", json={"token": TOKEN})).status == 204
+        assert (await browser.get(f"{other}/v1/status")).status == 200
+        assert await read(browser) == 200
+        assert (await browser.post(f"{other}/v1/logout", headers=CHANGE)).status == 204
+    assert await read(browser) == 200
 
 
 async def test_a_change_needs_the_header(browser: ClientSession, plane: Plane) -> None:
@@ -291,14 +331,35 @@ async def test_tokens_cannot_be_tried_out(browser: ClientSession) -> None:
     assert "wrong-token" not in str(records)
     assert TOKEN not in str(records)
     bearer = {"Authorization": f"Bearer {TOKEN}"}
-    assert (await browser.get("/v1/status", headers=bearer)).status == 200
+    assert (await browser.get("/v1/status", headers=bearer)).status == 429
+
+
+async def test_tokens_cannot_be_tried_out_by_header(browser: ClientSession) -> None:
+    """One limit for both ways; whoever has sent the right token from this address is let in all the same."""
+    right, wrong = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, OTHER))
+    for _ in range(FAILURES_MAX):
+        assert (await browser.get("/v1/status", headers=wrong)).status == 401
+    response = await browser.get("/v1/status", headers=right)
+    assert response.status == 429
+    assert 0 < int(response.headers["Retry-After"]) <= FAILURES_S
+    assert (await log_in(browser)).status == 429
+
+
+async def test_whoever_has_the_token_is_not_locked_out(browser: ClientSession) -> None:
+    """By others at the same address who try."""
+    right, wrong = ({"Authorization": f"Bearer {token}"} for token in (TOKEN, OTHER))
+    assert (await browser.get("/v1/status", headers=right)).status == 200
+    for _ in range(2 * FAILURES_MAX):
+        assert (await browser.get("/v1/status", headers=wrong)).status == 401
+    assert (await browser.get("/v1/status", headers=right)).status == 200
+    assert (await log_in(browser)).status == 204
 
 
 async def test_a_token_is_not_taken_from_the_address(browser: ClientSession) -> None:
     """Addresses are kept by browsers and logs."""
     for where in (f"/v1/login?token={TOKEN}", f"/v1/status?token={TOKEN}"):
         assert (await browser.post(where)).status in (400, 401)
-        assert (await browser.get(where)).status in (200, 401)
+        assert (await browser.get(where)).status in (400, 401)
     assert await read(browser) == 401
 
 
@@ -384,24 +445,24 @@ async def test_an_open_stream_is_use(browser: ClientSession, monkeypatch: pytest
 
 async def test_the_unix_socket_needs_no_login(url: str, tmp_path: Path) -> None:
     """Its file mode says who may ask; a cookie, and where a page is from, mean nothing there."""
-    headers = {"Cookie": "mptcp_pm=x", "Sec-Fetch-Site": "cross-site"}
+    headers = {"Cookie": "mptcp_pm_8642=x", "Sec-Fetch-Site": "cross-site"}
     async with ClientSession("http://x", connector=UnixConnector(str(tmp_path / "s"))) as client:
         assert await (await client.get("/v1/login")).json() == {"required": False, "logged_in": False}
         assert (await client.post(SUBFLOWS, json={}, headers=headers)).status == 201
 
 
-@pytest.mark.parametrize("cookie", ['mptcp_pm="', "mptcp_pm=\xff", "mptcp_pm=" + "x" * 4000, "=;;=mptcp_pm"])
-async def test_odd_cookies(browser: ClientSession, cookie: str) -> None:
+@pytest.mark.parametrize("odd", ['NAME="', "NAME=\xff", "NAME=" + "x" * 4000, "=;;=NAME"])
+async def test_odd_cookies(browser: ClientSession, cookie: str, odd: str) -> None:
     """401, as without one."""
-    response = await browser.get("/v1/status", headers={"Cookie": cookie})
+    response = await browser.get("/v1/status", headers={"Cookie": odd.replace("NAME", cookie)})
     assert response.status == 401
 
 
-async def test_the_name_is_new_each_time(browser: ClientSession) -> None:
+async def test_the_name_is_new_each_time(browser: ClientSession, cookie: str) -> None:
     """And long enough not to be guessed."""
     names = set()
     for _ in range(20):
-        cookie: SimpleCookie = (await log_in(browser)).cookies
-        names.add(cookie["mptcp_pm"].value)
+        cookies: SimpleCookie = (await log_in(browser)).cookies
+        names.add(cookies[cookie].value)
     assert len(names) == 20
     assert all(len(name) == 43 for name in names)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import asyncio
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pm.api.kernel_metrics import COUNTERS_MAX
@@ -44,6 +46,7 @@ def samples(
             {"eth0": [1000, 3000, 2000]},
             Counter({("sync", "eth0"): 1}),
         ),
+        policies=[policy.name for policy in plane.policies()],
         timings=timings,
         options={"user_timeout": {"sent": 4, "malformed": 1}},
         carried=carried,
@@ -82,6 +85,25 @@ def test_exposition_shows_sessions_actions_and_reloads() -> None:
     assert found["mptcp_pm_events_total", ()] == 12
     assert found["mptcp_pm_events_lost_total", ()] == 0
     assert found["mptcp_pm_config_last_reload_successful", ()] == 1
+
+
+def test_what_has_no_sessions_has_none() -> None:
+    """0, and not nothing: a graph falls to it, an alert can compare it, and a dashboard has its name."""
+    found = samples(Plane(), Timings())
+    assert found["mptcp_pm_sessions", (("policy", "rest"), ("state", "established"))] == 0
+    assert found["mptcp_pm_sessions", (("policy", ""), ("state", "established"))] == 0
+
+
+def test_subflows_that_have_ended_leave_none() -> None:
+    """Where something was carried, the number of subflows falls to 0."""
+    carried = {Account("sync", "eth0"): Traffic(1, 2, 3), Account("sync", "eth1"): Traffic(1, 2, 3)}
+    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "eth0", "established"): 2})
+    census = Census(Counter(), subflows, Counter(), {}, Counter())
+    found = {family.name: family.samples for family in traffic_metrics(census, carried)}
+    for name, values in (("mptcp_pm_subflows", [2, 0]), ("mptcp_pm_stuck_subflows", [0, 0])):
+        assert [(s.labels["interface"], s.value) for s in found[name]] == [
+            ("eth0", values[0]), ("eth1", values[1]),
+        ]  # fmt: skip
 
 
 def test_failed_reload_shows() -> None:
@@ -131,7 +153,8 @@ def test_too_many_interfaces_are_added_up() -> None:
     assert len(sent) == 257
     assert sent["others"] == 44
     for name in ("mptcp_pm_subflows", "mptcp_pm_stuck_subflows", "mptcp_pm_rtt_seconds"):
-        assert [s.labels["interface"] for s in found[name].samples] == ["others"]
+        assert [s.labels["interface"] for s in found[name].samples if s.value] == ["others"]
+        assert len(found[name].samples) <= 257
 
 
 def test_label_values_are_escaped() -> None:
@@ -165,3 +188,25 @@ def test_results_of_joins_are_there_from_the_start() -> None:
     assert sorted(results) == sorted(JOIN_RESULTS)
     assert set(FailureKind) - set(results) == {FailureKind.COMMAND, FailureKind.ENDED}
     assert not [name for name, _ in found if name.startswith("mptcp_pm_join_e")]
+
+
+async def test_lag_is_measured_while_somebody_scrapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle service that nobody looks at does not wake up for it; a later scrape begins it again."""
+    monkeypatch.setattr("pm.api.metrics.LAG_INTERVAL_S", 0.001)
+    monkeypatch.setattr("pm.api.metrics.LAG_WANTED_S", 0.02)
+    timings, loop = Timings(), asyncio.get_running_loop()
+    watching = asyncio.create_task(timings.watch_lag())
+
+    async def measured() -> float:
+        before = timings.lag.buckets()[-1][1]
+        await asyncio.sleep(0.1)
+        return timings.lag.buckets()[-1][1] - before
+
+    assert await measured() == 0
+    for _ in range(2):
+        begun = loop.time()
+        timings.scraped()
+        assert await measured() > 0
+        assert loop.time() - begun > 0.02
+        assert await measured() == 0
+    watching.cancel()

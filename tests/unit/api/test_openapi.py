@@ -103,7 +103,7 @@ def test_query_parameters_come_from_their_declaration() -> None:
         ("OpenSubflow", "local", ["10.0.0.1", "::1", None], ["eth0", "10.0.0.0/8", "10.0.0.1:80"]),
         ("Explain", "remote", ["10.0.0.1"], ["", "example.org"]),
         ("SessionDetail", "token", ["0xa0000001"], ["0xa", "a0000001"]),
-        ("Sessions", "next", ["17", None], ["x", "-1"]),
+        ("Sessions", "next", ["0123abcd-17", None], ["x", "-1", "17"]),
     ],
 )
 def test_what_is_no_plain_text_says_so(component: str, name: str, good: list[Any], bad: list[Any]) -> None:
@@ -136,9 +136,9 @@ def test_cursors_are_parameters() -> None:
 async def test_event_fits_its_schema() -> None:
     """The data of a server-sent event are those of the component Event."""
     plane = Plane()
-    for token in (1, None):
-        plane.publish(token=token)
-    async with plane.events.subscribe(after=0) as reader:
+    async with plane.events.subscribe() as reader:
+        for token in (1, None):
+            plane.publish(token=token)
         events = (await reader.read()).events
     assert len(events) == 2
     for event in events:

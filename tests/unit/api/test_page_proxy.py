@@ -374,7 +374,7 @@ async def test_a_stream_ends_with_the_service(running: Running, browser: ClientS
                 await stream.content.read()
     await running.start()
     async with browser.get("/v1/events", headers={"Last-Event-ID": "0"}) as stream:
-        await stream.content.readuntil(b"id: 1\n")
+        await stream.content.readuntil(b"-1\n")
 
 
 @pytest.mark.parametrize("answer", [b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"])

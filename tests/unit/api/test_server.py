@@ -4,6 +4,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import socket
 import stat
 import time
@@ -17,6 +18,7 @@ from structlog.testing import capture_logs
 
 from pm.api import handlers, server
 from pm.api.metrics import Timings
+from pm.api.routes import ROUTES, Route
 from pm.api.server import serve
 from pm.api.sockets import read_token
 from pm.config.model import Api, ApiProbes, ApiTcp, Tls
@@ -259,6 +261,25 @@ async def test_bug_is_500_without_its_insides(
     ]
 
 
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+async def test_parameters_that_a_path_does_not_have(client: ClientSession, route: Route) -> None:
+    """400 names them, and those that are known; what a misspelt filter lets through is no answer."""
+    path = re.sub("{token}", "0xa0000001", re.sub("{(name|id)}", "x", route.path))
+    for query in (
+        "polcy=x",
+        "polcy",
+        "polcy=x&polcy=y",
+        "state=created&state=established",
+        "limit=1&limit=1",
+    ):
+        response = await client.request(route.method, f"{path}?{query}")
+        if route.probe:  # whoever asks these may have parameters of its own
+            assert response.status == 200
+        else:
+            names = {one["name"] for one in (await problem(response, 400))["problems"]}
+            assert query.partition("=")[0] in names
+
+
 # Events
 
 
@@ -273,26 +294,39 @@ async def read_until(response: ClientResponse, word: bytes) -> bytes:
 
 
 async def test_events_are_streamed(client: ClientSession, plane: Plane) -> None:
-    """An event has its number, its type and its data; other types are left out where asked."""
+    """An event has its id, its type and its data; other types are left out where asked."""
     async with client.get("/v1/events", params={"type": "session"}) as response:
         assert response.content_type == "text/event-stream"
         await read_until(response, b"subscribed")
         plane.publish("address", "added", None)
         plane.publish("session", "created")
         text = (await read_until(response, b"data:")).decode()
-    assert text.startswith("id: 2\nevent: session\ndata: {")
+    assert re.match(r"id: [0-9a-f]{8}-2\nevent: session\ndata: {", text)
     data = json.loads(text.partition("data: ")[2])
     assert (data["token"], data["action"], data["detail"]) == ("0xa0000001", "created", {"note": "x"})
 
 
 async def test_stream_continues_after_the_last_event_seen(client: ClientSession, plane: Plane) -> None:
     """Last-Event-ID replays what is still held."""
-    for _ in range(3):
+    async with client.get("/v1/events") as response:
+        await read_until(response, b"subscribed")
         plane.publish()
-    async with client.get("/v1/events", headers={"Last-Event-ID": "1"}) as response:
-        text = await read_until(response, b"id: 3")
-    assert b"id: 1\n" not in text
-    assert b"id: 2\n" in text
+        text = (await read_until(response, b"data:")).decode()
+    for _ in range(2):
+        plane.publish()
+    last = text.split()[1]
+    async with client.get("/v1/events", headers={"Last-Event-ID": last}) as response:
+        text = (await read_until(response, b"-3\nevent")).decode()
+    assert re.findall(r"id: (.*)", text) == [last[:-1] + "2", last[:-1] + "3"]
+    assert "lost" not in text
+
+
+async def test_stream_that_continues_after_a_restart(client: ClientSession, plane: Plane) -> None:
+    """The id is of a former run: the reader hears that it has missed something, and what there is now."""
+    plane.publish()
+    async with client.get("/v1/events", headers={"Last-Event-ID": "0123abcd-5"}) as response:
+        text = (await read_until(response, b"-1\nevent")).decode()
+    assert 'event: lost\ndata: {"count":null}\n\n' in text
 
 
 async def test_slow_reader_is_told_what_it_lost(client: ClientSession, plane: Plane) -> None:
@@ -301,8 +335,8 @@ async def test_slow_reader_is_told_what_it_lost(client: ClientSession, plane: Pl
         await read_until(response, b"subscribed")
         for _ in range(1500):
             plane.publish()
-        text = await read_until(response, b"id: 1500\n")
-    assert text.startswith(b'event: lost\ndata: {"count":476}\n\nid: 477\n')
+        text = await read_until(response, b"-1500\n")
+    assert re.match(rb'event: lost\ndata: {"count":476}\n\nid: [0-9a-f]{8}-477\n', text)
 
 
 async def test_reader_that_never_reads_holds_little(plane: Plane, path: str) -> None:
@@ -424,6 +458,7 @@ async def test_tcp_needs_the_token(plane: Plane, token_file: Path, host: str) ->
     api = Api(unix="", tcp=ApiTcp(listen=f"{host}:0", token_file=str(token_file)))
     async with serve(plane, api, Timings()) as addresses, ClientSession() as session:
         url = f"http://{host}:{addresses[0][1]}"
+        await document(await session.get(f"{url}/v1/status", headers={"Authorization": f"bearer {TOKEN}"}))
         for header in (None, "Bearer wrong", "Bearer ", f"Basic {TOKEN}", TOKEN, "Bearer \udcff"):
             headers = {} if header is None else {"Authorization": header}
             for where in ("/v1/status", "/metrics", "/nosuch"):
@@ -432,7 +467,6 @@ async def test_tcp_needs_the_token(plane: Plane, token_file: Path, host: str) ->
                 assert response.headers["WWW-Authenticate"].startswith("Bearer")
         for where in ("/healthz", "/readyz"):
             await document(await session.get(url + where))
-        await document(await session.get(f"{url}/v1/status", headers={"Authorization": f"bearer {TOKEN}"}))
 
 
 @pytest.mark.parametrize(

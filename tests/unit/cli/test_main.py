@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,9 +22,10 @@ from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.cli import why_subject
 from pm.cli.client import Client, Target
+from pm.cli.commands import HANDLERS
 from pm.cli.main import main
 from pm.cli.man import man_page
-from pm.cli.parser import build_parser
+from pm.cli.parser import EXIT_STATUS, build_parser
 from pm.cli.report import Report, _add_service
 from pm.config.model import Api, ApiTcp
 from pm.errors import Problem
@@ -118,6 +121,57 @@ def test_a_pipe_gets_no_padding(server: Server, environment: dict[str, str], com
     assert (done.returncode, done.stderr) == (0, "")
     assert [line for line in done.stdout.splitlines() if line != line.rstrip()] == []
     assert "\x1b" not in done.stdout
+
+
+LONG = "/kubepods.slice/" + "pod-0123456789abcdef" * 20 + ".slice"
+
+
+@pytest.mark.parametrize("command", ["sessions", "session 0xa0000001", "policies", "addresses", "status"])
+def test_a_pipe_gets_each_thing_in_one_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """However long a name or a path is: `grep` and `awk` find it."""
+    plane = server.plane
+    monkeypatch.setattr(plane, "cgroup_path", lambda session: LONG)
+    monkeypatch.setattr(plane, "attached", lambda: dict.fromkeys((LONG, f"{LONG}2"), "sync"))
+    monkeypatch.setattr(plane, "addresses", lambda: [replace(a, why=LONG) for a in Plane().addresses()])
+    status = replace(plane.status(), config_path=LONG)
+    monkeypatch.setattr(plane, "status", lambda: status)
+    assert main(["--socket", server.socket, *command.split()]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if LONG in line] != []
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+@pytest.mark.parametrize("command", ["top", "sessions", "policies"])
+def test_colours_that_are_forced_do_not_make_a_terminal(
+    environment: dict[str, str], variable: str, command: str
+) -> None:
+    """Where CI sets this, a pipe is still a pipe: `top` ends, and no line is cut."""
+    environment = {**environment, variable: "1", "COLUMNS": "40"}
+    done = subprocess.run(
+        [*MPTCP_PM, command],
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=30,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\x1b[?" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) > 60
+
+
+def test_each_cgroup_of_a_policy_is_a_line(
+    server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a glob there are many; what is odd in their names is escaped."""
+    cgroups = ("/system.slice/rsync1.service", "/system.slice/rsync\n2.service")
+    monkeypatch.setattr(server.plane, "attached", lambda: dict.fromkeys(cgroups, "sync"))
+    assert main(["--socket", server.socket, "policies"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines if "/rsync" in line.split()[-1]] == [
+        "/system.slice/rsync\\n2.service", "/system.slice/rsync1.service",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", ["status", "sessions", "policies", "addresses"])
@@ -533,13 +587,41 @@ def test_watch_shows_sessions_until_interrupted(environment: dict[str, str]) -> 
     interrupt(process)
 
 
-def test_closed_pipe_is_no_error(server: Server, environment: dict[str, str]) -> None:
-    """`mptcp-pm sessions --json | head -1` prints one line and nothing on standard error."""
-    for number in range(3, 500):
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [
+        ("top --json", 130),
+        ("top --once", 130),
+        ("top", 0),
+        ("status", 130),
+        ("sessions --watch", 0),
+        ("events", 0),
+    ],
+)
+def test_a_document_that_was_interrupted_is_no_success(
+    monkeypatch: pytest.MonkeyPatch, command: str, status: int
+) -> None:
+    """What goes on until Ctrl-C ends well by it; what prints once has not printed all."""
+
+    def interrupt(options: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(HANDLERS, command.split()[0], interrupt)
+    assert main(command.split()) == status
+    assert status in EXIT_STATUS
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["sessions --json", "sessions --limit 1000", "sessions --watch", "top --view sessions --limit 500"],
+)
+def test_closed_pipe_is_no_error(server: Server, environment: dict[str, str], command: str) -> None:
+    """`mptcp-pm sessions | head -1` prints one line and nothing on standard error."""
+    for number in range(3, 1000):
         server.plane.add(number)
-    pipe = f"{sys.executable} -m pm.cli.main sessions --json | head -1; exit ${{PIPESTATUS[0]}}"
+    pipe = f"{sys.executable} -m pm.cli.main {command} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", pipe], env=environment, capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
+    assert (done.returncode, done.stdout.count("\n"), done.stderr) == (0, 1, "")
 
 
 @pytest.mark.parametrize("command", ["sessions", "sessions --json", "schema", "status", "sessions --watch"])

@@ -9,10 +9,12 @@ from rich.console import Console
 
 from pm.api.views import session_detail_view
 from pm.cli.session_report import session_report
+from pm.cli.tables import sessions_list
 from pm.model import Figures
 from pm.sessions.closed_subflows import ClosedSubflow, ClosedSubflows, FigureSource
 from pm.sessions.ledger import Ledger
 from tests.unit.builders import at, session, subflow
+from tests.unit.cli.top import documents
 
 
 def test_closed_subflows_and_totals() -> None:
@@ -34,3 +36,10 @@ def test_closed_subflows_and_totals() -> None:
     assert shown.count("by hand") == 64
     assert shown.count("last sample") == shown.count("complete") == 32
     assert max(len(line.rstrip()) for line in shown.splitlines()) <= 80
+
+
+def test_a_reason_of_a_third_party_commands_the_terminal_nothing() -> None:
+    """Path managers of others say why they opened a subflow."""
+    text = sessions_list([documents.session(subflows=[documents.subflow(reason="mine\x1b[2J")])], 80).plain
+    assert "mine\\x1b[2J" in text
+    assert "\x1b" not in text

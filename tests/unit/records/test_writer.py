@@ -156,6 +156,21 @@ def test_what_is_no_file_is_not_written_to(tmp_path: Path) -> None:
             file.write([b"a\n"])
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_symbolic_link_is_not_followed(tmp_path: Path, when: str) -> None:
+    """Whoever may write to the directory does not choose which file of another is written to."""
+    path, other = tmp_path / "records", tmp_path / "other"
+    other.write_text("precious")
+    file = RecordFile(path, 1000)
+    if when == "meanwhile":
+        file.write([b"a\n"])
+        path.unlink()
+    path.symlink_to(other)
+    with pytest.raises(OSError, match="symbolic link"):
+        file.write([b"b\n"])
+    assert other.read_text() == "precious"
+
+
 def test_a_directory_that_comes_back(tmp_path: Path) -> None:
     """Records are lost and counted while it is away; one complaint for all of them."""
     path = tmp_path / "logs" / "records"

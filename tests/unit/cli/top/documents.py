@@ -46,6 +46,8 @@ def policy(name: str = "sync", **changes: Any) -> Json:
 def subflow(id_: str = "10.0.1.1:40001-10.0.1.2:443", **changes: Any) -> Json:
     return {
         "id": id_,
+        "local": {"ip": "10.0.1.1", "port": 40001},
+        "remote": {"ip": "10.0.1.2", "port": 443},
         "state": "established",
         "backup": False,
         "stuck": False,

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
 from pm.cli.client import Client
-from pm.cli.top.collector import SERIES_MAX, SESSIONS_MAX, Collector, Request, totals
+from pm.cli.top.collector import SERIES_MAX, Collector, Request, totals
+from pm.cli.top.state import ROWS_MAX
 from pm.cli.top.views_of_top import View
 from pm.errors import PmError
 from tests.unit.cli.top.documents import detail, interface, policy, session, status
@@ -39,7 +42,7 @@ class Service:
         self.asked.append(path)
         self.queries.append(query)
         if path == "/v1/interfaces":
-            return {"interfaces": self.interfaces, "sampled_sessions": 2, "sessions": 3}
+            return {"interfaces": self.interfaces, "sampled_sessions": 2, "sessions": 3, "left_out": 0}
         if path == "/v1/policies":
             return {"policies": self.policies}
         if path == "/v1/sessions":
@@ -51,8 +54,10 @@ class Service:
         return series([1.0, 2.0], [None, 3.0], interface="eth0")
 
 
-def collector(service: Service) -> Collector:
-    return Collector(cast(Client, service))
+def collector(service: Service, seconds: Iterator[float] | None = None) -> Collector:
+    """It asks once a second, or at these times."""
+    times = seconds or itertools.count(100.0)
+    return Collector(cast(Client, service), lambda: next(times))
 
 
 def test_the_past_of_an_interface_is_asked_for_once() -> None:
@@ -67,6 +72,19 @@ def test_the_past_of_an_interface_is_asked_for_once() -> None:
     assert (snapshots[0].rate.sent, snapshots[0].sampled) == (2 * 12.3 * 2**20, 2)
     service.pid = 2
     assert made.collect(Request()).interfaces[0].history == [1, 5]
+
+
+def test_a_column_of_the_history_is_a_second() -> None:
+    """Keys ask for more frames than one a second; seconds without an answer are blank."""
+    service = Service()
+    made = collector(service, iter((100.0, 100.1, 100.2, 101.2, 102.1, 106.0, 106.2)))
+    one = 12.8 * 2**20
+    assert [list(made.collect(Request()).interfaces[0].history) for _ in range(4)] == [
+        [1, 5], [1, 5], [1, 5], [1, 5, one],
+    ]  # fmt: skip
+    after = [list(made.collect(Request()).interfaces[0].history) for _ in range(3)]
+    assert after[0] == [1, 5, one, one]
+    assert after[1] == after[2] == [1, 5, one, one, None, None, None, one]
 
 
 def test_what_is_not_known_yet_is_no_second() -> None:
@@ -85,7 +103,7 @@ def test_only_the_view_is_asked_for() -> None:
     request = Request(View.SESSIONS, "bytes", True, "eth", "sync", limit=5000)
     assert [row.session["token"] for row in made.collect(request).sessions] == ["0xa0000001"]
     assert service.queries[-1] == {
-        "sort": "bytes", "order": "ascending", "policy": "sync", "search": "eth", "limit": SESSIONS_MAX,
+        "sort": "bytes", "order": "ascending", "policy": "sync", "search": "eth", "limit": ROWS_MAX,
     }  # fmt: skip
 
 
@@ -102,6 +120,13 @@ def test_many_policies_and_interfaces_are_not_all_asked_about() -> None:
     snapshot = collector(service).collect(Request(View.POLICIES))
     assert len(service.asked) == 2 * SERIES_MAX + 2
     assert (len(snapshot.policies), len(snapshot.interfaces)) == (500, 500)
+
+
+def test_policies_with_the_most_sessions_are_asked_about() -> None:
+    """Also where they are the last of many in the file."""
+    service = Service(policies=[policy(f"idle{n}", sessions=0) for n in range(500)] + [policy("busy")])
+    rows = collector(service).collect(Request(View.POLICIES)).policies
+    assert (rows[-1].policy["name"], rows[-1].rate) == ("busy", (2.0, 3.0))
 
 
 def test_one_session_and_its_end() -> None:

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+from pm.cli.tables import duration_text
 from pm.cli.top.collector import SessionRow, Snapshot
 from pm.cli.top.frame import Shown, frame, plain_lines
 from pm.cli.top.glyphs import ASCII, BLOCKS, Glyphs
@@ -72,7 +74,7 @@ def test_policies() -> None:
     """Which interface carries what of each."""
     lines = screen(snapshot(View.POLICIES), of(View.POLICIES))
     assert lines[3:6] == [
-        "POLICY    SESSIONS        SENT    RECEIVED  BY INTERFACE        HISTORY",
+        "POLICY    SESSIONS        SENT    RECEIVED  BY INTERFACE                HISTORY",
         "sync             3  3.00 MiB/s  1.00 MiB/s  eth0 75%, eth1 25%             ▁▂▃▅█",
         "rest             9           –           –  –",
     ]
@@ -143,6 +145,35 @@ def test_pages_of_many_sessions() -> None:
     assert seen.height == 19
     assert [str(span.style) for span in drawn[5].spans if span.style == "reverse"] == ["reverse"]
     assert lines[0].startswith("mptcp-pm  10000 sessions (3 sampled)")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "policy", "limit", "position"),
+    [
+        (Chosen("rate", text="10.0"), None, 38, "1-19 of 38 or more"),
+        (Chosen("rate"), "sync", 38, "1-19 of 38 or more"),
+        (Chosen("rate", text="10.0"), None, 57, "1-19 of 38"),
+        (Chosen("rate"), None, 38, "1-19 of 10000"),
+    ],
+)
+def test_how_many_sessions_match_is_said_where_it_is_known(
+    chosen: Chosen, policy: str | None, limit: int, position: str
+) -> None:
+    """The service was asked for two pages: if it gave as many, there may be others."""
+    rows = [SessionRow(session(f"0x{number:08x}"), None, []) for number in range(38)]
+    shown = snapshot(View.SESSIONS, status=status(sessions=10_000))._replace(sessions=rows)
+    shown = shown._replace(request=shown.request._replace(policy=policy, limit=limit))
+    lines = screen(shown, of(View.SESSIONS, policy=policy, of_view={View.SESSIONS: chosen}), 80)
+    assert lines[-1].endswith(f" {position}")
+
+
+def test_interfaces_that_the_service_left_out_are_counted() -> None:
+    """It lists so many, those that carried the most; a filter looks at these."""
+    rows = [interface(f"eth{number}") for number in range(256)]
+    shown = snapshot(interfaces=rows)._replace(left_out=44)
+    assert screen(shown, State())[-1].endswith(" 1-19 of 300")
+    state = State(of_view={View.INTERFACES: Chosen("rate", text="eth1")})
+    assert screen(shown, state)[-1].endswith(" 1-19 of 111")
 
 
 def test_orders() -> None:
@@ -246,6 +277,35 @@ def test_rows_of_another_view_are_not_shown() -> None:
 )  # fmt: skip
 def test_rates_have_three_digits(rate: float | None, text: str) -> None:
     assert rate_text(rate) == text
+
+
+def test_columns_keep_their_places_and_bars_their_scale() -> None:
+    """While figures change: half of the bytes is always half of the same bar."""
+
+    def lines(*shares: float) -> list[str]:
+        rows = [interface(f"eth{n}", share=share) for n, share in enumerate(shares)]
+        return screen(snapshot(interfaces=rows), State(), 200)[3:5]
+
+    titles, even = lines(0.5, 0.5)
+    assert "  50% █████ " in even
+    for shares in ((1.0, 0.0), (0.34, 0.33), (0.0, 0.0)):
+        assert lines(*shares)[0] == titles
+
+
+@pytest.mark.parametrize(
+    ("rate", "text"),
+    [(None, "–"), (0, "0/s"), (0.1234, "0.123/s"), (999.6, "1000/s"), (1234.5, "1234/s")],
+)
+def test_retransmits_are_no_powers_of_ten(rate: float | None, text: str) -> None:
+    rows = [interface(retransmits_per_second=rate)]
+    assert re.split(" {2,}", screen(snapshot(interfaces=rows), State(), 120)[4])[8] == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.00123, "1.23 ms"), (0.9994, "999 ms"), (0.9996, "1 s"), (59.99, "60 s")]
+)
+def test_durations_are_no_powers_of_ten(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_a_pipe_gets_everything_and_no_padding() -> None:

@@ -51,3 +51,25 @@ def test_what_is_not_listed_is_forgotten() -> None:
     assert len(rates.history("0x1")) == HISTORY
     rates.update([])
     assert (rates.rate("0x1"), rates.history("0x1")) == (None, [])
+
+
+def test_a_clock_that_is_set_back() -> None:
+    """The next list is the first of a new time: no old rate stays, and none is negative."""
+    rates = SessionRates()
+    for second, sent in ((58, 0), (59, 1000), (2, 5000)):
+        rates.update([at(second, ("a", sent, 0))])
+    assert rates.rate("0x1") is None
+    rates.update([at(3, ("a", 5300, 0))])
+    assert rates.rate("0x1") == (300.0, 0.0)
+    assert rates.history("0x1") == [1000.0, 300.0]
+
+
+def test_a_clock_that_is_set_forward() -> None:
+    """More time than went by here: what was carried in it is not known."""
+    here = iter((100.0, 101.0, 102.0, 103.0))
+    rates = SessionRates(lambda: next(here))
+    for second, sent in ((0, 0), (1, 1000), (50, 2000)):
+        rates.update([at(second, ("a", sent, 0))])
+    assert rates.rate("0x1") is None
+    rates.update([at(51, ("a", 3000, 0))])
+    assert rates.rate("0x1") == (1000.0, 0.0)

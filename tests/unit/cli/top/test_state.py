@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pm.cli.top.state import FILTER_MAX, Screenful, State
+from pm.cli.top.state import FILTER_MAX, ROWS_MAX, Screenful, State
 from pm.cli.top.typed_keys import Key
 from pm.cli.top.views_of_top import SORTS, View
 
@@ -57,6 +57,13 @@ def test_a_selection_beyond_rows_that_have_gone() -> None:
     state = pressed(Key.END)
     assert pressed(Key.UP, state=state, names=NAMES[:3]).chosen.selected == 1
     assert pressed("3", Key.END, Key.ENTER, names=NAMES[:3]).opened == "row2"
+
+
+def test_the_end_of_sessions_is_not_the_end_of_those_that_are_there_already() -> None:
+    """Only two pages were fetched: End asks for all that the service gives; a step back is one from there."""
+    assert pressed("3", Key.END).chosen.selected == ROWS_MAX - 1
+    assert pressed("3", "G", Key.UP).chosen.selected == 23
+    assert pressed("3", "G", "g").chosen.selected == 0
 
 
 def test_a_filter_is_typed() -> None:
