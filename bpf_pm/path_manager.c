@@ -24,15 +24,28 @@
 
 /*
  * key: slot; value: a local address with id, interface and BPF_MPTCP_ADDR_BACKUP. Family 0: not
- * usable now; address and id tell whose the slot was. Written by the service, read here.
+ * usable now; address and id tell whose the slot was. `scope_id` is SLOT_ALLOWED where the rules admit the
+ * address. Written by the service; the family also here, and free slots (docs/decisions/0039).
  */
 BPF_ARRAY(local_addr_map, struct bpf_mptcp_addr, LOCALS);
 
 /*
- * key: a local address that is up, whether the rules let it carry new subflows or not; value: its
- * interface. Written by the service, read here.
+ * key: a local address that is up, or was, whether the rules let it carry new subflows or not. Written
+ * by the service until the programs have looked, and here. The oldest entries give way to new ones.
  */
-BPF_F_TABLE("hash", struct up_address, u32, up_addresses, UP_ADDRESSES, NO_PREALLOC);
+BPF_F_TABLE("lru_hash", struct up_address, struct up, up_addresses, UP_ADDRESSES, 0);
+
+/*
+ * key: an interface; value: whether new addresses on it may carry subflows. Written by the service; what
+ * is not known to it is not used. Marks are made here.
+ */
+BPF_F_TABLE("hash", u32, struct interface, interfaces, INTERFACES, NO_PREALLOC);
+
+/* key: 0; value: what the programs saw when they last looked. Written here, begun by the service. */
+BPF_ARRAY(looks, struct look, 1);
+
+/* key: 0; value: since when (ns) somebody gives out slots. Written here and by the service. */
+BPF_F_TABLE("hash", u32, u64, slot_lock, 1, 0);
 
 /*
  * key: where sessions lead; value: from which slots, and how. Without an entry all slots may be tried: the
@@ -83,14 +96,53 @@ static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot)
 	return local_addr_map.lookup(&key);
 }
 
-static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address)
+static __always_inline struct look *last_look(void)
+{
+	int zero = 0;
+
+	return looks.lookup(&zero);
+}
+
+static __always_inline struct up *up_of(const struct bpf_mptcp_addr *address)
 {
 	struct up_address key;
-	u32 *ifindex;
 
 	__builtin_memcpy(key.ip, address->ip6, sizeof(key.ip));
-	ifindex = up_addresses.lookup(&key);
-	return ifindex ? *ifindex : 0;
+	return up_addresses.lookup(&key);
+}
+
+static __always_inline void note_up(const struct bpf_mptcp_addr *address, struct up *up)
+{
+	struct up_address key;
+
+	__builtin_memcpy(key.ip, address->ip6, sizeof(key.ip));
+	up_addresses.update(&key, up);
+}
+
+static __always_inline struct interface *interface_at(u32 ifindex)
+{
+	return interfaces.lookup(&ifindex);
+}
+
+static __always_inline bool lock_slots(void)
+{
+	u64 now = bpf_ktime_get_ns(), *since;
+	u32 zero = 0;
+
+	if (!slot_lock.insert(&zero, &now))
+		return true;
+	since = slot_lock.lookup(&zero);
+	if (!since || now - *since < SLOT_LOCK_NS)
+		return false;
+	*since = now; /* the service died */
+	return true;
+}
+
+static __always_inline void unlock_slots(void)
+{
+	u32 zero = 0;
+
+	slot_lock.delete(&zero);
 }
 
 static __always_inline const struct route *route_to(struct destination *destination)

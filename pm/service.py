@@ -15,6 +15,7 @@ from pm.api.events import Broadcast
 from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.config.model import Datapath, OnExit, SelectionMode
+from pm.linux.bpf.local_address_maps import interface_entries
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.sweep import Sentinel
 from pm.linux.host.cgroups import CgroupIds, find_cgroup_root
@@ -87,9 +88,13 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
 
     def on_addresses(found: tuple[LocalAddress, ...]) -> None:
         left_alone.interfaces(others=bool(addresses.interfaces) or state.initial_namespace)
+        if programs:
+            sessions.addresses.adopt(programs.known_ids())
         sessions.sweeper.addresses_changed(found)
         if programs:
-            programs.write_locals(sessions.addresses.current)
+            admitted = interface_entries(addresses.admitted, link_local=addresses.rules.link_local)
+            programs.write_locals(sessions.addresses.current, admitted)
+            sessions.addresses.adopt(programs.known_ids())
         if source_routing:
             source_routing.look()
         broadcast.tell("address", "changed", usable=[a.ip for a in found if a.usable])

@@ -17,11 +17,13 @@ enum {
 	BPF_SOCK_OPS_MPTCP_PRIORITY,
 	BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION,
 	BPF_SOCK_OPS_MPTCP_REQUEST_DONE,
+	BPF_SOCK_OPS_MPTCP_ADDRESS_CHANGED,
 };
 
 enum {
 	BPF_MPTCP_CLAIM = 0x4d500001, /* reply to NEW_SESSION, ORPHAN_SESSION */
 	BPF_MPTCP_REFUSE = 0x4d500002, /* reply to JOIN_REQUEST */
+	BPF_MPTCP_ADDRESSES = 0x4d500003, /* reply to FULLY_ESTABLISHED, ADDRESS_CHANGED */
 };
 
 enum { /* mptcp_flags */
@@ -46,6 +48,12 @@ enum { /* struct bpf_mptcp_addr, flags; args[3] of REQUEST_DONE */
        BPF_MPTCP_ADDR_PRIO = 1 << 2,
        BPF_MPTCP_ADDR_WITHDRAW = 1 << 3,
        BPF_MPTCP_ADDR_CLOSE = 1 << 4, /* REQUEST_DONE only */
+};
+
+enum { /* struct bpf_mptcp_addr, flags, from bpf_mptcp_locals() */
+       BPF_MPTCP_LOCAL_UP = 1 << 8,
+       BPF_MPTCP_LOCAL_TENTATIVE = 1 << 9,
+       BPF_MPTCP_LOCAL_DEPRECATED = 1 << 10,
 };
 
 enum { TCP_BPF_DELACK_SEGS = 1100 };
@@ -85,5 +93,6 @@ static long (*bpf_open_subflow)(void *ctx, const void *src, __u32 src_len, const
 				__u32 dst_len) = (void *)212;
 static long (*bpf_close_subflow)(void *ctx, const void *src, __u32 src_len, const void *dst,
 				 __u32 dst_len) = (void *)213;
+static long (*bpf_mptcp_locals)(void *ctx, void *buf, __u32 len) = (void *)214;
 
 #endif

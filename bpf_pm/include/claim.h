@@ -27,6 +27,7 @@ struct pair {
 	u8 pending; /* asked for and not established: on the way, or left to the service with its place */
 	u8 live; /* established */
 	u8 failed; /* left to the service, without its place: no part of `total` */
+	u8 left; /* part of `live`: whose local address went, and perhaps came back */
 };
 
 struct remote {
@@ -36,7 +37,6 @@ struct remote {
 	 */
 	struct bpf_mptcp_addr address;
 	struct pair pairs[PAIRS];
-	u8 pad[5];
 	/* As of this callback; sets of slots. */
 	u32 unroutable; /* the host has no route to here from them */
 	u32 bound; /* a subflow from them must be bound to their interface */
@@ -62,6 +62,8 @@ struct claim {
 	u32 device; /* interface that the application bound its socket to; 0: none */
 	u32 mark; /* SO_MARK of the initial subflow */
 	u32 private[2]; /* for the path manager; 0 at first */
+	u32 there; /* usable slots when the host's addresses last changed, or at the start */
+	u32 came; /* those that became usable with this callback */
 	u32 scratch; /* within a callback: what is read back has an unknown value for the verifier */
 	struct bpf_mptcp_addr local; /* of the initial subflow */
 	struct remote remotes[REMOTES]; /* the initial one, and those announced, in that order */

@@ -133,6 +133,7 @@ static __always_inline bool open_subflow(struct bpf_sock_ops *skops, struct clai
 	if (!local || !claim->tokens)
 		return false;
 	src = *local;
+	src.scope_id = 0;
 	/* Unless it is link-local, or needs to be bound, the host's routing chooses the interface. */
 	src.ifindex *= is_link_local(&src) | (to->bound >> slot & 1);
 	src.flags = backup ? BPF_MPTCP_ADDR_BACKUP : 0;
@@ -152,6 +153,7 @@ static __always_inline bool set_backup(struct bpf_sock_ops *skops, struct claim 
 	if (!local)
 		return false;
 	src = *local;
+	src.scope_id = 0;
 	src.flags = BPF_MPTCP_ADDR_PRIO | (backup ? BPF_MPTCP_ADDR_BACKUP : 0);
 	src.ifindex = 0;
 	/* The addresses tell which: the peer's id for its own may differ from the one known here. */

@@ -3,6 +3,7 @@
 #ifndef MPTCP_PM_CALLBACKS_H
 #define MPTCP_PM_CALLBACKS_H
 
+#include "following.h"
 #include "loader_constants.h"
 #include "policy_rules.h"
 #include "routes.h"
@@ -63,6 +64,7 @@ static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skop
 	u32 op = FIELD(skops, op), token;
 
 	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB && op != BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION &&
+	    op != BPF_SOCK_OPS_MPTCP_ADDRESS_CHANGED &&
 	    (op < BPF_SOCK_OPS_MPTCP_NEW_SESSION || op > BPF_SOCK_OPS_MPTCP_JOIN_REQUEST))
 		return 0;
 	token = MPTCP_FIELD(skops, mptcp_loc_token);
@@ -78,6 +80,8 @@ static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skop
 		delete_claim(token);
 		return 0;
 	}
+	if (op == BPF_SOCK_OPS_MPTCP_ADDRESS_CHANGED)
+		follow_addresses(skops);
 	return find_claim(token);
 }
 
@@ -96,12 +100,18 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 	     !(MPTCP_FIELD(skops, mptcp_flags) & BPF_MPTCP_F_MASTER)))
 		return false;
 	refresh_locals(claim);
+	claim->came = 0;
 	end_lingering(claim);
 	switch (op) {
 	case BPF_SOCK_OPS_MPTCP_FULLY_ESTABLISHED:
 		if (!FIELD(skops, args[1]))
 			return false;
 		claim->established_ns = bpf_ktime_get_ns();
+		claim->there = claim->usable_ip4 | claim->usable_ip6 | claim->usable_link_local;
+		ask_to_look(skops);
+		break;
+	case BPF_SOCK_OPS_MPTCP_ADDRESS_CHANGED:
+		forget_waiting(claim);
 		break;
 	case BPF_SOCK_OPS_MPTCP_ADD_RADDR:
 		remember_remote(skops, claim);

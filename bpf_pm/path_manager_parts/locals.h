@@ -23,6 +23,18 @@ static __always_inline bool is_loopback(const struct bpf_mptcp_addr *address)
 	return !(ip[0] | ip[1] | ip[2]) && ip[3] == bpf_htonl(1);
 }
 
+/* The interface of a local address that is up, usable or not; 0: none. */
+static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address)
+{
+	const struct look *look = last_look();
+	const struct up *up = up_of(address);
+
+	/* Older than the last look, or, while another processor looks, not yet as new as that. */
+	if (!up || !look || (!look->partial && (s32)(up->generation - look->generation) < 0))
+		return 0;
+	return up->ifindex;
+}
+
 /*
  * Write into the claim which local addresses are usable now, and whether the initial one is lost. An
  * address that the service never saw up is in use by other means (AnyIP, TPROXY), and not lost.

@@ -12,12 +12,50 @@ struct accepted_peer {
 	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
 };
 
-#define UP_ADDRESSES 16384 /* pm/linux/bpf/path_manager_maps.py has the same */
+#define UP_ADDRESSES 16384 /* pm/linux/bpf/local_address_maps.py has the same */
 
 /* Key of up_addresses. */
 struct up_address {
 	u32 ip[4]; /* network order, IPv4 is ::ffff:a.b.c.d */
 };
+
+/* Value of up_addresses; pm/linux/bpf/local_address_maps.py has the same. */
+struct up {
+	u32 ifindex;
+	u32 generation; /* when a program last saw it up; 0: the service did */
+};
+
+#define INTERFACES 4096 /* pm/linux/bpf/local_address_maps.py has the same */
+
+/* Value of interfaces; pm/linux/bpf/local_address_maps.py has the same. */
+struct interface {
+	u32 flags; /* enum interface_flag */
+	u32 generation; /* for which `kinds` holds */
+	u32 kinds; /* enum address_kind of addresses in slots */
+};
+
+enum interface_flag {
+	INTERFACE_USABLE = 1 << 0,
+	INTERFACE_BACKUP = 1 << 1,
+	INTERFACE_LINK_LOCAL = 1 << 2, /* its link-local addresses, too */
+};
+
+#define FOUND 32 /* addresses of the host that the programs look at */
+
+/* Value of looks; pm/linux/bpf/local_address_maps.py has the same. */
+struct look {
+	u32 follow; /* the service wrote what is needed to follow changes */
+	u32 generation; /* of addresses and links; 0: never looked */
+	u32 partial; /* there were more addresses than FOUND */
+	u32 free; /* a set of slots; while looking */
+	u32 candidate; /* place of an address that gets one; FOUND: none */
+	u32 pad[3];
+	struct bpf_mptcp_addr found[FOUND];
+};
+
+#define SLOT_ALLOWED 1 /* scope_id in local_addr_map; the service has the same */
+#define SLOT_IDS 240 /* the id of slot 0 where a program gives it out */
+#define SLOT_LOCK_NS 1000000000ULL /* nobody gives out slots for so long */
 
 /* Key of remote_prefixes; pm/linux/bpf/path_manager_maps.py has the same. */
 struct remote_prefix {
@@ -60,8 +98,19 @@ static __always_inline void count(enum claim_counter counter);
 /* What is in a slot of local_addr_map, usable or not. */
 static __always_inline struct bpf_mptcp_addr *slot_at(u32 slot);
 
-/* The interface of a local address that is up, usable or not; 0: none. */
-static __always_inline u32 interface_of(const struct bpf_mptcp_addr *address);
+static __always_inline struct look *last_look(void);
+
+/* What up_addresses has for an address, or 0. */
+static __always_inline struct up *up_of(const struct bpf_mptcp_addr *address);
+
+static __always_inline void note_up(const struct bpf_mptcp_addr *address, struct up *up);
+
+/* 0: the service does not know the interface. */
+static __always_inline struct interface *interface_at(u32 ifindex);
+
+/* Whether slots may be given out now; unlock_slots() follows then. */
+static __always_inline bool lock_slots(void);
+static __always_inline void unlock_slots(void);
 
 /* 0: the service does not know the destination. */
 static __always_inline const struct route *route_to(struct destination *destination);

@@ -17,7 +17,8 @@ static __always_inline void refresh_routes(struct claim *claim)
 		__builtin_memcpy(destination.ip, to->address.ip6, sizeof(destination.ip));
 		destination.port = to->address.port;
 		route = route_to(&destination);
-		to->unroutable = route ? route->unroutable : 0;
+		/* What was known of the way from an address holds no longer when it is back. */
+		to->unroutable = route ? route->unroutable & ~claim->came : 0;
 		to->bound = route ? route->bound : 0;
 	}
 	barrier();

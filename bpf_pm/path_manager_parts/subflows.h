@@ -99,6 +99,10 @@ static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct cl
 	}
 	if (!pair || !(was_live || pair->pending))
 		return;
+	if (was_live && pair->left) {
+		pair->left--;
+		gone = true; /* by command or not: another is missing if the address is back */
+	}
 	if (was_live)
 		pair->live--;
 	else
@@ -112,6 +116,33 @@ static __always_inline void subflow_closed(struct bpf_sock_ops *skops, struct cl
 	} else {
 		pair->pending++; /* also on command: it stays closed */
 	}
+}
+
+/*
+ * ADDRESS_CHANGED: what waits at addresses that are gone does not any more, nor what the service closed
+ * there, or gave up. When they are back, their subflows are missing. Branch-free, as fullmesh_round() is.
+ */
+static __always_inline void forget_waiting(struct claim *claim)
+{
+	u32 there = claim->usable_ip4 | claim->usable_ip6 | claim->usable_link_local, gone, pending;
+
+	claim->came = there & ~claim->there;
+	claim->there = there;
+	claim->scratch = ~(there << 1 | is_zero(claim->lost));
+	barrier();
+	gone = claim->scratch;
+	for (u32 remote = 0; remote < REMOTES && is_known(claim, remote); remote++) {
+		for (u32 i = 0; i < PAIRS; i++) {
+			struct pair *pair = &claim->remotes[remote].pairs[i];
+
+			pending = pair->pending * (gone >> i & 1);
+			pair->pending -= pending;
+			claim->total -= pending;
+			pair->failed *= ~gone >> i & 1;
+			pair->left += (pair->live - pair->left) * (gone >> i & 1);
+		}
+	}
+	barrier();
 }
 
 /* SUBFLOW_ESTABLISHED or SUBFLOW_CLOSED: both look for the pair in one place, which is much code. */

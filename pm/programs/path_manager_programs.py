@@ -9,21 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from pm.errors import KernelRefused, PmError
 from pm.linux.bpf.classifier_maps import policy_id
+from pm.linux.bpf.local_address_maps import LOCALS, local_entry, same_slot, slot_of, up_entries
 from pm.linux.bpf.path_manager_maps import (
-    LOCALS,
     SOURCE,
     PathManagerAttachments,
     PolicyEntries,
     ProgramKey,
     compiler_flags,
-    local_entry,
     opens_subflows,
     policy_entries,
     program_of,
@@ -32,7 +31,6 @@ from pm.linux.bpf.path_manager_maps import (
     route_entry,
     route_key,
     third_parties_of,
-    up_entries,
 )
 from pm.linux.bpf.third_party import blamed
 from pm.log import get_logger
@@ -90,15 +88,12 @@ class PathManagerPrograms:
         programs: CompiledPrograms[PathManagerAttachments],
         attachments: PathManagerAttachments,
         slots: Sequence[Slot],
-        up: Iterable[bytes],
     ) -> None:
-        """``attachments`` are those of ``programs``; ``slots`` and ``up`` what an earlier service wrote."""
+        """``attachments`` are those of ``programs``; ``slots`` what an earlier service and they wrote."""
         self._programs = programs
         self._attachments = attachments
         self._active = CompiledPathManagers({}, {}, "", {}, complete=True)
         self._slots = list(slots)
-        self._written: dict[int, bytes] = {}
-        self._up = dict.fromkeys(up, b"")
         self._ways: dict[Destination, Ways] = {}
 
     @classmethod
@@ -114,7 +109,7 @@ class PathManagerPrograms:
         compiled, attachments = await _prepare(programs, config)
         try:
             slots = await asyncio.to_thread(attachments.read_locals)
-            self = cls(programs, attachments, slots, await asyncio.to_thread(attachments.read_up))
+            self = cls(programs, attachments, [slot_of(entry) for entry in slots])
             await asyncio.to_thread(attachments.forget_routes)
             await self.activate(compiled)
             yield self
@@ -145,28 +140,35 @@ class PathManagerPrograms:
     # Local addresses
 
     def known_ids(self) -> dict[str, int]:
-        """Address ids that an earlier service gave, by address."""
-        return {ip: address_id for ip, address_id in self._slots if ip}
+        """Address ids that the slots have, by address: an earlier service or a program gave them."""
+        slots = (slot_of(entry) for entry in self._attachments.read_locals())
+        return {ip: address_id for ip, address_id in slots if ip}
 
-    def write_locals(self, local_addresses: LocalAddresses) -> None:
-        """Tell the programs what may carry new subflows, and what is up.
+    def write_locals(self, local_addresses: LocalAddresses, interfaces: Mapping[int, int]) -> None:
+        """Tell the programs what may carry new subflows.
 
-        An address keeps its slot while it is away.
+        ``interfaces`` are ``interface_entries``. An address keeps its slot while it is away. What is there is
+        for the programs to write, once they have looked (docs/decisions/0039).
         """
-        up = up_entries(local_addresses.up, local_addresses.interfaces)
-        changed = {key: value for key, value in up.items() if self._up.get(key) != value}
-        self._attachments.write_up(self._up.keys() - up.keys(), changed)
-        self._up = up
+        self._attachments.write_up(up_entries(local_addresses.up, local_addresses.interfaces))
         # Sessions that are bound to a VRF are the service's.
         usable = {a.ip: a for a in local_addresses.usable if a.ip in local_addresses.ids and not a.vrf}
+        excluded = {a.ip for a in local_addresses.there if a.up} - usable.keys()
         before = [ip for ip, _ in self._slots]
-        self._slots = assign_slots(self._slots, list(usable.values()), local_addresses.ids)
-        for slot, (ip, address_id) in enumerate(self._slots):
-            if ip:
-                entry = local_entry(ip, address_id, usable.get(ip))
-                if self._written.get(slot) != entry:
+        with self._attachments.giving_slots():
+            self._attachments.write_interfaces(interfaces)
+            entries, looked = self._attachments.read_locals(), self._attachments.looked()
+            slots = [slot_of(entry) for entry in entries]
+            ids = dict(local_addresses.ids) | {ip: address_id for ip, address_id in slots if ip}
+            self._slots = assign_slots(slots, list(usable.values()), ids)
+            for slot, (ip, address_id) in enumerate(self._slots):
+                same = slots[slot][0] == ip
+                if not ip or (same and looked and ip not in usable and ip not in excluded):
+                    continue
+                entry = local_entry(ip, address_id, usable.get(ip), allowed=ip not in excluded)
+                if entry != entries[slot] and not (looked and same_slot(entry, entries[slot])):
                     self._attachments.write_local(slot, entry)
-                    self._written[slot] = entry
+        self._attachments.follow()
         if before != [ip for ip, _ in self._slots]:
             for destination in self._ways:
                 self._write_ways(destination)

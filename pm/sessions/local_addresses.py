@@ -122,6 +122,10 @@ class AddressBook:
         self._on_change()
         return Changes(before - up, up - before)
 
+    def adopt(self, ids: Mapping[str, int]) -> None:
+        """Address ids that programs in the kernel gave, or have: they are those of the namespace."""
+        self._ids.adopt(ids)
+
     def ask_again(self) -> None:
         """Routes have changed: what the kernel said about addresses may not hold any more."""
         lost = Lost(self.seen_up, self.current.up, self.current.interfaces, self._is_local)

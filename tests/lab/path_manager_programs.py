@@ -17,15 +17,13 @@ from pm.clock import Moment
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import NETNS_COOKIE_PLACEHOLDER, POLICY_ID_PLACEHOLDER
+from pm.linux.bpf.local_address_maps import LOCALS, local_entry, up_entries
 from pm.linux.bpf.path_manager_maps import (
-    LOCALS,
     SOURCE,
     compiler_flags,
-    local_entry,
     policy_entries,
     remote_entries,
     third_parties_of,
-    up_entries,
 )
 from pm.linux.host.netns import netns_cookie
 from pm.linux.netlink.mptcp_pm import PathManagerSocket

@@ -27,6 +27,7 @@ class Op(IntEnum):
     PRIORITY = 108
     ORPHAN_SESSION = 109
     REQUEST_DONE = 110
+    ADDRESS_CHANGED = 111
 
 
 class Flag(IntEnum):
@@ -119,9 +120,12 @@ class Recorder(SockOpsProgram):
         return self.integers("counts")[op - Op.NEW_SESSION]
 
     def events(self, *ops: Op) -> list[Event]:
-        """The callbacks so far, or those of ``ops``, in their order."""
+        """The callbacks so far, or those of ``ops``, in their order.
+
+        ADDRESS_CHANGED only where it is named: it comes whenever the host has detected no duplicate.
+        """
         self._read()
-        return [e for e in self._events if not ops or e.op in ops]
+        return [e for e in self._events if (e.op in ops if ops else e.op != Op.ADDRESS_CHANGED)]
 
     def _read(self) -> None:
         """Move what the queue holds to the list."""

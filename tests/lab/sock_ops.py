@@ -84,6 +84,21 @@ class SockOpsProgram:
         entries = range(self._specs[array].max_entries)
         return [int.from_bytes(self.read(array, i), sys.byteorder, signed=True) for i in entries]
 
+    def table(self, name: str) -> dict[int, int]:
+        """The entries of a hash whose keys and values are u32."""
+        found = {}
+        value = ctypes.c_uint32()
+        for key in list(libbpf.keys(self._maps[name], 4)):
+            number = int.from_bytes(key, sys.byteorder)
+            if libbpf.lookup(self._maps[name], ctypes.c_uint32(number), value):
+                found[number] = value.value
+        return found
+
+    def empty(self, name: str) -> None:
+        """Delete all entries of a hash whose keys are u32."""
+        for key in list(libbpf.keys(self._maps[name], 4)):
+            libbpf.delete(self._maps[name], key)
+
     def clear(self, array: str) -> None:
         """Set all values to zero."""
         spec = self._specs[array]

@@ -25,6 +25,7 @@ NAME = "libbpf.so.1"
 PROG_TYPE_SOCK_OPS = 13
 MAP_TYPE_SK_STORAGE = 24
 ATTACH_CGROUP_SOCK_OPS = 3
+_NOEXIST = 1  # BPF_NOEXIST
 ENOMEM_RETRIES = 20
 ENOMEM_INTERVAL_S = 0.005
 _LOG_SIZE = 1 << 20
@@ -224,6 +225,15 @@ def update(fd: int, key: bytes, value: bytes) -> None:
             break
         time.sleep(ENOMEM_INTERVAL_S)
     _checked(result, "write BPF map")
+
+
+def insert(fd: int, key: bytes, value: bytes) -> bool:
+    """Add an entry and return True, or return False where the map has the key. Raises KernelRefused."""
+    result = library().bpf_map_update_elem(fd, key, value, _NOEXIST)
+    if result == -errno.EEXIST:
+        return False
+    _checked(result, "write BPF map")
+    return True
 
 
 def delete(fd: int, key: bytes) -> None:

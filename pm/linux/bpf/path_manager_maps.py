@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import IntEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -16,12 +16,13 @@ from pm.linux.bpf import libbpf, third_party
 from pm.linux.bpf.attachments import Attachments
 from pm.linux.bpf.classifier_maps import policy_id
 from pm.linux.bpf.layouts import POLICY_ID_PLACEHOLDER
+from pm.linux.bpf.local_address_maps import LocalAddressMaps
 from pm.linux.bpf.objects import SOURCES
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.third_party import ThirdParty
 from pm.linux.host.netns import netns_cookie
-from pm.linux.ip import ip_text, packed_ip
-from pm.model import LocalAddress, Way
+from pm.linux.ip import packed_ip
+from pm.model import Way
 from pm.path_managers.endpoints import Endpoints
 from pm.path_managers.program import BUILT_IN, PROGRAM_PARAMETERS_MAX, Program
 from pm.policies.model import Limits, Policy, session_rate
@@ -30,17 +31,14 @@ from pm.policies.remote_addresses import RemoteAddresses, prefix_flags
 SOURCE = SOURCES / "path_manager.c"
 KIND = "path manager"  # what a third party's file is, in errors
 MAPS = (
-    "local_addr_map", "up_addresses", "routes", "path_parameters", "accepted_peers", "remote_prefixes",
+    "local_addr_map", "up_addresses", "interfaces", "looks", "slot_lock", "routes", "path_parameters",
+    "accepted_peers", "remote_prefixes",
     "claims", "claim_counters", "blank_claim", "left_alone",
 )  # fmt: skip
 PARAMETERS_MAX = PROGRAM_PARAMETERS_MAX + 1
-LOCALS = 16
-UP_ADDRESSES_MAX = 16384
 ROUTES_MAX = 4096
-ADDRESS_BACKUP = 1  # BPF_MPTCP_ADDR_BACKUP
 
-# struct bpf_mptcp_addr: family, port, ip4, ip6, scope_id, id, ifindex, flags
-_ADDRESS = struct.Struct("=HH4x16s4xIII")
+
 # struct path_parameters: start_after_ns, start_after_bytes, open_interval_ns, open_burst_ns,
 # accept_max_subflows, accept_listed, value
 _PARAMETERS = struct.Struct(f"=QQQQII{PARAMETERS_MAX}I")
@@ -49,12 +47,11 @@ _PEER = struct.Struct("=IQ16s")
 _PEER_POLICY_BITS = 64
 # struct remote_prefix: length in bits, address
 _PREFIX = struct.Struct("=I16s")
-_IP_SIZE = 16  # struct up_address
 # struct destination: address, mark, port in network order
 _DESTINATION = struct.Struct("=16sIHxx")
 # struct route: two sets of slots
 _ROUTE = struct.Struct("=II")
-_SLOT, _TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=I", "=Q", "=I"))
+_TOKEN, _POLICY, _FLAG = (struct.Struct(f) for f in ("=I", "=Q", "=I"))
 
 
 class ClaimCounter(IntEnum):
@@ -84,7 +81,7 @@ class PolicyEntries(NamedTuple):
     accepted: Mapping[bytes, bytes]
 
 
-class PathManagerAttachments(Attachments[ProgramKey]):
+class PathManagerAttachments(LocalAddressMaps, Attachments[ProgramKey]):
     """The path managers' programs and their maps. Made by ``PathManagerAttachments.open``."""
 
     link_prefix = "path-manager-link-"
@@ -124,34 +121,6 @@ class PathManagerAttachments(Attachments[ProgramKey]):
         """Each ``ClaimCounter`` by its name in lower case, since the maps were made."""
         return {c.name.lower(): libbpf.read_counter(self._maps["claim_counters"], c) for c in ClaimCounter}
 
-    def read_locals(self) -> list[tuple[str, int]]:
-        """(address, id) by slot of local_addr_map; ("", 0) is a free slot.
-
-        An address that is gone keeps its slot.
-        """
-        slots = []
-        value = ctypes.create_string_buffer(_ADDRESS.size)
-        for slot in range(LOCALS):
-            libbpf.lookup(self._maps["local_addr_map"], ctypes.c_uint32(slot), value)
-            _, _, packed, address_id, _, _ = _ADDRESS.unpack(value.raw)
-            slots.append((ip_text(packed), address_id) if any(packed) else ("", 0))
-        return slots
-
-    def write_local(self, slot: int, entry: bytes) -> None:
-        """Write a ``local_entry`` to a slot of local_addr_map. Raises KernelRefused."""
-        libbpf.update(self._maps["local_addr_map"], _SLOT.pack(slot), entry)
-
-    def read_up(self) -> set[bytes]:
-        """The keys of up_addresses."""
-        return set(libbpf.keys(self._maps["up_addresses"], _IP_SIZE))
-
-    def write_up(self, gone: Iterable[bytes], entries: Mapping[bytes, bytes]) -> None:
-        """Delete and write entries of up_addresses. Raises KernelRefused."""
-        for key in gone:
-            libbpf.delete(self._maps["up_addresses"], key)
-        for key, value in entries.items():
-            libbpf.update(self._maps["up_addresses"], key, value)
-
     def forget_routes(self) -> None:
         """Delete what an earlier service wrote into routes: it may not hold any more."""
         for key in libbpf.keys(self._maps["routes"], _DESTINATION.size):
@@ -175,24 +144,6 @@ def route_entry(slots: Sequence[str], ways: Mapping[str, Way]) -> bytes:
     found = [(1 << slot, ways[ip]) for slot, ip in enumerate(slots) if ip in ways]
     unroutable = sum(bit for bit, way in found if not way.exists)
     return _ROUTE.pack(unroutable, sum(bit for bit, way in found if way.ifindex))
-
-
-def local_entry(ip: str, address_id: int, address: LocalAddress | None) -> bytes:
-    """An entry of local_addr_map. Without ``address`` it is unusable, and only keeps the id for the IP."""
-    if address is None:
-        return _ADDRESS.pack(0, 0, packed_ip(ip), address_id, 0, 0)
-    flags = ADDRESS_BACKUP if address.backup else 0
-    return _ADDRESS.pack(socket.AF_INET6, 0, packed_ip(ip), address_id, address.ifindex, flags)
-
-
-def up_entries(up: Collection[str], interfaces: Mapping[str, int]) -> dict[bytes, bytes]:
-    """What up_addresses has for these addresses. Pure.
-
-    Of more than the map has room for, those beyond are as addresses that were never up: their
-    sessions keep what they have.
-    """
-    known = sorted(ip for ip in up if interfaces.get(ip))
-    return {packed_ip(ip): _SLOT.pack(interfaces[ip]) for ip in known[:UP_ADDRESSES_MAX]}
 
 
 def program_of(policy: Policy) -> str:

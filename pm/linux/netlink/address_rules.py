@@ -40,13 +40,24 @@ def judge(
         ifindex=key.ifindex,
         ifname=link.name,
         usable=not excluded,
-        backup=_matches(link.name, rules.backup),
+        backup=is_backup(link, rules),
         why=excluded or "usable",
         up=not down,
         vrf=vrf,
         holder=bool(link.flags & IFF_LOOPBACK) or link.kind in HOLDERS,
         kind=link.kind,
     )
+
+
+def admits(link: Link, rules: Addresses, dead_end: str) -> bool:
+    """Whether the rules let addresses of an interface carry subflows, as far as it is a matter of it."""
+    excluded = _interface_not_wanted(link, rules) or _leads_nowhere(link.name, dead_end, rules)
+    return not (link.flags & IFF_LOOPBACK or excluded)
+
+
+def is_backup(link: Link, rules: Addresses) -> bool:
+    """Whether subflows over an interface are backups."""
+    return _matches(link.name, rules.backup)
 
 
 def rank(name: str, rules: Addresses) -> int:
@@ -88,6 +99,10 @@ def _not_wanted(ip: str, flags: int, link: Link, rules: Addresses) -> str:
         return "temporary address that expired" if temporary else "deprecated: preferred lifetime is over"
     if address.is_link_local and not rules.link_local:
         return "link-local, and addresses.link_local is false"
+    return _interface_not_wanted(link, rules)
+
+
+def _interface_not_wanted(link: Link, rules: Addresses) -> str:
     if _matches(link.name, rules.exclude):
         return "interface matches addresses.exclude"
     if not _matches(link.name, rules.include):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -17,7 +17,7 @@ from pm.errors import KernelRefused
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
-from pm.linux.netlink.address_rules import carries, judge, rank
+from pm.linux.netlink.address_rules import admits, carries, is_backup, judge, rank
 from pm.linux.netlink.link_kinds import IN_EVERY_NAMESPACE, dead_ends, is_tunnel, vrf_of
 from pm.linux.netlink.metric_lookup import MetricLookup
 from pm.linux.netlink.rtnetlink import (
@@ -74,6 +74,8 @@ class AddressMonitor:
         self.addresses: tuple[LocalAddress, ...] = ()
         self.interfaces: frozenset[str] = frozenset()
         """All but ``lo`` and the tunnels that every namespace has, with addresses or without."""
+        self.admitted: Mapping[int, bool] = {}
+        """Interfaces whose addresses the rules admit -> whether subflows over them are backups."""
         self._rules = rules
         self._on_change = on_change
         self._socket = sock
@@ -190,9 +192,11 @@ class AddressMonitor:
     def _update(self) -> bool:
         addresses = self._judge_all()
         interfaces = frozenset(link.name for link in self._links.values()) - IN_EVERY_NAMESPACE
-        changed = addresses != self.addresses or interfaces != self.interfaces
+        admitted = self._admit()
+        changed = (addresses, interfaces, admitted) != (self.addresses, self.interfaces, self.admitted)
         if changed:
             self.addresses = addresses
+            self.admitted = admitted
             self.interfaces = interfaces
             self._interfaces = interfaces_of(addresses)
         return changed
@@ -210,6 +214,14 @@ class AddressMonitor:
         found = tuple(judged.values())
         every = [entry.address for entry in found] if self._rules.all else one_per_prefix(found, self._ask)
         return self._metrics.with_metrics(one_interface_each(every))
+
+    def _admit(self) -> dict[int, bool]:
+        reasons = dead_ends(self._links)
+        return {
+            ifindex: is_backup(link, self._rules)
+            for ifindex, link in self._links.items()
+            if admits(link, self._rules, reasons.get(ifindex, "")) and not vrf_of(link, self._links)
+        }
 
     def _place(self, item: tuple[AddressKey, int]) -> tuple[int, tuple[int, int, int, bytes, int, str]]:
         """As ``addresses.order`` has them, then in an order that never changes."""

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from pm.linux.bpf.path_manager_maps import LOCALS
+from pm.linux.bpf.local_address_maps import LOCALS
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, pairs_of, policy, ports_of
 from tests.lab.service import Service

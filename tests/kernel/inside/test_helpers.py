@@ -423,9 +423,9 @@ def test_limit_of_another_namespace(hosts: TwoHosts, client: Recorder, server: R
 
 def test_the_number_of_the_abi(hosts: TwoHosts) -> None:
     """It is one for all namespaces, and nobody can write it."""
-    assert hosts.client.run("sysctl", "-n", "net.mptcp.bpf_abi").strip() == "2"
+    assert hosts.client.run("sysctl", "-n", "net.mptcp.bpf_abi").strip() == "3"
     with pytest.raises(PermissionError):
-        Path("/proc/sys/net/mptcp/bpf_abi").write_text("3")
+        Path("/proc/sys/net/mptcp/bpf_abi").write_text("4")
 
 
 def test_requests_wait_for_accept(hosts: TwoHosts, server: Recorder) -> None:

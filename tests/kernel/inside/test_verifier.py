@@ -13,7 +13,7 @@ from pm.linux.bpf.libbpf import ProgramRefused, load_sock_ops
 
 LOC_KEY, REM_KEY, LOC_TOKEN, REM_TOKEN, FLAGS = 224, 232, 240, 244, 248
 RADDR_ID, RADDR_IP6_LAST, END = 252, 280, 284
-OPEN, CLOSE = 212, 213
+OPEN, CLOSE, LOCALS = 212, 213, 214
 LOAD = {8: 0x79, 4: 0x61, 2: 0x69, 1: 0x71}
 CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF = 12, 38, 39
 
@@ -42,6 +42,12 @@ def call(helper: int, src: tuple[int | None, int], dst: tuple[int | None, int], 
     return program(*body, insn(0x85, imm=helper))
 
 
+def look(where: int | None, length: int) -> bytes:
+    """A call of bpf_mptcp_locals() with a buffer on the stack that nobody wrote, or NULL, and its length."""
+    pointer = (insn(0xB7, 2),) if where is None else (insn(0xBF, 2, 10), insn(0x07, 2, imm=where))
+    return program(*pointer, insn(0xB7, 3, imm=length), insn(0x85, imm=LOCALS))
+
+
 ACCEPTED = {
     "key": read(LOC_KEY, 8),
     "key into its own register": read(REM_KEY, 8, dst=1),
@@ -59,6 +65,9 @@ ACCEPTED = {
     "open two addresses": call(OPEN, (-40, 40), (-16, 16)),
     "open a length that only the helper refuses": call(OPEN, (-40, 3), (-40, 0)),
     "close": call(CLOSE, (None, 0), (-28, 28)),
+    "look at nothing": look(None, 0),
+    "look at many": look(-480, 480),
+    "look with a length that only the helper refuses": look(-40, 3),
 }
 REFUSED = {
     "two tokens at once": read(LOC_TOKEN, 8),
@@ -72,6 +81,8 @@ REFUSED = {
     "NULL with a length": call(OPEN, (None, 16), (None, 0)),
     "length beyond the stack's frame": call(OPEN, (-16, 40), (None, 0)),
     "NULL with a length, close": call(CLOSE, (None, 0), (None, 16)),
+    "look into NULL": look(None, 40),
+    "look beyond the stack's frame": look(-40, 80),
 }
 
 

@@ -5,7 +5,7 @@
 #define EVENTS 2048
 #define ACTIONS 4
 #define FIRST_OP BPF_SOCK_OPS_MPTCP_NEW_SESSION
-#define OPS 11
+#define OPS 12
 
 enum { NOTHING, OPEN, CLOSE };
 

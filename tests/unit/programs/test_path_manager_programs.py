@@ -16,18 +16,23 @@ from hypothesis import strategies as st
 
 from pm.errors import PmError
 from pm.linux.bpf.classifier_maps import policy_id
-from pm.linux.bpf.objects import SOURCES
-from pm.linux.bpf.path_manager_maps import (
+from pm.linux.bpf.local_address_maps import (
     LOCALS,
     UP_ADDRESSES_MAX,
-    compiler_flags,
+    interface_entries,
     local_entry,
+    same_slot,
+    slot_of,
+    up_entries,
+)
+from pm.linux.bpf.objects import SOURCES
+from pm.linux.bpf.path_manager_maps import (
+    compiler_flags,
     opens_subflows,
     parameter_values,
     policy_entries,
     program_of,
     third_parties_of,
-    up_entries,
 )
 from pm.linux.ip import packed_ip
 from pm.model import Origin, Pair, Want
@@ -179,12 +184,33 @@ def test_a_local_address_that_went_keeps_its_id() -> None:
     assert there[32:] == (5).to_bytes(4, "little") + (1).to_bytes(4, "little")
 
 
+def test_what_two_entries_of_a_slot_differ_in() -> None:
+    """Whether the address is there is for the programs to write; all else is the service's."""
+    there = local_entry("10.0.1.1", 3, address("10.0.1.1", 5))
+    assert slot_of(there) == ("10.0.1.1", 3)
+    assert slot_of(bytes(len(there))) == ("", 0)
+    assert same_slot(there, bytes(2) + there[2:])
+    for other in (
+        local_entry("10.0.1.1", 3, address("10.0.1.1", 6)),
+        local_entry("10.0.1.1", 4, address("10.0.1.1", 5)),
+        local_entry("10.0.1.1", 3, address("10.0.1.1", 5, backup=True)),
+        local_entry("10.0.1.1", 3, address("10.0.1.1", 5), allowed=False),
+    ):
+        assert not same_slot(there, other)
+
+
+def test_interfaces() -> None:
+    """The programs know which interfaces the rules admit, and how."""
+    assert interface_entries({2: False, 3: True}, link_local=False) == {2: 1, 3: 3}
+    assert interface_entries({2: False, 3: True}, link_local=True) == {2: 5, 3: 7}
+
+
 def test_addresses_that_are_up() -> None:
     """The program knows the interface of each, usable or not; one without an interface is not told."""
     entries = up_entries(["10.0.1.1", "fd00::1", "10.0.3.1"], {"10.0.1.1": 2, "fd00::1": 3})
     assert entries == {
-        packed_ip("10.0.1.1"): (2).to_bytes(4, "little"),
-        packed_ip("fd00::1"): (3).to_bytes(4, "little"),
+        packed_ip("10.0.1.1"): (2).to_bytes(4, "little") + bytes(4),
+        packed_ip("fd00::1"): (3).to_bytes(4, "little") + bytes(4),
     }
     many = {f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}": 2 for i in range(UP_ADDRESSES_MAX + 5)}
     assert len(up_entries(many, many)) == UP_ADDRESSES_MAX

@@ -15,8 +15,10 @@ from annotated_types import Le, MaxLen
 
 from pm.errors import PmError
 from pm.linux.bpf import layouts, tcp_option_layouts, tcp_option_parameters
+from pm.linux.bpf import local_address_maps as addresses
 from pm.linux.bpf import path_manager_maps as path_managers
 from pm.linux.bpf.objects import SOURCES, compile_object
+from pm.linux.ip import packed_ip
 from pm.path_managers.fullmesh import FullMesh
 from pm.path_managers.ndiffports import NDiffPorts
 from pm.path_managers.program import BUILT_IN as PATH_MANAGERS
@@ -24,7 +26,10 @@ from pm.path_managers.program import PROGRAM_PARAMETERS_MAX
 from pm.policies import tcp_options
 from pm.policies.built_in_options import ALGORITHMS_MAX, PLUGINS_MAX
 from pm.policies.remote_addresses import RemoteFlag
+from pm.sessions.address_ids import LAST_ID, MAX_ID
 from pm.sessions.known_ways import DESTINATIONS_MAX
+
+ADDRESS = ("family", "port", "ip6", "scope_id", "id", "ifindex", "flags")
 
 
 def structure(name: str, layout: type[ctypes.Structure]) -> Iterator[str]:
@@ -140,29 +145,39 @@ def path_manager() -> Iterator[str]:
     for flag in RemoteFlag:
         yield assertion(f"REMOTE_FLAG_{flag.name} == {flag.value}")
     yield from packed("accepted_peer", c._PEER, "length", "policy", "ip")
-    yield assertion(f"sizeof(struct up_address) == {c._IP_SIZE}")
-    yield assertion(f"UP_ADDRESSES == {c.UP_ADDRESSES_MAX}")
+    yield assertion(f"sizeof(struct up_address) == {len(packed_ip('10.0.0.1'))}")
+    yield assertion(f"UP_ADDRESSES == {addresses.UP_ADDRESSES_MAX}")
+    yield from packed("up", addresses._UP, "ifindex", "generation")
+    yield assertion(f"INTERFACES == {addresses.INTERFACES_MAX}")
+    yield from packed("interface", addresses._INTERFACE, "flags", "generation", "kinds")
+    for name in ("INTERFACE_USABLE", "INTERFACE_BACKUP", "INTERFACE_LINK_LOCAL"):
+        yield assertion(f"{name} == {getattr(addresses, name)}")
+    yield from place("look", "follow", 0, 4)
+    yield from place("look", "generation", 4, 4)
+    yield assertion(f"SLOT_ALLOWED == {addresses.SLOT_ALLOWED}")
+    yield assertion(f"SLOT_LOCK_NS == {round(addresses.SLOT_LOCK_S * 1e9)}")
+    yield assertion(f"SLOT_IDS > {LAST_ID} && SLOT_IDS + LOCALS - 1 <= {MAX_ID}")
     yield assertion(f"ROUTES == {c.ROUTES_MAX}")
     yield assertion(f"ROUTES >= {DESTINATIONS_MAX}")
     yield assertion(f"sizeof(struct destination) == {c._DESTINATION.size}")
     yield from place("destination", "mark", 16, 4)
     yield from place("destination", "port", 20, 4)
     yield from packed("route", c._ROUTE, "unroutable", "bound")
-    yield from packed("bpf_mptcp_addr", c._ADDRESS, "family", "port", "ip6", "id", "ifindex", "flags")
+    yield from packed("bpf_mptcp_addr", addresses._ADDRESS, *ADDRESS)
     yield from place("claim", "policy", 0, c._POLICY.size)
     yield from enum("claim_counter", "CLAIM_COUNTER_", c.ClaimCounter, "CLAIM_COUNTERS")
     yield assertion(f"CLAIM_COUNTERS == {len(c.ClaimCounter)}")
     yield "#define PLACE(name) PLACE_##name,"
     yield from indices("EACH_PATH_MANAGER(PLACE)", tuple(PATH_MANAGERS))
-    yield assertion(f"BPF_MPTCP_ADDR_BACKUP == {c.ADDRESS_BACKUP}")
-    yield assertion(f"LOCALS == {c.LOCALS}")
+    yield assertion(f"BPF_MPTCP_ADDR_BACKUP == {addresses.ADDRESS_BACKUP}")
+    yield assertion(f"LOCALS == {addresses.LOCALS}")
     yield assertion("(LOCALS & (LOCALS - 1)) == 0 && (REMOTES & (REMOTES - 1)) == 0")  # masks of indices
     yield assertion("sizeof(((struct remote *)0)->pairs) == (1 + LOCALS) * sizeof(struct pair)")
     yield assertion(f"PARAMETERS == {PROGRAM_PARAMETERS_MAX} + 1")
     yield assertion(f"SUBFLOWS_MAX == {limit(NDiffPorts.Parameters, 'subflows')}")
     subflows = limit(FullMesh.Parameters, "max_subflows")
     yield assertion(f"BEYOND > {subflows}")
-    yield assertion(f"(u8)-1 > {subflows} && sizeof(struct pair) == 3 * sizeof(u8)")
+    yield assertion(f"(u8)-1 > {subflows} && sizeof(struct pair) == 4 * sizeof(u8)")
 
 
 async def compile_assertions(directory: Path, *lines: str) -> str:

@@ -11,7 +11,7 @@ from pm.config.model import Datapath
 from pm.datapath import choose_datapath
 from pm.errors import SystemUnfit
 from pm.linux.host import probe as probe_module
-from pm.linux.host.patched_kernel import bpf_datapath
+from pm.linux.host.patched_kernel import ABI, bpf_datapath
 from pm.linux.host.privileges import Capability, effective_capabilities, holds, in_user_namespace
 from pm.linux.host.probe import probe, require
 from pm.linux.host.system_check import SystemCheck
@@ -83,13 +83,13 @@ def test_the_patched_kernel_is_told_by_its_sysctl(tmp_path: Path, monkeypatch: p
     for there in (False, True):
         if there:
             (tmp_path / "bpf_max_subflows").write_text("32\n")
-            (tmp_path / "bpf_abi").write_text("2\n")
+            (tmp_path / "bpf_abi").write_text(f"{ABI}\n")
         checks = {check.name: check for check in probe()}
         assert checks["bpf_datapath"].ok is checks["delack_segments"].ok is there
         assert checks["path_manager_sysctl"].required is not there
 
 
-@pytest.mark.parametrize(("abi", "ok"), [(None, False), ("1", False), ("2", True), ("3", True)])
+@pytest.mark.parametrize(("abi", "ok"), [(None, False), ("2", False), (str(ABI), True), (str(ABI + 1), True)])
 def test_an_older_series_has_no_bpf_datapath(tmp_path: Path, abi: str | None, ok: bool) -> None:
     """`auto` runs on netlink there, and `bpf` is refused with a sentence."""
     (tmp_path / "bpf_max_subflows").write_text("64\n")
@@ -99,7 +99,7 @@ def test_an_older_series_has_no_bpf_datapath(tmp_path: Path, abi: str | None, ok
     assert check.ok is ok
     assert choose_datapath(Datapath.AUTO, [check]) is (Datapath.BPF if ok else Datapath.NETLINK)
     if not ok:
-        with pytest.raises(SystemUnfit, match="BPF ABI 1, and the programs need 2"):
+        with pytest.raises(SystemUnfit, match=f"BPF ABI {abi or 1}, and the programs need {ABI}"):
             choose_datapath(Datapath.BPF, [check])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pm.config.reference import reference_markdown
 from pm.linux.netlink import rtnetlink as a
-from pm.linux.netlink.address_rules import _cannot_carry, _not_wanted, judge
+from pm.linux.netlink.address_rules import _cannot_carry, _interface_not_wanted, _not_wanted, admits, judge
 from pm.linux.netlink.rtnetlink import AddressKey, Link
 from pm.model import LocalAddress
 from pm.policies.model import Addresses
@@ -97,9 +97,23 @@ def test_what_is_not_wanted_is_up_and_says_why(
     assert (address.usable, address.up, address.why) == (False, True, why)
 
 
+def test_interfaces_that_the_rules_admit() -> None:
+    """Programs use new addresses on these: whether it is up, and the address itself, is not asked."""
+    link, down = Link("eth0", a.IFF_UP), Link("eth1", 0)
+    rules = Addresses(include=("eth*",), exclude=("eth1",))
+    assert admits(link, rules, "")
+    assert not admits(down, rules, "")
+    assert admits(down, Addresses(), "")
+    assert not admits(link, Addresses(), "a tunnel")
+    assert admits(link, rules, "a tunnel"), "it is named"
+    assert not admits(Link("lo", a.IFF_LOOPBACK), Addresses(), "")
+
+
 def test_the_reference_explains_every_reason() -> None:
     """Whoever reads a ``why`` finds it in docs/configuration.md."""
-    source = "".join(inspect.getsource(function) for function in (_cannot_carry, _not_wanted))
+    source = "".join(
+        inspect.getsource(function) for function in (_cannot_carry, _not_wanted, _interface_not_wanted)
+    )
     literals = [node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)]
     reasons = [text for text in literals if isinstance(text, str) and " " in text]
     assert len(reasons) == 13
