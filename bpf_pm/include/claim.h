@@ -58,6 +58,7 @@ struct claim {
 	u32 total; /* subflows of all pairs, pending or live */
 	u32 established; /* subflows that either end opened */
 	u32 failures; /* of subflows, since the start */
+	u32 shunned; /* the peer made the subflow between the initial addresses a backup */
 	u32 lingering; /* part of `total`: pending ones to remotes that the peer withdrew meanwhile */
 	u32 device; /* interface that the application bound its socket to; 0: none */
 	u32 mark; /* SO_MARK of the initial subflow */

@@ -65,7 +65,7 @@ static __always_inline struct claim *claim_of_callback(struct bpf_sock_ops *skop
 
 	if (op != BPF_SOCK_OPS_PARSE_HDR_OPT_CB && op != BPF_SOCK_OPS_MPTCP_ORPHAN_SESSION &&
 	    op != BPF_SOCK_OPS_MPTCP_ADDRESS_CHANGED &&
-	    (op < BPF_SOCK_OPS_MPTCP_NEW_SESSION || op > BPF_SOCK_OPS_MPTCP_JOIN_REQUEST))
+	    (op < BPF_SOCK_OPS_MPTCP_NEW_SESSION || op > BPF_SOCK_OPS_MPTCP_PRIORITY))
 		return 0;
 	token = MPTCP_FIELD(skops, mptcp_loc_token);
 	if (op == BPF_SOCK_OPS_MPTCP_NEW_SESSION) {
@@ -122,6 +122,9 @@ static __always_inline bool handle_callback(struct bpf_sock_ops *skops, struct c
 	case BPF_SOCK_OPS_MPTCP_SUBFLOW_ESTABLISHED:
 	case BPF_SOCK_OPS_MPTCP_SUBFLOW_CLOSED:
 		count_subflow(skops, claim);
+		break;
+	case BPF_SOCK_OPS_MPTCP_PRIORITY:
+		note_priority(skops, claim);
 		break;
 	case BPF_SOCK_OPS_MPTCP_JOIN_REQUEST:
 		if (p && !accepts(skops, claim, p)) {

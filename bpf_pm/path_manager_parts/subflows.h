@@ -145,6 +145,18 @@ static __always_inline void forget_waiting(struct claim *claim)
 	barrier();
 }
 
+/* PRIORITY: what the peer wants of the subflow between the initial addresses. */
+static __always_inline void note_priority(struct bpf_sock_ops *skops, struct claim *claim)
+{
+	struct bpf_mptcp_addr remote = {};
+
+	read_remote(skops, &remote);
+	/* Of the local address, the id tells: the initial one has none. */
+	if (!FIELD(skops, args[1]) && same_ip(&remote, &claim->remotes[INITIAL].address) &&
+	    remote.port == claim->remotes[INITIAL].address.port)
+		claim->shunned = FIELD(skops, args[0]);
+}
+
 /* SUBFLOW_ESTABLISHED or SUBFLOW_CLOSED: both look for the pair in one place, which is much code. */
 static __always_inline void count_subflow(struct bpf_sock_ops *skops, struct claim *claim)
 {

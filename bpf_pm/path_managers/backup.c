@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * backup: one standby subflow over another interface, with the backup flag. The flag is cleared while
- * the primary subflow has failed, and set again when it is back. A standby that fails is replaced by that
+ * the primary subflow has failed, or the peer made it a backup, and set again when it is back. A standby that fails is replaced by that
  * of the next interface. The primary's own interface is the last resort, once the primary is lost.
  */
 #include "path_manager.h"
@@ -69,13 +69,15 @@ static __always_inline bool backup_change(struct bpf_sock_ops *skops, struct cla
 static __always_inline void backup_manage(struct bpf_sock_ops *skops, struct claim *claim,
 					  const struct path_parameters *p)
 {
-	/* Without a working primary, the standby carries the data: no flag. */
-	bool backup = initial_pair(claim)->live && !claim->lost;
+	/* Without a working primary that the peer wants, the standby carries the data: no flag. */
+	bool backup = initial_pair(claim)->live && !claim->lost && !claim->shunned;
 	/* Lost for good: the address went, or the peer's did. */
 	bool lost = claim->lost || (claim->unreachable && !counted(initial_pair(claim)));
 
-	if (!subflows(initial_pair(claim)))
+	if (!subflows(initial_pair(claim))) {
+		claim->shunned = 0; /* the peer has not spoken of the next one */
 		open_initial(skops, claim);
+	}
 	if (claim->total == counted(initial_pair(claim))) {
 		backup_open(skops, claim, lost ? ~0 : ~claim->near, backup);
 		claim->private[0] = backup;

@@ -16,7 +16,7 @@ class Backup:
     name: ClassVar[str] = "backup"
     summary: ClassVar[str] = (
         "One standby subflow over another interface, with the backup flag; it carries the traffic "
-        "while the primary path is down."
+        "while the primary path is down, or the peer made it a backup."
     )
 
     @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +29,9 @@ class Backup:
         wanted: Wanted = {primary: Want()}
         standby = _standby(session, addresses)
         if standby:
-            # If the primary does not work, the standby must carry traffic: it loses its backup flag.
-            works = any(s.pair == primary and s.working for s in session.subflows)
+            # If the primary does not work, or the peer made it a backup (MP_PRIO), the standby must carry
+            # traffic: it loses its backup flag.
+            works = any(s.pair == primary and s.working and not s.peer_backup for s in session.subflows)
             wanted[standby] = Want(backup=works and not session.local_lost)
         return wanted
 

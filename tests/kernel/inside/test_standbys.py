@@ -131,6 +131,21 @@ def test_lost_primary_promotes_its_standby(hosts: TwoHosts, load: Load, at: Addr
     assert pairs(hosts.client) == at.pairs(at.standby)
 
 
+def test_primary_that_the_peer_makes_a_backup(hosts: TwoHosts, load: Load, at: Addresses) -> None:
+    """The standby is none at once, and is one again when the peer takes that back."""
+    load(hosts.client, BACKUP, locals_of(at.primary, at.beside, at.standby))
+    hosts.server.mptcp("endpoint", "add", at.server)
+    ends = hosts.connect(hosts.listen("::"), at.server)
+    wait_equal(lambda: pairs(hosts.client), at.pairs(at.primary, at.standby))
+    exchange(*ends)
+    for number, flag in enumerate(("backup", "nobackup"), start=1):
+        hosts.server.mptcp("endpoint", "change", at.server, flag)
+        wait_equal(lambda: hosts.client.counter("MPPrioRx"), number)
+        wait_equal(lambda: hosts.server.counter("MPPrioRx"), number)
+    exchange(*ends)
+    assert pairs(hosts.client) == at.pairs(at.primary, at.standby)
+
+
 def test_next_interface_when_the_standby_fails(hosts: TwoHosts, load: Load, at: Addresses) -> None:
     """The peer refuses the first pair: the next interface's is the standby, at once."""
     only = Accept(from_=(ip_network(at.third),))

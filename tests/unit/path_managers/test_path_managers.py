@@ -98,6 +98,14 @@ def test_backup_promotes_the_standby_when_the_primary_address_is_lost() -> None:
     assert wanted("backup", session(local_lost=True), address(B, 3))[pair(B)] == Want(1, False)
 
 
+def test_backup_promotes_the_standby_when_the_peer_wants_the_primary_for_a_backup() -> None:
+    """Both would be backups otherwise; a backup of the peer's on the standby changes nothing."""
+    shunned = session(subflows=[subflow(A, peer_backup=True)])
+    assert wanted("backup", shunned, address(A), address(B, 3)) == {pair(A): Want(), pair(B): Want(1, False)}
+    both = session(subflows=[subflow(A), subflow(B, peer_backup=True)])
+    assert wanted("backup", both, address(A), address(B, 3))[pair(B)] == Want(1, True)
+
+
 def test_backup_on_one_interface_when_the_peer_withdrew_the_primary() -> None:
     """The primary's own interface serves once its pair is gone, and cannot be opened again; not before."""
     other = RemoteAddress("10.0.8.1", 0, 2)
