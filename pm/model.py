@@ -15,6 +15,8 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 
+from pm.interfaces import UNKNOWN, Interface
+
 
 class Role(StrEnum):
     """Which end of the initial subflow this host is."""
@@ -211,7 +213,7 @@ class Subflow:
     with the kernel that found it. ``ifindex`` is the interface that it is bound to, 0 for none.
     ``rtt_us`` is the smoothed round-trip time as last noted, None for unknown, which it stays where the
     path manager does not follow it. ``figures`` are the last that the ledger noted, and ``interface`` is the
-    name of the one that has its local address, "" for not known yet.
+    one that has its local address, UNKNOWN for not known yet.
     """
 
     local: str
@@ -235,7 +237,7 @@ class Subflow:
     ifindex: int = 0
     rtt_us: int | None = None
     figures: Figures = NOTHING_CARRIED
-    interface: str = ""
+    interface: Interface = UNKNOWN
 
     @property
     def working(self) -> bool:

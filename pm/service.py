@@ -15,6 +15,7 @@ from pm.api.events import Broadcast
 from pm.api.metrics import Timings
 from pm.api.server import serve
 from pm.config.model import Datapath, OnExit, SelectionMode
+from pm.interfaces import Interfaces
 from pm.linux.bpf.local_address_maps import interface_entries
 from pm.linux.bpf.pins import pin_directory
 from pm.linux.bpf.sweep import Sentinel
@@ -194,7 +195,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             )
         lookup = stack.enter_context(PathLookup.open())
         # From here to the sessions nothing awaits: a change of addresses finds them built.
-        addresses = await stack.enter_async_context(AddressMonitor.open(config.addresses, on_addresses))
+        interfaces = Interfaces()
+        addresses = await stack.enter_async_context(
+            AddressMonitor.open(config.addresses, on_addresses, registry=interfaces)
+        )
         diagnosis = stack.enter_context(SockDiag.open(addresses.interface_of, addresses.vrf_of))
         sessions = assemble(
             commands=commands,
@@ -222,6 +226,7 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
             judge_way=PathJudge(lookup, addresses, lambda: addresses.rules.bind_interface).way,
             on_ways=programs.write_ways if programs else unwatched,
             finals=selection.attachments,
+            interfaces=interfaces,
         )
         sessions.endings.on_ended = recorder.on_ended
         notes.keep("address_ids", lambda: dict(sessions.addresses.current.ids))

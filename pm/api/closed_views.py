@@ -43,7 +43,7 @@ def closed_subflow_view(closed: ClosedSubflow) -> ClosedSubflowShape:
     subflow = closed.subflow
     return {
         **subflow_name_view(subflow),
-        "interface": subflow.interface or None,
+        "interface": subflow.interface.name or None,
         "duration_s": round(closed.duration_s, 3),
         "closed_at": rfc3339(closed.closed.time),
         "reason": closed.reason,

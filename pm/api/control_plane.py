@@ -94,7 +94,6 @@ class ServiceControlPlane:
             clock=time,
             chance=random.SystemRandom(),
         )
-        sessions.ledger.on_renamed = self.sampler.renamed
         self._one_look = asyncio.Lock()  # a look walks over all sockets: one at a time
 
     async def catch_up(self) -> None:

@@ -25,6 +25,7 @@ from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.problems import BadRequest, Expired
 from pm.api.views import encode, session_view
 from pm.clock import moment
+from pm.interfaces import UNKNOWN, Interface
 from pm.model import token_text
 from pm.sessions.session import Session
 
@@ -60,10 +61,10 @@ class Census(NamedTuple):
     """
 
     sessions: Counter[tuple[str | None, str]]
-    subflows: Counter[tuple[str | None, str, str]]
-    interfaces: Counter[str]
-    rtts_us: dict[str, list[int]]
-    stuck: Counter[tuple[str | None, str]]
+    subflows: Counter[tuple[str | None, Interface, str]]
+    interfaces: Counter[Interface]
+    rtts_us: dict[Interface, list[int]]
+    stuck: Counter[tuple[str | None, Interface]]
 
 
 def _shape(session: Session) -> tuple[object, ...]:
@@ -128,7 +129,7 @@ class Listing:
                 census.rtts_us.setdefault(interface, []).append(subflow.figures.rtt_us)
         census.interfaces.update(over)
         if session.failing:
-            census.subflows[policy, "", FAILED] += len(session.failing)
+            census.subflows[policy, UNKNOWN, FAILED] += len(session.failing)
 
     async def _select(self, query: SessionQuery) -> tuple[list[Session], str | None]:
         """The sessions of a page, and the cursor of the next page or None.

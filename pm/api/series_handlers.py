@@ -18,22 +18,23 @@ from pm.api.series_views import (
     session_series_view,
 )
 from pm.errors import NotFound
+from pm.interfaces import Interface
 
 
 async def list_interfaces(request: web.Request) -> web.Response:
     control = request.app[CONTROL]
     control.sampler.look()
     census = await request.app[LISTING].census()
-    subflows: Counter[str] = Counter()
+    subflows: Counter[Interface] = Counter()
     for (_, interface, state), count in census.subflows.items():
         if state != FAILED:
             subflows[interface] += count
-    used = {name: Use(census.interfaces[name], count) for name, count in subflows.items() if count}
+    used = {one: Use(census.interfaces[one], count) for one, count in subflows.items() if count}
     return json_answer(
         interfaces_view(
             control.sampler,
             control.addresses(),
-            control.ledger.by_interface(),
+            control.ledger,
             used,
             control.link_state,
             len(control.sessions()),
@@ -44,10 +45,11 @@ async def list_interfaces(request: web.Request) -> web.Response:
 async def interface_series(request: web.Request) -> web.Response:
     control, name = request.app[CONTROL], request.match_info["name"]
     control.sampler.look()
-    there = (name in control.ledger.by_interface(), any(a.ifname == name for a in control.addresses()))
-    if not any(there):
+    ledger = control.ledger
+    found = ledger.interfaces.by_name(ledger.by_interface()).get(name, ())
+    if not found and all(address.ifname != name for address in control.addresses()):
         raise NotFound(f"no interface {name!r}")
-    return json_answer(interface_series_view(control.sampler, name, len(control.sessions())))
+    return json_answer(interface_series_view(control.sampler, name, found, len(control.sessions())))
 
 
 async def policy_series(request: web.Request) -> web.Response:
@@ -55,7 +57,8 @@ async def policy_series(request: web.Request) -> web.Response:
     control.sampler.look()
     if all(policy.name != name for policy in control.policies()):
         raise NotFound(f"no policy {name!r}")
-    return json_answer(policy_series_view(control.sampler, name, len(control.sessions())))
+    named, sessions = control.ledger.interfaces, len(control.sessions())
+    return json_answer(policy_series_view(control.sampler, name, named, sessions))
 
 
 async def session_series(request: web.Request) -> web.Response:

@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from pm.api.closed_views import rfc3339
 from pm.api.series_shapes import InterfaceShape, InterfacesShape, OneSeriesShape, SeriesShape
+from pm.interfaces import Interface, Interfaces
 from pm.model import LinkState, LocalAddress
 from pm.sampling.sampler import INTERVAL_S, RECEIVED, RETRANSMITS, RTT, SENT, SUBFLOWS, Sampler, Window
 from pm.sampling.track import UNKNOWN, Track
+from pm.sessions.ledger import Ledger
 from pm.sessions.session import Session
 from pm.sessions.traffic import Traffic
 
@@ -35,29 +37,38 @@ class Use(NamedTuple):
     sessions: int = 0
     subflows: int = 0
 
+    @classmethod
+    def of(cls, uses: Iterable[Use]) -> Use:
+        """Of those that share a name."""
+        found = list(uses)
+        return cls(sum(use.sessions for use in found), sum(use.subflows for use in found))
+
 
 def interfaces_view(
     sampler: Sampler,
     addresses: Sequence[LocalAddress],
-    carried: Mapping[str, Traffic],
-    used: Mapping[str, Use],
+    ledger: Ledger,
+    used: Mapping[Interface, Use],
     state_of: Callable[[str], LinkState],
     sessions: int,
 ) -> InterfacesShape:
     by_name: dict[str, list[LocalAddress]] = {}
     for address in addresses:
         by_name.setdefault(address.ifname, []).append(address)
-    for name in (*carried, *used):
+    carried = ledger.by_interface()
+    shown = ledger.interfaces.by_name((*carried, *used))
+    for name in shown:
         by_name.setdefault(name, [])
-    names = sorted(by_name, key=lambda name: (not by_name[name], -_bytes(carried.get(name)), name))
-    last = {name: _last(sampler, name) for name in names}
+    sums = {name: _sum_of(carried, shown.get(name, ())) for name in by_name}
+    names = sorted(by_name, key=lambda name: (not by_name[name], -_bytes(sums[name]), name))
+    last = {name: _last(sampler, shown.get(name, ())) for name in names}
     total = sum(found[SENT] + found[RECEIVED] for found in last.values() if not math.isnan(found[SENT]))
     views = [
         _interface_view(
             name,
             by_name[name],
-            carried.get(name, Traffic()),
-            used.get(name, Use()),
+            sums[name],
+            Use.of(used[one] for one in shown.get(name, ()) if one in used),
             state_of(name),
             last[name],
             total,
@@ -72,16 +83,24 @@ def interfaces_view(
     }
 
 
-def _bytes(traffic: Traffic | None) -> int:
-    return traffic.bytes_acked + traffic.bytes_received if traffic else 0
+def _sum_of(carried: Mapping[Interface, Traffic], interfaces: Iterable[Interface]) -> Traffic:
+    found = Traffic()
+    for interface in interfaces:
+        if traffic := carried.get(interface):
+            found.add_all(traffic)
+    return found
 
 
-def _last(sampler: Sampler, interface: str) -> list[float]:
-    """The columns of an interface in the last sample."""
+def _bytes(traffic: Traffic) -> int:
+    return traffic.bytes_acked + traffic.bytes_received
+
+
+def _last(sampler: Sampler, interfaces: Collection[Interface]) -> list[float]:
+    """The columns of what has one name in the last sample."""
     window = sampler.window()
     if window is None:
         return [UNKNOWN] * 5
-    tracks = [track for account, track in sampler.accounts.items() if account.interface == interface]
+    tracks = [track for account, track in sampler.accounts.items() if account.interface in interfaces]
     return [_sum(tracks, column, window.last) for column in range(5)]
 
 
@@ -125,19 +144,20 @@ def _reason(addresses: Sequence[LocalAddress], state: LinkState) -> str:
     return "the interface is gone" if state is LinkState.GONE else "it has no address"
 
 
-def interface_series_view(sampler: Sampler, name: str, sessions: int) -> SeriesShape:
-    tracks = [track for account, track in sampler.accounts.items() if account.interface == name]
+def interface_series_view(
+    sampler: Sampler, name: str, interfaces: Collection[Interface], sessions: int
+) -> SeriesShape:
+    """Of those that ``name`` shows."""
+    tracks = [track for account, track in sampler.accounts.items() if account.interface in interfaces]
     return _series_view(sampler, sessions, lambda window: _summed(tracks, window, {"interface": name}))
 
 
-def policy_series_view(sampler: Sampler, name: str, sessions: int) -> SeriesShape:
+def policy_series_view(sampler: Sampler, name: str, named: Interfaces, sessions: int) -> SeriesShape:
     def series(window: Window) -> Iterable[OneSeriesShape]:
-        by_interface: dict[str, list[Track]] = {}
-        for account, track in sampler.accounts.items():
-            if account.policy == name:
-                by_interface.setdefault(account.interface, []).append(track)
-        for interface, tracks in sorted(by_interface.items())[:INTERFACES_MAX]:
-            yield from _summed(tracks, window, {"interface": interface})
+        by_interface = {a.interface: track for a, track in sampler.accounts.items() if a.policy == name}
+        for shown, interfaces in sorted(named.by_name(by_interface).items())[:INTERFACES_MAX]:
+            tracks = [by_interface[interface] for interface in interfaces]
+            yield from _summed(tracks, window, {"interface": shown})
         if counts := sampler.policies.get(name):
             yield _one("sessions", {}, "", counts.window(0, window.first, window.last))
 
@@ -148,7 +168,7 @@ def session_series_view(sampler: Sampler, session: Session, sessions: int) -> Se
     def series(window: Window) -> Iterable[OneSeriesShape]:
         for subflow, followed in sampler.followed.items():
             if followed.session is session and followed.track:
-                labels = {"subflow": subflow.id, "interface": followed.account.interface}
+                labels = {"subflow": subflow.id, "interface": followed.account.interface.name}
                 for name, column, unit in OF_SUBFLOWS:
                     yield _one(name, labels, unit, followed.track.window(column, window.first, window.last))
 

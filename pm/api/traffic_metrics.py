@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
 from pm.api.listing import Census
+from pm.interfaces import Interface
 from pm.model import SubflowState
 from pm.sessions.ledger import OTHERS, Account
 from pm.sessions.traffic import Traffic
@@ -100,11 +101,16 @@ def _rtts(census: Census, name_of: _Names) -> Iterator[Metric]:
 
 
 class _Names:
-    """The label of an interface; it is the same in all metrics of a scrape."""
+    """The label of an interface; it is the same in all metrics of a scrape.
+
+    Those that had a name one after the other are one to Prometheus.
+    """
 
     def __init__(self, census: Census, carried: Mapping[Account, Traffic]) -> None:
-        first = dict.fromkeys([*(a.interface for a in carried), *(i for _, i, _ in census.subflows)])
+        first = dict.fromkeys(
+            [*(a.interface.name for a in carried), *(i.name for _, i, _ in census.subflows)]
+        )
         self._shown = frozenset(list(first)[:INTERFACES_MAX])
 
-    def __call__(self, interface: str) -> str:
-        return interface if interface in self._shown else OTHERS
+    def __call__(self, interface: Interface) -> str:
+        return interface.name if interface.name in self._shown else OTHERS

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pm.clock import Clock
 from pm.errors import KernelRefused
@@ -37,7 +37,6 @@ SENT, RECEIVED, RTT, RETRANSMITS, SUBFLOWS = range(5)
 
 Move = tuple[int, int, int]
 Key = TypeVar("Key", Account, str | None)
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -88,24 +87,12 @@ class Sampler:
         self._end = 0.0
         self._choice: set[Session] = set()
         self._before: dict[Account, Move] | None = None
+        self._merged = self._ledger.merged
         self.followed: dict[Subflow, Followed] = {}
         self.accounts: dict[Account, Track] = {}
         self.policies: dict[str | None, Track] = {}
         self._active: dict[object, int] = {}
         self.sampled, self.there = 0, 0
-
-    def renamed(self, names: Mapping[str, str]) -> None:
-        """Interfaces have other names now, by their former ones."""
-        self.accounts = _renamed(self.accounts, names)
-        self._active = _renamed(self._active, names)
-        if self._before is not None:
-            before: dict[Account, Move] = {}
-            for account, move in self._before.items():
-                of_other = before.get(under := account.under(names), (0, 0, 0))
-                before[under] = (move[0] + of_other[0], move[1] + of_other[1], move[2] + of_other[2])
-            self._before = before
-        for followed in self.followed.values():
-            followed.account = followed.account.under(names)
 
     def look(self) -> None:
         """Somebody looks: samples are taken for the next minute."""
@@ -233,7 +220,8 @@ class Sampler:
             for account, traffic in self._ledger.accounts().items()
         }
         before, self._before = self._before, now
-        if before is None:
+        merged, self._merged = self._merged, self._ledger.merged
+        if before is None or merged != self._merged:
             return {}
         return {
             account: Traffic(*(a - b for a, b in zip(moved, before.get(account, (0, 0, 0)), strict=True)))
@@ -286,14 +274,3 @@ def _put(track: Track, number: int, last: Figures, subflow: Subflow, elapsed: fl
     rtt = now.rtt_us / 1e6 if alive and now.rtt_us else UNKNOWN
     if alive or sent or received:
         track.put(number, (*_rates(sent, received, elapsed), rtt))
-
-
-def _renamed(of_accounts: Mapping[Any, T], names: Mapping[str, str]) -> dict[Any, T]:
-    """Where an interface that is gone had the name before, the one that has it now counts."""
-    had = [(key, value) for key, value in of_accounts.items() if not _is_among(key, names)]
-    have = [(key.under(names), value) for key, value in of_accounts.items() if _is_among(key, names)]
-    return dict([*had, *have])
-
-
-def _is_among(key: object, names: Mapping[str, str]) -> bool:
-    return isinstance(key, Account) and key.interface in names

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from pm.clock import Clock, EventLoop
+from pm.interfaces import Interfaces
 from pm.kernel_protocols import Commands, Diagnosis, FinalFigureSource
 from pm.model import RemoteAddress, Subflow
 from pm.path_managers.base import PathManager, follows_rtt
@@ -87,6 +88,7 @@ def assemble(
     judge_way: Judge = anywhere,
     on_ways: Watcher = unwatched,
     finals: FinalFigureSource | None = None,
+    interfaces: Interfaces | None = None,
 ) -> Sessions:
     """``programs`` are those of the bpf datapath, ``in_no_hurry`` tells whether they open all subflows, and
     ``address_ids`` are those given before, by address.
@@ -97,7 +99,8 @@ def assemble(
     initial address; ``note`` is called when what is to be noted of these has changed. ``is_local`` asks
     the kernel whether it routes an address as local, ``judge_way`` by which way packets leave; ``on_ways``
     hears of its answers. ``endpoints`` are the namespace's, None where the kernel's own path manager has
-    the sessions that no policy owns. ``finals`` is as in ``Endings``.
+    the sessions that no policy owns. ``finals`` is as in ``Endings``,
+    ``interfaces`` as in ``Ledger``.
 
     The functions below are called back later: what they name is built by then.
     """
@@ -126,7 +129,7 @@ def assemble(
 
     ids = AddressIds(address_ids or {})
     remote_rules = RemoteRules(remote_addresses or RemoteAddresses())
-    ledger = Ledger()
+    ledger = Ledger(interfaces)
     endings = Endings(
         ledger=ledger,
         diagnosis=diagnosis,

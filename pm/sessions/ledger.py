@@ -9,9 +9,10 @@ subflow, and so does each reader of the API for the sessions that it sees. No I/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from pm.interfaces import UNKNOWN, Interface, Interfaces
 from pm.model import Figures, LocalAddress, Subflow
 from pm.sessions.session import Session
 from pm.sessions.traffic import Traffic
@@ -22,60 +23,48 @@ OTHERS = "others"
 
 
 class Account(NamedTuple):
-    """Whose traffic it is: ``policy`` is None for sessions without one, ``interface`` "" where unknown."""
+    """Whose traffic it is: ``policy`` is None for sessions without one."""
 
     policy: str | None
-    interface: str
+    interface: Interface
 
-    def under(self, renamed: Mapping[str, str]) -> Account:
-        return self._replace(interface=renamed.get(self.interface, self.interface))
+
+REST = Account(OTHERS, Interface(OTHERS))
 
 
 class Ledger:
-    def __init__(self) -> None:
+    def __init__(self, interfaces: Interfaces | None = None) -> None:
+        self.interfaces = interfaces or Interfaces()
         self._accounts: dict[Account, Traffic] = {}
-        self._names: dict[str, str] = {}
-        self._indexes: dict[int, str] = {}
-        self.on_renamed: Callable[[Mapping[str, str]], None] | None = None
-        """Hears of interfaces that have other names now, by their former ones."""
+        self._holders: dict[str, Interface] = {}  # of addresses
+        self._deleted = 0
+        self._merged_at = 0
+        self.merged = 0
+        """How often accounts were added up to make room: before, each had other sums."""
 
-    def set_addresses(self, addresses: Sequence[LocalAddress]) -> Mapping[str, str]:
+    def set_addresses(self, addresses: Sequence[LocalAddress]) -> bool:
         """The local addresses of now. Those that are gone are still known by the interface that had them.
 
-        What an interface has carried follows its name. Returns the new names by the former ones.
+        Returns whether an interface was deleted since the last call.
         """
-        names = {address.ifindex: address.ifname for address in addresses}
-        renamed = {
-            before: name
-            for index, name in names.items()
-            if (before := self._indexes.pop(index, name)) != name
-        }
-        self._indexes |= names
-        while len(self._indexes) > ADDRESSES_MAX:
-            del self._indexes[next(iter(self._indexes))]
-        if renamed:
-            self._rename(renamed)
         for address in sorted(addresses, key=lambda a: (a.usable, a.up)):  # the best of each last
-            self._names.pop(address.ip, None)
-            self._names[address.ip] = address.ifname
-        while len(self._names) > ADDRESSES_MAX:
-            del self._names[next(iter(self._names))]
-        return renamed
+            self._holders.pop(address.ip, None)
+            self._holders[address.ip] = self.interfaces.seen(address.ifindex, address.ifname)
+        while len(self._holders) > ADDRESSES_MAX:
+            del self._holders[next(iter(self._holders))]
+        before, self._deleted = self._deleted, self.interfaces.deleted
+        return before != self._deleted
 
-    def _rename(self, renamed: Mapping[str, str]) -> None:
-        """All at once: interfaces may have each other's names now."""
-        self._names = {ip: renamed.get(name, name) for ip, name in self._names.items()}
-        accounts, self._accounts = self._accounts, {}
-        for account, traffic in accounts.items():
-            self._accounts.setdefault(account.under(renamed), Traffic()).add_all(traffic)
-        if self.on_renamed:
-            self.on_renamed(renamed)
-
-    def interface_of(self, subflow: Subflow) -> str:
-        """The name of the interface that has, or had, the subflow's local address; "" if unknown."""
-        if not subflow.interface:
-            subflow.interface = self._names.get(subflow.local, "")
+    def interface_of(self, subflow: Subflow) -> Interface:
+        """The interface that has, or had, the subflow's local address; UNKNOWN if nobody knows."""
+        if subflow.interface is UNKNOWN:
+            subflow.interface = self._holders.get(subflow.local, UNKNOWN)
         return subflow.interface
+
+    def move(self, subflow: Subflow) -> None:
+        """A subflow that lives longer than its interface goes on where its address is now, if anywhere."""
+        if subflow.interface.gone:
+            subflow.interface = self._holders.get(subflow.local, subflow.interface)
 
     def note(self, session: Session, subflow: Subflow, figures: Figures) -> None:
         """What the kernel says of a subflow now, or said at its end."""
@@ -96,9 +85,9 @@ class Ledger:
         """Since the service started, by policy and interface."""
         return self._accounts
 
-    def by_interface(self) -> dict[str, Traffic]:
+    def by_interface(self) -> dict[Interface, Traffic]:
         """Since the service started."""
-        sums: dict[str, Traffic] = {}
+        sums: dict[Interface, Traffic] = {}
         for account, traffic in self._accounts.items():
             sums.setdefault(account.interface, Traffic()).add_all(traffic)
         return sums
@@ -112,8 +101,24 @@ class Ledger:
 
     def _account(self, account: Account) -> Traffic:
         if account not in self._accounts and len(self._accounts) >= ACCOUNTS_MAX:
-            account = Account(OTHERS, OTHERS)
+            self._merge()
+            if len(self._accounts) >= ACCOUNTS_MAX:
+                account = REST
         return self._accounts.setdefault(account, Traffic())
+
+    def _merge(self) -> None:
+        """Make room: of interfaces that are gone, what those of one name have carried is added up."""
+        if self._merged_at == self.interfaces.deleted:
+            return
+        self._merged_at = self.interfaces.deleted
+        self.merged += 1
+        first: dict[str, Interface] = {}
+        accounts, self._accounts = self._accounts, {}
+        for account, traffic in accounts.items():
+            interface = account.interface
+            if interface.gone:
+                interface = first.setdefault(interface.name, interface)
+            self._accounts.setdefault(Account(account.policy, interface), Traffic()).add_all(traffic)
 
 
 def _follow(before: Figures, after: Figures) -> bool:

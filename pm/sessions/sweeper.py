@@ -115,10 +115,10 @@ class Sweeper:
     def addresses_changed(self, addresses: Sequence[LocalAddress]) -> None:
         """Replace the local addresses and reconcile every session soon."""
         changes = self._addresses.update(addresses)
-        if renamed := self._ledger.set_addresses(addresses):
+        if self._ledger.set_addresses(addresses):
             for session in self._table:
                 for subflow in session.subflows:
-                    subflow.interface = renamed.get(subflow.interface, subflow.interface)
+                    self._ledger.move(subflow)
         self._judge_remotes()
         self._first_subflows.forget_remembered()
         opening = False

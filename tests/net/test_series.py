@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,12 @@ MIB = 1 << 20
 
 def interfaces(service: Service) -> dict[str, Any]:
     return {found["name"]: found for found in service.get("/v1/interfaces")["interfaces"]}
+
+
+def received(lab: Lab, local: str) -> int:
+    """Bytes that came on the open sockets with a local address, as `ss` shows them."""
+    shown = lab.run("client", "ss", "-tniOH", "state", "established", "src", local)
+    return sum(int(number) for number in re.findall(r"bytes_received:(\d+)", shown))
 
 
 def two_paths(lab: Lab) -> tuple[Service, Traffic]:
@@ -170,6 +177,59 @@ def test_interfaces_that_change_their_names(lab: Lab) -> None:
         (subflows,) = (one["values"] for one in series if one["name"] == "subflows")
         assert set(subflows) <= {1, None}
         assert subflows[-1] == 1
+
+
+def test_an_interface_that_is_made_anew(lab: Lab) -> None:
+    """It has the name and the address of one that was deleted, and what it carries itself."""
+    service, client = two_paths(lab)
+    client.send(bytes=MIB, deadline_s=60)
+    former = wait_for(
+        lambda: interfaces(service)["eth1"],
+        "what eth1 has carried",
+        until=lambda found: found["bytes_sent"] and found["sent_per_second"] is not None,
+    )
+    lab.ip("client", "link", "del", "eth1")
+    wait_for(lambda: interfaces(service)["eth1"]["state"], "eth1 is gone", until=lambda s: s == "gone")
+    wait_equal(lambda: len(service.get("/v1/sessions")["sessions"][0]["subflows"]), 1)
+    gone = interfaces(service)["eth1"]
+    assert gone["bytes_sent"] >= former["bytes_sent"]
+    lab.ip("net", "link", "add", "client2", "type", "veth", "peer", "eth1", "netns", lab.netns("client"))
+    lab.ip("net", "link", "set", "client2", "master", "br2", "up")
+    lab.ip("client", "link", "set", "eth1", "up")
+    found = wait_for(
+        lambda: interfaces(service), "the former one has another name", until=lambda f: "eth1 (gone)" in f
+    )
+    assert found["eth1 (gone)"]["bytes_sent"] - gone["bytes_sent"] in (0, 1)
+    lab.ip("client", "rule", "del", "from", lab.address("client", 2))
+    lab.add_address("client", 2, lab.address("client", 2))
+    lab.wait_subflows(2)
+    client.send(bytes=MIB, deadline_s=60)
+    wait_equal(lambda: interfaces(service)["eth1"]["bytes_received"], received(lab, lab.address("client", 2)))
+    found = interfaces(service)
+    assert found["eth1"]["index"] != former["index"]
+    assert found["eth1 (gone)"]["bytes_sent"] - gone["bytes_sent"] in (0, 1)  # its FIN
+    assert (found["eth1 (gone)"]["state"], found["eth1 (gone)"]["subflows"]) == ("gone", 0)
+    assert "(gone)" not in service.get("/metrics")  # a counter goes with the name
+    series = service.get("/v1/interfaces/eth1/series")["series"]
+    (subflows,) = (one["values"] for one in series if one["name"] == "subflows")
+    assert subflows[0] is None  # of a time when there was another
+
+
+def test_an_interface_with_the_index_of_one_that_is_gone(lab: Lab) -> None:
+    """It is another one, from the first moment on."""
+    service, client = two_paths(lab)
+    client.send(bytes=MIB, deadline_s=60)
+    former = wait_for(
+        lambda: interfaces(service)["eth1"], "bytes of eth1", until=lambda found: found["bytes_sent"] > 0
+    )
+    lab.ip("client", "link", "del", "eth1")
+    lab.ip("client", "link", "add", "wan", "index", str(former["index"]), "type", "veth")
+    lab.ip("client", "addr", "add", "192.0.2.1/24", "dev", "wan")
+    found = wait_for(lambda: interfaces(service), "the new one", until=lambda found: "wan" in found)
+    assert found["wan"]["index"] == former["index"]
+    assert found["wan"]["bytes_sent"] == 0
+    assert found["eth1"]["state"] == "gone"
+    assert found["eth1"]["bytes_sent"] >= former["bytes_sent"]
 
 
 def test_metrics_by_interface(lab: Lab) -> None:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Self
 
 from pm.errors import KernelRefused
+from pm.interfaces import Interfaces
 from pm.linux.ip import ip_bytes
 from pm.linux.netlink import framing
 from pm.linux.netlink.address_choice import Judged, SourceOf, one_interface_each, one_per_prefix
@@ -70,6 +71,7 @@ class AddressMonitor:
         receive_buffer_bytes: int,
         source_of: SourceOf,
         metrics: MetricLookup,
+        registry: Interfaces,
     ) -> None:
         self.addresses: tuple[LocalAddress, ...] = ()
         self.interfaces: frozenset[str] = frozenset()
@@ -82,6 +84,7 @@ class AddressMonitor:
         self._receive_buffer_bytes = receive_buffer_bytes
         self._source_of = source_of
         self._metrics = metrics
+        self._registry = registry
         self._asked = False
         self._links: dict[int, Link] = {}
         self._flags: dict[AddressKey, int] = {}
@@ -94,16 +97,20 @@ class AddressMonitor:
         rules: Addresses,
         on_change: Callable[[tuple[LocalAddress, ...]], None],
         *,
+        registry: Interfaces | None = None,
         receive_buffer_bytes: int = RECEIVE_BUFFER_BYTES,
     ) -> AsyncIterator[Self]:
-        """Dump, then follow. Raises KernelRefused where the kernel does not answer the dump.
+        """Dump, then follow, and tell ``registry`` which interfaces there are.
+
+        Raises KernelRefused where the kernel does not answer the dump.
 
         ``on_change`` gets all addresses whenever any of them or its verdict, or an interface, has changed
         since.
         """
         with SourceLookup.open() as lookup, MetricLookup.open() as metrics:
             subscribed = _subscribe(receive_buffer_bytes)
-            monitor = cls(rules, on_change, subscribed, receive_buffer_bytes, lookup.source_of, metrics)
+            source_of, registry = lookup.source_of, registry or Interfaces()
+            monitor = cls(rules, on_change, subscribed, receive_buffer_bytes, source_of, metrics, registry)
             monitor._follow()
             monitor._update()
             try:
@@ -241,6 +248,7 @@ class AddressMonitor:
                 self._flags.clear()
                 # Interfaces first: an address without its interface cannot be judged.
                 if self._dump(RTM_GETLINK, IFINFOMSG.size) and self._dump(RTM_GETADDR, IFADDRMSG.size):
+                    self._registry.only(self._links)
                     asyncio.get_running_loop().add_reader(self._socket, self._on_readable)
                     return
             except OSError as e:
@@ -289,8 +297,10 @@ class AddressMonitor:
             return
         if message.type == RTM_NEWLINK:
             self._links[link.ifindex] = link
+            self._registry.seen(link.ifindex, link.name)
             return
         self._links.pop(link.ifindex, None)
+        self._registry.gone(link.ifindex)
         for key in [key for key in self._flags if key.ifindex == link.ifindex]:
             del self._flags[key]
 

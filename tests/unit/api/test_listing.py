@@ -11,6 +11,7 @@ from pm.api import listing
 from pm.api.input_shapes import Order, SessionQuery, SessionSort
 from pm.api.listing import Listing
 from pm.api.problems import BadRequest, Expired
+from pm.interfaces import UNKNOWN
 from pm.model import Origin, Subflow, SubflowState
 from pm.sampling.sampler import Sampler
 from pm.sessions.session import SessionState
@@ -214,6 +215,6 @@ async def test_census_counts_by_policy_and_state(plane: Plane) -> None:
     }
     first = plane.ledger.interface_of(next(iter(plane.table.values())).subflows[0])
     assert census.subflows["sync", first, "established"] == 5
-    assert census.subflows["sync", "", "failed"] == 5
+    assert census.subflows["sync", UNKNOWN, "failed"] == 5
     assert sum(census.subflows.values()) == 22 + 11
     assert census.interfaces[first] == 11

@@ -15,12 +15,14 @@ from pm.api.listing import Census
 from pm.api.metrics import Histogram, Snapshot, Timings, exposition
 from pm.api.traffic_metrics import traffic_metrics
 from pm.errors import Problem
+from pm.interfaces import UNKNOWN, Interface
 from pm.sessions.ledger import Account
 from pm.sessions.session import JOIN_RESULTS, FailureKind
 from pm.sessions.traffic import Traffic
 from tests.unit.api.plane import Plane
 
-CARRIED = {Account("sync", "eth0"): Traffic(100, 200, 3), Account(None, "eth0"): Traffic(1, 2, 0)}
+ETH0 = Interface("eth0")
+CARRIED = {Account("sync", ETH0): Traffic(100, 200, 3), Account(None, ETH0): Traffic(1, 2, 0)}
 KERNEL = {
     "MPTcpExtMPJoinSynRx": 7,
     "MPTcpExtMPCurrEstab": 4,
@@ -41,10 +43,10 @@ def samples(
         status=plane.status(),
         census=Census(
             Counter({("sync", "established"): 2, (None, "created"): 1}),
-            Counter({("sync", "eth0", "established"): 5, (None, "", "failed"): 2}),
-            Counter({"eth0": 3}),
-            {"eth0": [1000, 3000, 2000]},
-            Counter({("sync", "eth0"): 1}),
+            Counter({("sync", ETH0, "established"): 5, (None, UNKNOWN, "failed"): 2}),
+            Counter({ETH0: 3}),
+            {ETH0: [1000, 3000, 2000]},
+            Counter({("sync", ETH0): 1}),
         ),
         policies=[policy.name for policy in plane.policies()],
         timings=timings,
@@ -96,8 +98,8 @@ def test_what_has_no_sessions_has_none() -> None:
 
 def test_subflows_that_have_ended_leave_none() -> None:
     """Where something was carried, the number of subflows falls to 0."""
-    carried = {Account("sync", "eth0"): Traffic(1, 2, 3), Account("sync", "eth1"): Traffic(1, 2, 3)}
-    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "eth0", "established"): 2})
+    carried = {Account("sync", ETH0): Traffic(1, 2, 3), Account("sync", Interface("eth1")): Traffic(1, 2, 3)}
+    subflows: Counter[tuple[str | None, Interface, str]] = Counter({("sync", ETH0, "established"): 2})
     census = Census(Counter(), subflows, Counter(), {}, Counter())
     found = {family.name: family.samples for family in traffic_metrics(census, carried)}
     for name, values in (("mptcp_pm_subflows", [2, 0]), ("mptcp_pm_stuck_subflows", [0, 0])):
@@ -145,9 +147,10 @@ def test_documentation_has_every_metric() -> None:
 
 def test_too_many_interfaces_are_added_up() -> None:
     """Interfaces come and go with names of their own: a scrape has a bounded number of them."""
-    carried = {Account("sync", f"veth{n}"): Traffic(1, 2, 3) for n in range(300)}
-    subflows: Counter[tuple[str | None, str, str]] = Counter({("sync", "late", "established"): 1})
-    census = Census(Counter(), subflows, Counter(), {"late": [5]}, Counter({("sync", "late"): 1}))
+    carried = {Account("sync", Interface(f"veth{n}")): Traffic(1, 2, 3) for n in range(300)}
+    late = Interface("late")
+    subflows: Counter[tuple[str | None, Interface, str]] = Counter({("sync", late, "established"): 1})
+    census = Census(Counter(), subflows, Counter(), {late: [5]}, Counter({("sync", late): 1}))
     found = {family.name: family for family in traffic_metrics(census, carried)}
     sent = {sample.labels["interface"]: sample.value for sample in found["mptcp_pm_sent_bytes"].samples}
     assert len(sent) == 257
@@ -160,7 +163,7 @@ def test_too_many_interfaces_are_added_up() -> None:
 def test_label_values_are_escaped() -> None:
     """An interface may have any name that the kernel takes."""
     name = 'e"\\\n<x>\ufffdff'
-    found = samples(Plane(), Timings(), carried={Account("sync", name): Traffic(9, 0, 0)})
+    found = samples(Plane(), Timings(), carried={Account("sync", Interface(name)): Traffic(9, 0, 0)})
     assert found["mptcp_pm_sent_bytes_total", (("interface", name), ("policy", "sync"))] == 9
 
 

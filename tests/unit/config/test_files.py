@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,69 @@ def test_by_another_name(tmp_path: Path, how: str) -> None:
         path.write_text(text)
     (found,) = problems(path)
     assert "is the token file" in found
+
+
+@pytest.mark.parametrize("what", ["source of a plug-in", "source of a path manager"])
+def test_records_replace_no_source(tmp_path: Path, what: str) -> None:
+    """A C file of a policy is a purpose too."""
+    source = tmp_path / "x.c"
+    source.write_text("int x;")
+    path = write(tmp_path, records=str(source))
+    document = yaml.safe_load(path.read_text())
+    plugin = {"name": "x", "source": str(source), "exid": 0x4D01, "send": True}
+    own = (
+        {"path_manager": "none", "options": {"plugins": [plugin]}}
+        if "plug-in" in what
+        else {"path_manager": {"program": {"name": "x", "source": str(source)}}}
+    )
+    document["policies"] = [{"name": "web", "cgroup": "/web", **own}]
+    path.write_text(yaml.safe_dump(document))
+    (found,) = problems(path)
+    assert re.search(r"is the (plug-in|path manager) of policy `web`: records would replace it", found)
+
+
+@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize("what", ["directory", "FIFO", "socket", "device", "symbolic link"])
+def test_records_need_a_regular_file(tmp_path: Path, what: str, former: bool) -> None:
+    """Before the service starts, not at the end of the first session; at the first rotation neither."""
+    path = tmp_path / "records"
+    there = tmp_path / "records.1" if former else path
+    match what:
+        case "directory":
+            there.mkdir()
+        case "FIFO":
+            os.mkfifo(there)
+        case "socket":
+            with socket.socket(socket.AF_UNIX) as bound:
+                bound.bind(str(there))
+        case "device":
+            path = Path("/dev/null")
+            if former:
+                return
+        case "symbolic link":
+            there.symlink_to(tmp_path / "nothing")
+            if former:  # a rename takes its place
+                load_config(str(write(tmp_path, records=str(path))))
+                return
+    (found,) = problems(write(tmp_path, records=str(path)))
+    assert f"is a {what}: records need a file of their own, name another" in found
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "cert.pem", "key.pem"])
+def test_a_token_is_no_line_that_others_know(tmp_path: Path, name: str) -> None:
+    """That of a private key is `-----BEGIN PRIVATE KEY-----`."""
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace(str(tmp_path / "token"), str(tmp_path / name)))
+    (found,) = problems(path)
+    purpose = f"{tmp_path / name} is {PURPOSES[name]}"
+    assert found == f"api.tcp.token_file: {purpose}: its first line is no secret, name another file"
+
+
+def test_certificate_and_key_in_one_file(tmp_path: Path) -> None:
+    """Nothing is written there, and it is as usual."""
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace(str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")))
+    load_config(str(path))
 
 
 def test_what_is_not_written_is_no_matter(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from pm.errors import KernelRefused
+from pm.interfaces import Interface, Interfaces
 from pm.model import Figures, LocalAddress
 from pm.sampling import sampler as module
 from pm.sampling.sampler import RECEIVED, RTT, SENT, SESSIONS_MAX, SUBFLOWS, Sampler
@@ -19,7 +20,8 @@ from pm.sessions.ledger import Account, Ledger
 from pm.sessions.session import Session
 from tests.unit.api.plane import SYNC, make_session
 
-ETH0, ETH1 = Account("sync", "eth0"), Account("sync", "eth1")
+INTERFACES = Interfaces()
+ETH0, ETH1 = (Account("sync", INTERFACES.seen(n + 1, f"eth{n}")) for n in (0, 1))
 
 
 class World:
@@ -28,7 +30,7 @@ class World:
     def __init__(self) -> None:
         self.now, self.calls, self.refuse = 1000.0, 0, False
         self.table: dict[int, Session] = {}
-        self.ledger = Ledger()
+        self.ledger = Ledger(INTERFACES)
         self.ledger.set_addresses(
             [LocalAddress(f"10.0.{n + 1}.1", 24, n + 1, f"eth{n}", True, False, "") for n in (0, 1)]
         )
@@ -128,7 +130,7 @@ async def test_a_session_with_another_policy_counts_for_that(world: World) -> No
     for session in world.table.values():
         session.policy = renamed
     await world.sample()
-    account = Account("renamed", "eth0")
+    account = Account("renamed", ETH0.interface)
     assert world.last(account, SUBFLOWS) == 2
     assert world.last(account, SENT) == 200
     assert world.last(ETH0, SUBFLOWS) == 0
@@ -198,8 +200,9 @@ async def test_memory_is_bounded(world: World, monkeypatch: pytest.MonkeyPatch) 
         world.table.clear()
         world.add(number)
         (session,) = world.table.values()
+        interface = Interface(f"veth{number}")
         for subflow in session.subflows:
-            subflow.interface = f"veth{number}"
+            subflow.interface = interface
         await world.sample()
     assert len(world.sampler.followed) <= 50
     assert len(world.sampler.accounts) <= HISTORY + 5
