@@ -134,13 +134,16 @@ class Access:
 
     def admits(self, token: str, address: str) -> bool:
         """Whether it is right; ``address`` has tried it then. It is for the caller to make it wait."""
-        try:
-            given = token.strip().encode(errors="surrogateescape")  # a header need not be UTF-8
-        except UnicodeEncodeError:  # nor is everything text that JSON can write
-            given = b""
-        right = bool(self._token) and hmac.compare_digest(given, self._token or b"")
+        right = self.is_token(token)
         self.trials.note(address, right=right)
         return right
+
+    def is_token(self, text: str) -> bool:
+        try:
+            given = text.strip().encode(errors="surrogateescape")  # a header need not be UTF-8
+        except UnicodeEncodeError:  # nor is everything text that JSON can write
+            given = b""
+        return bool(self._token) and hmac.compare_digest(given, self._token or b"")
 
     def change_token(self, token: bytes) -> bool:
         """Whether it is another one; then all logins with the old one end."""

@@ -95,7 +95,9 @@ def check_change(request: web.Request) -> None:
 
 
 def may_still_ask(request: web.Request) -> bool:
-    """For an answer that does not end: whether its login is still open, if it has one. It is in use."""
-    if not is_over_tcp(request) or request.headers.get("Authorization"):
+    """For an answer that does not end: whether its token is still right, or its login open (it is in use)."""
+    if not is_over_tcp(request):
         return True
+    if header := request.headers.get("Authorization"):
+        return request.app[ACCESS].is_token(header.partition(" ")[2])
     return request.app[ACCESS].logins.use(cookie_of(request) or "")

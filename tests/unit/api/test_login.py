@@ -431,6 +431,20 @@ async def test_a_stream_ends_with_its_login(
     assert (await browser.get("/v1/events")).status == 401
 
 
+async def test_a_stream_ends_with_its_token(
+    url: str, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever follows with a bearer token that is replaced hears no more, as requests with it are refused."""
+    monkeypatch.setattr("pm.api.sse.KEEP_ALIVE_S", 0.01)
+    async with ClientSession(url, headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+        async with client.get("/v1/events") as stream, asyncio.timeout(10):
+            await stream.content.readuntil(b"keep-alive\n\n")
+            await stream.content.readuntil(b"keep-alive\n\n")
+            await asyncio.to_thread(token_file.write_text, OTHER)
+            await stream.content.read()
+        assert (await client.get("/v1/events")).status == 401
+
+
 async def test_an_open_stream_is_use(browser: ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is only looked at does not log itself out."""
     monkeypatch.setattr("pm.api.sse.KEEP_ALIVE_S", 0.01)
