@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 import socket
 
 from aiohttp import web
@@ -60,6 +61,9 @@ def check_token(given: str, request: web.Request) -> None:
 
 
 def cookie_name(request: web.Request) -> str:
+    """With the port that the browser asks, a tunnel's say; the service's own where a proxy leaves it out."""
+    if asked := re.search(r":([0-9]{1,5})$", request.host, re.ASCII):
+        return COOKIE.replace("PORT", asked[1])
     _, port, *_ = request.get_extra_info("sockname") or ("", 0)
     return COOKIE.replace("PORT", str(port))
 

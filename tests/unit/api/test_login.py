@@ -251,6 +251,28 @@ async def test_services_of_one_host_do_not_end_each_others_logins(
     assert await read(browser) == 200
 
 
+async def test_two_tunnels_do_not_end_each_others_logins(plane: Plane, url: str) -> None:
+    """What the browser takes for the port counts: `ssh -L` to the same port of two servers has two."""
+    names = set()
+    for port in (9001, 9002):
+        async with ClientSession(url, cookie_jar=DummyCookieJar()) as client:
+            cookies = (await log_in(client, Host=f"localhost:{port}")).cookies
+            (name,) = cookies
+            names.add(name)
+            sent = {"Host": f"localhost:{port}", "Cookie": f"{name}={cookies[name].value}"}
+            assert (await client.get("/v1/status", headers=sent)).status == 200
+    assert names == {"mptcp_pm_9001", "mptcp_pm_9002"}
+
+
+@pytest.mark.parametrize(
+    "host", ["name", "[::1]", "name:", "name:x", "name:8;x=y", "name:\xb2", "name:123456"]
+)
+async def test_a_host_without_a_port(url: str, cookie: str, host: str) -> None:
+    """A proxy may leave it out: then the port is the service's own."""
+    async with ClientSession(url, cookie_jar=DummyCookieJar()) as client:
+        assert list((await log_in(client, Host=host)).cookies) == [cookie]
+
+
 async def test_a_change_needs_the_header(browser: ClientSession, plane: Plane) -> None:
     """403 without; a form of another page cannot send it."""
     await log_in(browser)
