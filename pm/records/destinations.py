@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import select
 import socket
 import stat
 from bisect import bisect_right
@@ -131,7 +132,10 @@ class StandardOutput:
     def write(self, lines: Sequence[bytes]) -> int:
         line = lines[0]
         while line:
-            line = line[os.write(_STDOUT, line) :]
+            try:
+                line = line[os.write(_STDOUT, line) :]
+            except BlockingIOError:  # whoever shares it has made it so
+                select.select([], [_STDOUT], [])
         return 1
 
     def close(self) -> None:

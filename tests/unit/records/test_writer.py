@@ -256,6 +256,24 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert capfdbinary.readouterr().out == b"{}\n"
 
 
+def test_standard_output_that_does_not_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever shares it may have made it so: a line that is longer than what a pipe takes comes whole."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    monkeypatch.setattr("pm.records.destinations._STDOUT", writing)
+    line = b"x" * (1 << 20) + b"\n"
+    found: list[bytes] = []
+    with open(reading, "rb") as output:
+        reader = threading.Thread(target=lambda: found.append(output.read()))
+        reader.start()
+        try:
+            assert StandardOutput().write([line]) == 1
+        finally:
+            os.close(writing)
+            reader.join()
+    assert found == [line]
+
+
 async def test_what_is_lost_is_told_once_for_each_destination(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
