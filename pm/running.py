@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 from pm.api.control import ServiceState
 from pm.callbacks import failure_of_callbacks
+from pm.garbage import collect_seldom
 from pm.log import get_logger
 from pm.reloader import Reloader
 
@@ -41,9 +41,7 @@ class Service:
             tasks = [group.create_task(part) for part in (*first, *(run() for run in self.parts))]
             await self.compared.wait()
             self.state.ready = True
-            # What is there now stays: the collector need not look at it again and again.
-            gc.collect()
-            gc.freeze()
+            collect_seldom()
             state, cgroups = self.state, len(self.attached())
             facts = {"config": str(state.config_path), "policies": len(state.loaded.config.policies)}
             log.info("started", selection=state.selection, **facts, cgroups=cgroups)
