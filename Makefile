@@ -119,8 +119,8 @@ image-arm64: ## container image mptcp-pm:slim-arm64, built by emulation (some mi
 	@docker/with-engine docker/image-arm64
 
 # libbpfcc and libbpf1 are what python3-bpfcc loads into the service's processes.
-licences: setup ## licences of all dependencies: Python packages, with what these need, the page's libraries, Debian's
-	@$(PYTHON) -m tests.licences $(PACKAGES) libbpfcc libbpf1
+licences: setup ## licences of all dependencies: Python packages, with what these need, the page's libraries, Debian's, and what tests alone fetch
+	@$(PYTHON) -m tests.licences $(PACKAGES) libbpfcc libbpf1 --tests prometheus $(BROWSER_PACKAGES)
 
 PIP_COMPILE := CUSTOM_COMPILE_COMMAND='make lock' build/lock/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-annotate --no-emit-index-url --no-emit-find-links

@@ -1,13 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """``make licences``: every dependency, direct or not, with the licence that it declares.
 
-``python -m tests.licences [DEBIAN_PACKAGE]...``. Of Python, what ``pyproject.toml`` asks for and what that
-needs, as installed here; the libraries of the page, as its lock file has them; of Debian, the packages that
-are named, without what these need. The exit status is 1 if a package of Python or npm declares no licence.
+``python -m tests.licences [DEBIAN_PACKAGE]... [--tests DEBIAN_PACKAGE...]``. Of Python, what
+``pyproject.toml`` asks for and what that needs, as installed here; the libraries of the page, and what the
+tests of it fetch, as the lock files have them; of Debian, the packages that are named, installed or unpacked
+in ``build``, without what these need. Those after ``--tests`` are for tests alone: nothing that is shipped
+has or needs them. The exit status is 1 if a package of Python or npm declares no licence.
 """
 
 from __future__ import annotations
 
+import argparse
+import gzip
 import json
 import re
 import subprocess
@@ -23,6 +27,8 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parents[1] / "pyproject.toml"
 PAGE_LOCK = PROJECT.parent / "pm/web/package-lock.json"
+TESTS_LOCK = PROJECT.parent / "tests/browser/package-lock.json"
+UNPACKED = PROJECT.parent / "build"
 
 
 class Dependency(NamedTuple):
@@ -76,38 +82,60 @@ def licence_of(package: Distribution) -> str:
     return " / ".join(text.rpartition(" :: ")[2] for text in classifiers if text.startswith("License ::"))
 
 
-def page_dependencies() -> list[Dependency]:
-    """The libraries of the page."""
-    packages = json.loads(PAGE_LOCK.read_text())["packages"]
+def npm_dependencies() -> list[Dependency]:
+    """The libraries of the page, then what the tests of it fetch."""
+    return [*_locked("page", PAGE_LOCK), *_locked("tests", TESTS_LOCK)]
+
+
+def _locked(used_by: str, file: Path) -> list[Dependency]:
+    packages = json.loads(file.read_text())["packages"]
     return [
         Dependency(
-            "page", place.rpartition("node_modules/")[2], package["version"], package.get("license", "")
+            used_by, place.rpartition("node_modules/")[2], package["version"], package.get("license", "")
         )
         for place, package in packages.items()
         if place  # else the project itself
     ]
 
 
-def debian_dependency(name: str) -> Dependency:
+def debian_dependency(name: str, used_by: str = "Debian") -> Dependency:
     """A package's licences are those of all its files, where its copyright file can be read by a program."""
     shown = subprocess.run(
         ["dpkg-query", "--show", "--showformat=${Version}", name], capture_output=True, text=True
     )
+    documents, version = Path("/usr/share/doc", name), shown.stdout
     if shown.returncode:
-        return Dependency("Debian", name, "not installed", "unknown here")
-    file = Path("/usr/share/doc", name, "copyright")
+        documents = UNPACKED / name / "usr/share/doc" / name
+        version = _version_in(documents / "changelog.Debian.gz")
+    if not version:
+        return Dependency(used_by, name, "not installed", "unknown here")
+    file = documents / "copyright"
     text = file.read_text(errors="replace") if file.exists() else ""
     found = sorted(set(re.findall(r"^License:[ \t]*(\S.*?)[ \t]*$", text, re.MULTILINE)))
-    return Dependency("Debian", name, shown.stdout, ", ".join(found) or f"see {file}")
+    return Dependency(used_by, name, version, ", ".join(found) or f"see {file}")
 
 
-def main(debian_packages: list[str]) -> int:
+def _version_in(changelog: Path) -> str:
+    """That of its first entry, ``NAME (VERSION) …``; "" where there is none."""
+    if not changelog.exists():
+        return ""
+    with gzip.open(changelog, "rt") as file:
+        return file.readline().partition("(")[2].partition(")")[0]
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("packages", nargs="*")
+    parser.add_argument("--tests", nargs="*", default=[])
+    named = parser.parse_args(arguments)
     try:
-        checked = [*python_dependencies(), *page_dependencies()]
+        checked = [*python_dependencies(), *npm_dependencies()]
     except PackageNotFoundError as missing:
         print(f"{missing.name} is not installed: run make setup", file=sys.stderr)
         return 1
-    for used_by, name, version, licence in [*checked, *map(debian_dependency, debian_packages)]:
+    debian = [debian_dependency(name) for name in named.packages]
+    debian += [debian_dependency(name, "tests") for name in named.tests]
+    for used_by, name, version, licence in [*checked, *debian]:
         print(f"{used_by:12} {name:26} {version:24} {licence or 'DECLARES NONE'}")
     return 0 if all(dependency.licence for dependency in checked) else 1
 

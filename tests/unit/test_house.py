@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pm.api.page import LIBRARIES
-from tests.licences import page_dependencies, python_dependencies
+from tests.licences import debian_dependency, npm_dependencies, python_dependencies
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted((ROOT / "pm").rglob("*.py"))
@@ -193,12 +194,27 @@ def test_every_make_target_in_documents_exists() -> None:
 
 def test_every_dependency_declares_a_licence() -> None:
     """`make licences` knows what pyproject.toml and the page ask for, what that needs, a licence of each."""
-    dependencies = [*python_dependencies(), *page_dependencies()]
+    dependencies = [*python_dependencies(), *npm_dependencies()]
     used_by = {dependency.name.lower(): dependency.used_by for dependency in dependencies}
     assert used_by["aiohttp"] == used_by["multidict"] == "service"
     assert used_by["preact"] == used_by["uplot"] == "page"
     assert used_by["pytest"] == used_by["pluggy"] == "development"
+    assert used_by["axe-core"] == "tests"
     assert [dependency.name for dependency in dependencies if not dependency.licence] == []
+
+
+def test_licences_have_what_only_tests_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus is unpacked beside the checkout, and no package of this machine."""
+    documents = tmp_path / "no-such-package/usr/share/doc/no-such-package"
+    documents.mkdir(parents=True)
+    (documents / "copyright").write_text("Files: *\nLicense: Apache-2.0\n")
+    with gzip.open(documents / "changelog.Debian.gz", "wt") as file:
+        file.write("no-such-package (1.2+ds-3) bookworm; urgency=low\n")
+    monkeypatch.setattr("tests.licences.UNPACKED", tmp_path)
+    found = debian_dependency("no-such-package", "tests")
+    assert found == ("tests", "no-such-package", "1.2+ds-3", "Apache-2.0")
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--tests prometheus $(BROWSER_PACKAGES)" in makefile
 
 
 def locked(name: str) -> dict[str, str]:
