@@ -222,8 +222,9 @@ def parse_listen(text: str, *, lowest_port: int = 1) -> tuple[IPAddress, int]:
 
 def parse_end(text: str) -> tuple[IPAddress, int]:
     """Parse an IP address with or without a port into both, port 0 for none. Raises ValueError."""
+    in_brackets = re.fullmatch(r"\[(.*)\]", text)
     try:
-        return ipaddress.ip_address(text.removeprefix("[").removesuffix("]")), 0
+        return ipaddress.ip_address(in_brackets[1] if in_brackets else text), 0
     except ValueError:
         pass
     try:

@@ -216,6 +216,8 @@ async def read_body(request: web.Request) -> bytes:
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             return await request.read()
+    except ConnectionError:  # nobody reads the answer, and nobody need read of it in the log
+        raise web.HTTPBadRequest(text="the connection ended before the body did") from None
     except TimeoutError:
         raise web.HTTPRequestTimeout(text=f"the body was not there after {BODY_TIMEOUT_S:g} s") from None
 

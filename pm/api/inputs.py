@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,10 +30,7 @@ def parse_query(shape: type[T], query: Mapping[str, str]) -> T:
     """Parse a query string as ``shape``. Raises BadRequest with all that is wrong."""
     hints = hints_of(shape)
     values: dict[str, Any] = dict(query)
-    if twice := sorted(
-        name for name, times in Counter(name for name, _ in query.items()).items() if times > 1
-    ):
-        raise BadRequest([{"name": name, "message": "given more than once"} for name in twice])
+    _refuse_twice(name for name, _ in query.items())
     for name, text in query.items():
         if name in hints and hints[name].type is int and re.fullmatch("[0-9]{1,18}", text):
             values[name] = int(text)
@@ -50,7 +47,7 @@ def refuse_query(query: Mapping[str, str]) -> None:
 def parse_body(shape: type[T], body: bytes) -> T:
     """Parse a JSON object as ``shape``. Raises BadRequest with all that is wrong."""
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_pairs_hook=_object)
     except ValueError as e:  # UnicodeDecodeError is one
         raise BadRequest([{"name": "", "message": f"the body is not JSON: {e}"}]) from e
     except RecursionError as e:
@@ -58,6 +55,16 @@ def parse_body(shape: type[T], body: bytes) -> T:
     if not isinstance(values, dict):
         raise BadRequest([{"name": "", "message": "the body must be a JSON object"}])
     return _build(shape, hints_of(shape), values, "field")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _refuse_twice(name for name, _ in pairs)
+    return dict(pairs)
+
+
+def _refuse_twice(names: Iterable[str]) -> None:
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise BadRequest([{"name": name, "message": "given more than once"} for name in twice])
 
 
 def _build(shape: type[T], hints: Mapping[str, Hint], values: Mapping[str, Any], noun: str) -> T:
@@ -89,6 +96,8 @@ def _complaint(hint: Hint, value: Any) -> str:
     if type(value) is not hint.type:  # isinstance would accept a bool for an int
         wanted = {int: "an integer", bool: "true or false", str: "text"}[hint.type]
         return f"{value!r} is not {wanted}"
+    if isinstance(value, str) and not is_text(value):
+        return "is not Unicode text: it has one half of a surrogate pair"
     low = next((m.ge for m in hint.metadata if isinstance(m, Ge)), None)
     high = next((m.le for m in hint.metadata if isinstance(m, Le)), None)
     if (low is not None and value < low) or (high is not None and value > high):
@@ -122,6 +131,15 @@ def _with_addresses(made: T) -> tuple[T, list[ParameterProblemShape]]:
     if len(versions) > 1:
         problems.append({"name": "remote", "message": "must have the same address family as `local`"})
     return dataclasses.replace(made, **found), problems
+
+
+def is_text(value: str) -> bool:
+    """JSON can write what no encoding can: one half of a surrogate pair."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def canonical(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -13,11 +13,11 @@ from aiohttp import web
 from pm.api.problem_shapes import ParameterProblemShape, ProblemShape
 from pm.api.views import encode, problem_views
 from pm.errors import ConfigError, KernelRefused, LimitReached, NotFound, PmError, SubflowFailed
-from pm.log import get_logger
+from pm.log_budget import get_limited_logger
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-_log = get_logger()
+_log = get_limited_logger()
 
 
 class BadRequest(PmError):
@@ -106,7 +106,8 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
     except web.HTTPException as e:
         return _respond(_http_problem(request, e), _kept_headers(e))
     except Exception:
-        _log.exception("request_failed", method=request.method, path=request.path)
+        about = request.match_info.handler
+        _log.exception("request_failed", about=about, method=request.method, path=request.path)
         detail = "internal error; see the service's log"
         return _respond(_problem("bug", HTTPStatus.INTERNAL_SERVER_ERROR, detail))
 

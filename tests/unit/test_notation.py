@@ -15,7 +15,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pm.notation import Duration, Size, format_duration, format_size, parse_duration, parse_listen, parse_size
+from pm.notation import (
+    Duration,
+    Size,
+    format_duration,
+    format_size,
+    parse_duration,
+    parse_end,
+    parse_listen,
+    parse_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -138,3 +147,12 @@ def test_a_free_port_is_asked_for_on_purpose() -> None:
     assert parse_listen("127.0.0.1:0", lowest_port=0) == (ip_address("127.0.0.1"), 0)
     with pytest.raises(ValueError, match="port must be between 1 and 65535, not 0"):
         parse_listen("127.0.0.1:0")
+
+
+def test_an_end_has_both_brackets_or_none() -> None:
+    """An IPv6 address may stand in brackets also without a port."""
+    for text in ("[::1]", "::1"):
+        assert parse_end(text) == (ip_address("::1"), 0)
+    for text in ("[::1", "::1]", "[]", "[192.0.2.1"):
+        with pytest.raises(ValueError, match="with or without a port"):
+            parse_end(text)

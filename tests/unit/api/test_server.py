@@ -230,6 +230,23 @@ async def test_a_body_that_never_ends(
     assert found["detail"] == "the body was not there after 0.1 s"
 
 
+@pytest.mark.parametrize("where", ["/v1/explain", "/v1/login", "/v1/reload/dry-run"])
+async def test_a_body_that_breaks_off_is_no_failure_of_the_service(
+    client: ClientSession, path: str, where: str
+) -> None:
+    """A stranger causes no line of the log with it, however often."""
+    with capture_logs() as records:
+        for _ in range(3):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(f"POST {where} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode())
+            await writer.drain()
+            await document(await client.get("/healthz"))  # it has read that
+            writer.close()
+            await writer.wait_closed()
+            await document(await client.get("/healthz"))
+    assert records == []
+
+
 async def test_kernel_refusal_is_a_conflict_with_the_kernels_words(
     client: ClientSession, plane: Plane
 ) -> None:
@@ -246,6 +263,25 @@ async def test_bad_configuration_lists_all_its_problems(client: ClientSession, p
     plane.bad_config = (Problem("c.yaml", 3, "policies[0].name", "missing"), Problem("c.yaml", 7, "", "odd"))
     found = await problem(await client.post("/v1/reload"), 422)
     assert [(p["line"], p["path"]) for p in found["problems"]] == [(3, "policies[0].name"), (7, "")]
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "message"),
+    [
+        ('{"remote_port": 1, "remote_port": 2}', "remote_port", "given more than once"),
+        ('{"local": "\\ud800"}', "local", "is not Unicode text: it has one half of a surrogate pair"),
+    ],
+)
+async def test_bodies_that_json_allows(client: ClientSession, body: str, name: str, message: str) -> None:
+    """One of two values would be taken at random, and half a character is none."""
+    found = await problem(await client.post("/v1/sessions/0xa0000001/subflows", data=body), 400)
+    assert {"name": name, "message": message} in found["problems"]
+
+
+async def test_a_content_that_is_no_text(client: ClientSession) -> None:
+    """Nothing can be written to a file that no encoding can write."""
+    found = await problem(await client.post("/v1/reload/dry-run", data='{"content": "\\ud800"}'), 400)
+    assert found["problems"][0]["name"] == "content"
 
 
 async def test_bug_is_500_without_its_insides(
