@@ -29,7 +29,7 @@ from pm.api.access import Logins
 from pm.api.auth import READING, check_change, check_origin
 from pm.api.connections import SILENT_S, Unread, answer_in_pieces, listen, trust
 from pm.api.handlers import CONFIGURATION_BYTES, read_body
-from pm.api.inputs import parse_body
+from pm.api.inputs import parse_body, refuse_query
 from pm.api.login import set_cookie
 from pm.api.login_shapes import LoginShape, RedeemCode
 from pm.api.one_time_code import OneTimeCode
@@ -96,6 +96,8 @@ class PageProxy:
             check_origin(request)
         if request.method not in READING:
             check_change(request)
+        if request.match_info.handler in (self._get_login, self._log_in, self._log_out):
+            refuse_query(request.query)
         return await handler(request)
 
     def _is_logged_in(self, request: web.Request) -> bool:

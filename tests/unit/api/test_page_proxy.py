@@ -196,6 +196,15 @@ async def test_a_cookie_is_of_its_port(running: Running, stranger: ClientSession
 # Other pages, other names, other users
 
 
+async def test_parameters_that_a_path_does_not_have(running: Running, browser: ClientSession) -> None:
+    """400, of the proxy's own paths as of the service's; a code in the address is none."""
+    assert (await browser.get("/v1/login?code=x")).status == 400
+    assert (await browser.post("/v1/logout?x", headers=CHANGE)).status == 400
+    assert (await browser.post(f"/v1/login?code={running.code}", headers=CHANGE, json={})).status == 400
+    assert (await browser.get("/v1/status?x=1")).status == 400
+    assert (await browser.get("/v1/status")).status == 200
+
+
 async def test_a_change_needs_the_header(running: Running, browser: ClientSession) -> None:
     """The login and the logout too."""
     before = len(running.plane.table[0xA0000001].subflows)
