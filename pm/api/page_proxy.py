@@ -153,9 +153,9 @@ class PageProxy:
         await response.prepare(request)
         try:
             async for chunk in answer.content.iter_any():
-                await response.write(chunk)
                 if not self._is_logged_in(request):
                     break
+                await response.write(chunk)
             else:
                 await response.write_eof()
                 return response

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import cast
 
 from aiohttp import web
@@ -21,7 +22,7 @@ _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X
 
 
 async def stream_events(request: web.Request) -> web.StreamResponse:
-    """Send events until the reader, its login or the service ends. A slow one is told what it lost."""
+    """Send events until the reader, its token, its login or the service ends, and what a slow one lost."""
     query = parse_query(EventQuery, request.query)
     after = request.headers.get("Last-Event-ID", "")
     if len(request.app[STREAMS]) >= STREAMS_MAX:
@@ -33,14 +34,14 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         async with request.app[CONTROL].subscribe(after) as reader:
             await response.prepare(request)
             await response.write(b": subscribed\n\n")  # from here on the reader misses nothing
-            while may_still_ask(request):
-                try:
+            while True:
+                text = b": keep-alive\n\n"
+                with suppress(TimeoutError):
                     async with asyncio.timeout(KEEP_ALIVE_S):
-                        batch = await reader.read()
-                except TimeoutError:
-                    await response.write(b": keep-alive\n\n")
-                    continue
-                if text := encode_batch(batch, query.type):
+                        text = encode_batch(await reader.read(), query.type)
+                if not may_still_ask(request):
+                    break
+                if text:
                     await response.write(text)
                 await asyncio.sleep(0)
     except ConnectionResetError:

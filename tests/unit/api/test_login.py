@@ -467,6 +467,24 @@ async def test_a_stream_ends_with_its_token(
         assert (await client.get("/v1/events")).status == 401
 
 
+@pytest.mark.parametrize("by", ["login", "bearer token"])
+async def test_no_event_comes_after_a_token_was_taken_back(
+    browser: ClientSession, plane: Plane, token_file: Path, by: str
+) -> None:
+    """Whoever has the former one hears of nothing that happens once it is taken back."""
+    headers = {"Authorization": f"Bearer {TOKEN}"} if by == "bearer token" else {}
+    if by == "login":
+        await log_in(browser)
+    async with browser.get("/v1/events", headers=headers) as stream, asyncio.timeout(10):
+        assert stream.status == 200
+        await stream.content.readuntil(b": subscribed\n\n")
+        with capture_logs() as records:
+            await asyncio.to_thread(token_file.write_text, OTHER)
+            await wait_for_event(records, "token_changed")
+        plane.events.tell("config", "reloaded")
+        assert await stream.content.read() == b""
+
+
 async def test_an_open_stream_is_use(browser: ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page that is only looked at does not log itself out."""
     monkeypatch.setattr("pm.api.sse.KEEP_ALIVE_S", 0.01)
