@@ -45,7 +45,7 @@ function List({ name, pages, total, known: about }) {
   const known = pages.complete ? rows.length : Math.max(rows.length + 1, total ?? 0);
   const grid = useRef();
   const view = useWindow(grid, known);
-  usePlace(name, grid, active, known * view.height, pages.complete);
+  usePlace(name, grid, active, known * view.height, (top) => pages.need(Math.ceil(top / view.height)), pages.complete);
   const from = pages.owner[view.first] ?? pages.pages.length - 1;
   const to = pages.owner[Math.min(view.last, rows.length - 1)] ?? from;
 
@@ -144,14 +144,16 @@ function List({ name, pages, total, known: about }) {
     <p class="fine keys"><kbd>/</kbd> search, <kbd>↑</kbd> <kbd>↓</kbd> move, <kbd>Enter</kbd> open</p>`;
 }
 
-// Who comes back to the list is where it was left, once as many rows are known.
-function usePlace(name, grid, active, height, complete) {
+// Who comes back to the list is where it was left, once as many rows are known: `need` asks for those down to there.
+function usePlace(name, grid, active, height, need, complete) {
   const wanted = useRef(places.get(name)?.top ?? 0);
   const now = useRef({});
   useLayoutEffect(() => {
     const element = grid.current;
     now.current = { element, active };
-    if (!element || !wanted.current || (height < wanted.current && !complete)) return;
+    if (!element || !wanted.current) return;
+    const bottom = wanted.current + element.clientHeight;
+    if (height < bottom && !complete) return void need(bottom);
     element.scrollTop = wanted.current;
     wanted.current = 0;
   });
