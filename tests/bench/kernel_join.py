@@ -36,7 +36,7 @@ SECOND = "10.1.0.9"
 PROGRAMS = {"fullmesh": "fullmesh", "ndiffports": {"ndiffports": {"subflows": 2}}}
 KERNEL = "in-kernel"
 RATED = "fullmesh"
-DELAYS, RATE_S, OPEN = 25, 2.0, 32
+DELAYS, RATE_S, OPEN = 100, 2.0, 32
 
 
 class Arm(NamedTuple):

@@ -35,6 +35,15 @@ def begin(
     return service, lab.client(lab.address("server", 1, family), cgroup="a")
 
 
+def begin_without_second(
+    lab: Lab, family: int, path_manager: str = "fullmesh"
+) -> tuple[str, Service, Traffic]:
+    """As ``begin``, while the client has no address on link 2: the one that it had."""
+    second = lab.address("client", 2, family)
+    lab.del_address("client", 2, second)
+    return second, *begin(lab, family, path_manager)
+
+
 def pairs(lab: Lab, family: int, *links: int) -> list[tuple[str, str]]:
     """Subflows from the client's addresses on these links."""
     return [mesh(lab, family)[link - 1] for link in links]
@@ -44,6 +53,11 @@ def standbys(lab: Lab) -> list[tuple[str, bool]]:
     """(local address, whether it is a backup) of the subflows that are not the initial one."""
     flows = [f for flows in lab.subflows("client").values() for f in flows]
     return [(f.local, f.backup) for f in flows if f.state == "ESTAB" and not f.initial]
+
+
+def joins(lab: Lab) -> str:
+    """How many MP_JOINs the client has sent, as nstat says it."""
+    return lab.run("client", "nstat", "-asz", "MPTcpExtMPJoinSynTx")
 
 
 def opened_by_service(service: Service) -> int:
@@ -57,9 +71,7 @@ def opened_by_service(service: Service) -> int:
 @FAMILIES
 def test_address_that_comes(lab: Lab, family: int) -> None:
     """It carries a subflow of the session that lives, and of the next one."""
-    second = lab.address("client", 2, family)
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, family)
+    second, service, client = begin_without_second(lab, family)
     service.kill()
     client.open()
     wait_pairs(lab, pairs(lab, family, 1))
@@ -72,9 +84,7 @@ def test_address_that_comes(lab: Lab, family: int) -> None:
 @FAMILIES
 def test_address_that_comes_while_there_is_no_session(lab: Lab, family: int) -> None:
     """The next session uses it."""
-    second = lab.address("client", 2, family)
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, family)
+    second, service, client = begin_without_second(lab, family)
     service.kill()
     lab.add_address("client", 2, second)
     client.open()
@@ -112,14 +122,50 @@ def test_carrier_that_goes(lab: Lab, family: int) -> None:
     service.kill()
     client.open()
     wait_pairs(lab, pairs(lab, family, 1, 2))
-    before = lab.run("client", "nstat", "-asz", "MPTcpExtMPJoinSynTx")
+    before = joins(lab)
     lab.set_link("client", 2, up=False)
     client.open()
     wait_for(lambda: len(pairs_of(lab)) == 2, "two sessions")
     client.send(bytes=5000)
-    assert lab.run("client", "nstat", "-asz", "MPTcpExtMPJoinSynTx") == before
+    assert joins(lab) == before
     lab.set_link("client", 2, up=True)
     wait_pairs(lab, pairs(lab, family, 1, 2), sessions=2)
+
+
+def test_duplicate_address(lab: Lab) -> None:
+    """An address that somebody else on the link has takes no subflow, and has one once it is the client's."""
+    second, service, client = begin_without_second(lab, 6)
+    service.kill()
+    lab.sysctl("client", net__ipv6__conf__eth1__accept_dad=1)
+    lab.ip("net", "addr", "add", f"{second}/64", "dev", "br2", "nodad")
+    client.open()
+    wait_pairs(lab, pairs(lab, 6, 1))
+    before = joins(lab)
+    lab.ip("client", "addr", "add", f"{second}/64", "dev", "eth1")
+    wait_for(lambda: "dadfailed" in lab.ip("client", "addr", "show", "dev", "eth1"), "a duplicate")
+    client.open()
+    wait_pairs(lab, pairs(lab, 6, 1), sessions=2)
+    assert joins(lab) == before
+    lab.ip("net", "addr", "del", f"{second}/64", "dev", "br2")
+    lab.ip("client", "addr", "del", f"{second}/64", "dev", "eth1")
+    lab.add_address("client", 2, second)
+    wait_pairs(lab, pairs(lab, 6, 1, 2), sessions=2)
+
+
+@FAMILIES
+def test_initial_address_of_ndiffports(lab: Lab, family: int) -> None:
+    """Its subflows end while it is away: the session has as many again once it is back."""
+    first = lab.address("client", 1, family)
+    service, client = begin(lab, family, "ndiffports")
+    service.kill()
+    client.open()
+    wait_pairs(lab, pairs(lab, family, 1) * 2)
+    lab.del_address("client", 1, first)
+    lab.run("client", "ss", "-K", "dport", "=", "5000")
+    wait_equal(lambda: sum(map(len, lab.subflows("client").values())), 0)
+    lab.add_address("client", 1, first)
+    wait_pairs(lab, pairs(lab, family, 1) * 2)
+    client.send(bytes=5000)
 
 
 @FAMILIES
@@ -158,9 +204,7 @@ def test_the_only_address_goes(lab: Lab, family: int) -> None:
 def test_many_sessions(lab: Lab) -> None:
     """An address comes: each of 1,000 sessions has a subflow from it."""
     lab.sysctl("client", **{"net.mptcp.bpf_open_rate": 0})
-    second = lab.address("client", 2)
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, 4)
+    second, service, client = begin_without_second(lab, 4)
     service.kill()
     client.open(SESSIONS)
     wait_pairs(lab, pairs(lab, 4, 1), sessions=SESSIONS, deadline_s=30)
@@ -171,9 +215,8 @@ def test_many_sessions(lab: Lab) -> None:
 @FAMILIES
 def test_standby_on_an_address_that_comes(lab: Lab, family: int) -> None:
     """`backup` opens it as one; when the primary's address goes it is none, and again when it is back."""
-    first, second = (lab.address("client", link, family) for link in (1, 2))
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, family, "backup")
+    first = lab.address("client", 1, family)
+    second, service, client = begin_without_second(lab, family, "backup")
     service.kill()
     client.open()
     wait_pairs(lab, pairs(lab, family, 1))
@@ -191,9 +234,7 @@ def test_standby_on_an_address_that_comes(lab: Lab, family: int) -> None:
 @FAMILIES
 def test_the_next_service_keeps_what_the_program_did(lab: Lab, family: int) -> None:
     """It takes over the slot and the id of an address that came without it, and opens nothing again."""
-    second = lab.address("client", 2, family)
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, family)
+    second, service, client = begin_without_second(lab, family)
     service.kill()
     client.open()
     lab.add_address("client", 2, second)
@@ -212,9 +253,7 @@ def test_the_next_service_keeps_what_the_program_did(lab: Lab, family: int) -> N
 @FAMILIES
 def test_beside_the_service(lab: Lab, family: int) -> None:
     """Both see addresses come, go and come again: the program opens every subflow, once."""
-    second = lab.address("client", 2, family)
-    lab.del_address("client", 2, second)
-    service, client = begin(lab, family)
+    second, service, client = begin_without_second(lab, family)
     for sessions in (1, 2, 3):
         client.open()
         wait_pairs(lab, pairs(lab, family, 1), sessions=sessions)
