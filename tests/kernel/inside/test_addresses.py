@@ -93,6 +93,19 @@ def look(hosts: TwoHosts, loaded: Look) -> Iterator[Look]:
     loaded.reset()
 
 
+@pytest.fixture(autouse=True)
+def carriers(hosts: TwoHosts) -> None:
+    """The links of both hosts have theirs before a test begins, which is told of no such change then."""
+
+    def up() -> bool:
+        links = [
+            json.loads(host.ip("-j", "link", "show", "type", "veth")) for host in (hosts.client, hosts.server)
+        ]
+        return all(link["operstate"] == "UP" for found in links for link in found)
+
+    wait_for(up, "carriers")
+
+
 def listed(host: Host) -> list[Found]:
     """The addresses of a host by ``ip``."""
     links = json.loads(host.ip("-j", "addr"))
