@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * backup: one standby subflow over another interface, with the backup flag. The flag is cleared while
- * the primary subflow has failed, or the peer made it a backup, and set again when it is back. A standby that fails is replaced by that
- * of the next interface. The primary's own interface is the last resort, once the primary is lost.
+ * backup: one standby subflow over another interface, with the backup flag. The flag is cleared while the
+ * primary subflow has failed, or the peer made it a backup, and set again when it is back. A standby that
+ * fails is replaced by that of the next interface. The primary's own interface is the last resort, once
+ * the primary is lost.
  */
 #include "path_manager.h"
 
