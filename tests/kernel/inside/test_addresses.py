@@ -85,15 +85,6 @@ def loaded() -> Look:
 
 
 @pytest.fixture
-def look(hosts: TwoHosts, loaded: Look) -> Iterator[Look]:
-    """It owns the client's sessions."""
-    loaded.reset()
-    loaded.attach(hosts.client.cgroup)
-    yield loaded
-    loaded.reset()
-
-
-@pytest.fixture(autouse=True)
 def carriers(hosts: TwoHosts) -> None:
     """The links of both hosts have theirs before a test begins, which is told of no such change then."""
 
@@ -104,6 +95,15 @@ def carriers(hosts: TwoHosts) -> None:
         return all(link["operstate"] == "UP" for found in links for link in found)
 
     wait_for(up, "carriers")
+
+
+@pytest.fixture
+def look(hosts: TwoHosts, loaded: Look, carriers: None) -> Iterator[Look]:
+    """It owns the client's sessions."""
+    loaded.reset()
+    loaded.attach(hosts.client.cgroup)
+    yield loaded
+    loaded.reset()
 
 
 def listed(host: Host) -> list[Found]:
@@ -276,6 +276,7 @@ def test_called_again(hosts: TwoHosts, look: Look) -> None:
     wait_equal(look.calls, 2)
 
 
+@pytest.mark.usefixtures("carriers")
 def test_session_whose_subflows_are_gone(hosts: TwoHosts, client: Recorder) -> None:
     """Its owner is called with the first socket; a subflow that it opens there saves the session."""
     hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
