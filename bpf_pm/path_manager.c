@@ -9,8 +9,9 @@
  * the main file only (docs/decisions/0014-parts-of-bpf-programs.md). The rest is in
  * path_manager_parts/.
  *
- * Callbacks of two subflows of a session may run at the same time on two processors. A count may be
- * off by one then; the service opens or closes what is missing or too much because of it.
+ * The callbacks of a session run one after the other; only TCP's, of the initial subflow until the start,
+ * can run beside one of them. A count may be off by one then, and joins that are asked for at the same time
+ * may be one too many: the service opens or closes what is missing or too much because of it.
  */
 #include "path_manager_parts/callbacks.h"
 #include "path_manager_parts/path_managers.h"

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ADDRESS_CHANGED and the neighbours: a program or an application that misbehaves costs the others little."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.page_fault import PageFault
+from tests.lab.recorder import Op, Recorder, address
+from tests.lab.sock_ops import SockOpsProgram
+from tests.lab.two_hosts import CGROUPS, Host, TwoHosts, exchange
+from tests.lab.waiting import PATIENCE, wait_equal, wait_for
+
+BURST = 32  # walks that replies ask for, at once; one per second follows
+CALLS = 0  # of programs/look.c
+
+
+@pytest.fixture
+def look(hosts: TwoHosts) -> Iterator[SockOpsProgram]:
+    """It owns the client's sessions."""
+    program = SockOpsProgram("look")
+    program.attach(hosts.client.cgroup)
+    yield program
+    program.detach()
+
+
+@pytest.fixture
+def other_cgroup() -> Iterator[Path]:
+    path = CGROUPS / "other"
+    path.mkdir()
+    yield path
+    path.rmdir()
+
+
+def add_address(host: Host, number: int) -> None:
+    host.ip("addr", "add", f"10.2.0.{number}/24", "dev", "eth2")
+
+
+def generations(look: SockOpsProgram) -> list[int]:
+    """The state of the addresses at which each session was called last."""
+    return list(look.table("told").values())
+
+
+def change(host: Host, number: int, look: SockOpsProgram) -> None:
+    """An address comes, and the call of a session tells of it."""
+    seen = set(generations(look))
+    add_address(host, number)
+    wait_for(lambda: set(generations(look)) - seen, "a call")
+
+
+def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
+    """Others' sessions are called some times at once, then once per second; changes are not held up."""
+    insistent = SockOpsProgram("insistent")
+    listener = hosts.listen()
+    hosts.connect(listener)
+    add_address(hosts.client, 10)
+    wait_for(lambda: look.integers("figures")[CALLS], "a call")
+    hosts.client.cgroup, home = other_cgroup, hosts.client.cgroup
+    insistent.attach(other_cgroup)
+    ends = hosts.connect(listener)
+    hosts.client.cgroup = home
+
+    wait_for(lambda: insistent.integers("calls")[0] > BURST, "the burst")
+    before = look.integers("figures")[CALLS]
+    time.sleep(3)
+    calls = look.integers("figures")[CALLS] - before
+    assert 1 <= calls <= 5
+
+    began = time.monotonic()
+    wait_for(lambda: look.integers("figures")[CALLS] >= before + calls + 3, "three more")
+    pace = (time.monotonic() - began) / 3
+    began = time.monotonic()
+    for number in range(11, 21):
+        change(hosts.client, number, look)
+    assert time.monotonic() - began < 10 * pace / 2
+    for end in ends:
+        end.close()
+    insistent.detach()
+
+
+def test_application_that_sleeps_with_the_lock(hosts: TwoHosts, look: SockOpsProgram) -> None:
+    """Its session is told when it wakes up; the others, and later changes, do not wait for it."""
+    listener = hosts.listen()
+    slow, _ = hosts.connect(listener)
+    hosts.connect(listener)
+    add_address(hosts.client, 10)
+    wait_equal(lambda: len(generations(look)), 2)
+    wait_equal(lambda: len(set(generations(look))), 1)
+    (old,) = set(generations(look))
+
+    with PageFault() as fault:
+        thread = threading.Thread(target=slow.send, args=(fault.memory,))
+        thread.start()
+        wait_for(fault.waits, "a send() that sleeps")
+        for number in range(11, 16):
+            change(hosts.client, number, look)
+        assert old in generations(look)
+        fault.end()
+        thread.join()
+    wait_equal(lambda: len(set(generations(look))), 1)
+    assert set(generations(look)) != {old}
+
+
+def test_call_that_comes_late_is_the_owners(hosts: TwoHosts, client: Recorder) -> None:
+    """Told by the application that releases the session, a program can ask for what it likes."""
+    hosts.server.mptcp("limits", "set", "subflows", "8")
+    slow, peer = hosts.connect(hosts.listen("0.0.0.0"))
+    with PageFault() as fault:
+        thread = threading.Thread(target=slow.send, args=(fault.memory,))
+        thread.start()
+        wait_for(fault.waits, "a send() that sleeps")
+        client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.9"), address("10.2.0.2"))
+        add_address(hosts.client, 9)
+        fault.end()
+        thread.join()
+    assert len(peer.recv(1 << 16)) > 0
+    wait_for(lambda: [f for f in hosts.client.subflows() if f.local == "10.2.0.9"], "the subflow")
+    (result,) = {e.results[0] for e in client.events(Op.ADDRESS_CHANGED) if e.results[0] != 1}
+    assert result == 0
+
+
+def test_callbacks_of_a_session_come_one_after_the_other(hosts: TwoHosts) -> None:
+    """No callback runs while another one of its session does.
+
+    One processor shows nothing here: this is for ``kernel/run-smp``.
+    """
+    together = SockOpsProgram("together")
+    together.attach(hosts.client.cgroup)
+    hosts.connect(hosts.listen())
+    end = time.monotonic() + 2 * PATIENCE
+
+    def announce() -> None:
+        while time.monotonic() < end:
+            hosts.server.mptcp("endpoint", "add", "10.2.0.2", "id", "7", "signal")
+            hosts.server.mptcp("endpoint", "delete", "id", "7")
+
+    thread = threading.Thread(target=announce)
+    thread.start()
+    while time.monotonic() < end:
+        add_address(hosts.client, 9)
+        hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
+    thread.join()
+    callbacks, interrupted = together.integers("seen")
+    assert callbacks > 20
+    assert not interrupted
+    together.detach()
+
+
+def test_sessions_of_an_application_that_sleeps_are_closed(hosts: TwoHosts, look: SockOpsProgram) -> None:
+    """Disconnected and closed as soon as it wakes up: the call that waited has no session any more."""
+    slow, peer = hosts.connect(hosts.listen())
+    with PageFault() as fault:
+        thread = threading.Thread(target=slow.send, args=(fault.memory,))
+        thread.start()
+        wait_for(fault.waits, "a send() that sleeps")
+        add_address(hosts.client, 9)
+        closing = threading.Thread(target=slow.close)
+        closing.start()
+        fault.end()
+        thread.join()
+        closing.join()
+    peer.close()
+    wait_for(lambda: not hosts.client.subflows(), "no subflow")
+    other = hosts.connect(hosts.listen("10.1.0.2", 5001))
+    add_address(hosts.client, 10)
+    wait_for(lambda: look.integers("figures")[CALLS], "a call")
+    exchange(*other)
