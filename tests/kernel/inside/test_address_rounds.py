@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,51 @@ def test_sessions_of_an_application_that_sleeps_are_closed(hosts: TwoHosts, look
     add_address(hosts.client, 10)
     wait_for(lambda: look.integers("figures")[CALLS], "a call")
     exchange(*other)
+
+
+@pytest.mark.parametrize("how", ["detached", "replaced"])
+def test_owner_that_goes_while_a_call_waits(hosts: TwoHosts, client: Recorder, how: str) -> None:
+    """The call is the owner's of that time: a replaced program's successor has it, a detached one none."""
+    other = SockOpsProgram("look")
+    slow, _ = hosts.connect(hosts.listen())
+    with PageFault() as fault:
+        thread = threading.Thread(target=slow.send, args=(fault.memory,))
+        thread.start()
+        wait_for(fault.waits, "a send() that sleeps")
+        before = len(client.events(Op.ADDRESS_CHANGED))
+        add_address(hosts.client, 9)
+        if how == "replaced":
+            client.replace(hosts.client.cgroup, other)
+        else:
+            client.detach()
+        fault.end()
+        thread.join()
+    if how == "replaced":
+        wait_for(lambda: other.integers("figures")[CALLS], "the call of the new program")
+    assert len(client.events(Op.ADDRESS_CHANGED)) == before
+
+
+def test_many_applications_that_sleep(hosts: TwoHosts, look: SockOpsProgram) -> None:
+    """Addresses come and go meanwhile; each session is called once when its application wakes up."""
+    wait_for(lambda: "tentative" not in hosts.client.ip("addr"), "the end of duplicate address detection")
+    listener = hosts.listen()
+    ends = [hosts.connect(listener)[0] for _ in range(20)]
+    with ExitStack() as stack:
+        faults = [stack.enter_context(PageFault()) for _ in ends]
+        threads = [
+            threading.Thread(target=end.send, args=(fault.memory,))
+            for end, fault in zip(ends, faults, strict=True)
+        ]
+        for thread, fault in zip(threads, faults, strict=True):
+            thread.start()
+            wait_for(fault.waits, "a send() that sleeps")
+        before = look.integers("figures")[CALLS]
+        for _ in range(50):
+            add_address(hosts.client, 9)
+            hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
+        assert look.integers("figures")[CALLS] == before
+        for thread, fault in zip(threads, faults, strict=True):
+            fault.end()
+            thread.join()
+    wait_equal(lambda: look.integers("figures")[CALLS], before + len(ends))
+    assert len(set(generations(look))) == 1
