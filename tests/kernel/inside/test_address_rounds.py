@@ -11,14 +11,21 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab.capture import Capture, Segment
+from tests.lab.forge import build, raw_socket, send
+from tests.lab.oracle import read_subflows
 from tests.lab.page_fault import PageFault
+from tests.lab.path_manager_programs import accept_joins, netlink
 from tests.lab.recorder import Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
-from tests.lab.two_hosts import CGROUPS, Host, TwoHosts, exchange
-from tests.lab.waiting import PATIENCE, wait_equal, wait_for
+from tests.lab.two_hosts import CGROUPS, Host, Socket, TwoHosts, exchange
+from tests.lab.waiting import wait_equal, wait_for
 
 BURST = 32  # walks that replies ask for, at once; one per second follows
 CALLS = 0  # of programs/look.c
+PACKETS = 200
+MOST_IDS = 8  # of one RM_ADDR, MPTCP_RM_IDS_MAX
+RM_ADDR = bytes((30, 3 + MOST_IDS, 4 << 4))  # RFC 8684, 3.4.2; the ids follow
 
 
 @pytest.fixture
@@ -52,6 +59,11 @@ def change(host: Host, number: int, look: SockOpsProgram) -> None:
     seen = set(generations(look))
     add_address(host, number)
     wait_for(lambda: set(generations(look)) - seen, "a call")
+
+
+def send_often(raw: Socket, packet: bytes) -> None:
+    for _ in range(PACKETS):
+        send(raw, packet)
 
 
 def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
@@ -126,28 +138,40 @@ def test_call_that_comes_late_is_the_owners(hosts: TwoHosts, client: Recorder) -
 
 
 def test_callbacks_of_a_session_come_one_after_the_other(hosts: TwoHosts) -> None:
-    """No callback runs while another one of its session does.
+    """Two subflows have RM_ADDRs at the same time: no callback runs while another of the session does.
 
     One processor shows nothing here: this is for ``kernel/run-smp``.
     """
     together = SockOpsProgram("together")
     together.attach(hosts.client.cgroup)
-    hosts.connect(hosts.listen())
-    end = time.monotonic() + 2 * PATIENCE
+    accept_joins(hosts)
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    (token,) = read_subflows("client")
+    with netlink(hosts.client) as genl:
+        genl.create_subflow(token, genl.prepare_subflow("10.2.0.1", 9, "10.2.0.2", 5000, backup=False))
+    wait_equal(lambda: len(hosts.server.subflows()), 2)
+    with ExitStack() as stack:
+        links = [(f"10.{n}.0.2", stack.enter_context(Capture("server", f"eth{n}"))) for n in (1, 2)]
 
-    def announce() -> None:
-        while time.monotonic() < end:
-            hosts.server.mptcp("endpoint", "add", "10.2.0.2", "id", "7", "signal")
-            hosts.server.mptcp("endpoint", "delete", "id", "7")
+        def sent() -> list[list[Segment]]:
+            """What the server has sent on each subflow, after more of it."""
+            exchange(*ends, b"y" * 50_000)
+            return [[s for s in capture.segments() if s.source == (ip, 5000)] for ip, capture in links]
 
-    thread = threading.Thread(target=announce)
-    thread.start()
-    while time.monotonic() < end:
-        add_address(hosts.client, 9)
-        hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
-    thread.join()
+        attacks = []
+        for segments in wait_for(sent, "data on both subflows", until=all):
+            last = max(segments, key=lambda s: s.sequence + s.payload)
+            where = last.source, last.destination, last.sequence + last.payload, last.acknowledgement
+            packet = build(*where, options=RM_ADDR + bytes(range(100, 100 + MOST_IDS)))
+            raw = stack.enter_context(raw_socket("server", last.source[0]))
+            attacks.append(threading.Thread(target=send_often, args=(raw, packet)))
+        before = together.integers("seen")[0]
+        for thread in attacks:
+            thread.start()
+        for thread in attacks:
+            thread.join()
     callbacks, interrupted = together.integers("seen")
-    assert callbacks > 20
+    assert callbacks - before >= 2 * PACKETS * MOST_IDS
     assert not interrupted
     together.detach()
 

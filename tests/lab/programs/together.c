@@ -2,7 +2,7 @@
 /* Claims every session, and counts the callbacks that another one of the same session interrupts. */
 #include "bpf_mptcp.h"
 
-#define LOOPS 4000
+#define LOOPS 20000
 
 BPF_ARRAY(seen, u32, 2); /* callbacks, interrupted ones; read by the test */
 BPF_HASH(inside, u32, u64, 64); /* key: token; value: when the callback that runs began */
