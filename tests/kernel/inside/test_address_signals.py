@@ -8,6 +8,7 @@ import errno
 import pytest
 
 from pm.errors import KernelRefused
+from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.capture import Capture
 from tests.lab.forge import build, raw_socket, send
 from tests.lab.path_manager_programs import accept_joins, netlink
@@ -40,6 +41,16 @@ def mute(hosts: TwoHosts, client: Recorder, server: Recorder) -> tuple[Ends, int
 def change(hosts: TwoHosts) -> None:
     """The client's program is called."""
     hosts.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
+
+
+def open_by_netlink(genl: PathManagerSocket, token: int, local_id: int = 99) -> None:
+    """A subflow as the service opens it."""
+    genl.create_subflow(token, genl.prepare_subflow("10.2.0.1", local_id, "10.2.0.2", 5000, backup=False))
+
+
+def announced(server: Recorder) -> list[int]:
+    """The ids whose ADD_ADDR the server had."""
+    return [event.raddr[0] for event in server.events(Op.ADD_RADDR)]
 
 
 def open_another(hosts: TwoHosts, ends: Ends, token: int, *, local: str = "10.2.0.1") -> None:
@@ -87,7 +98,7 @@ def test_withdraw_beside_another_announcement(
     wait_equal(lambda: done(client), [0, 0, 0, 0])
     open_another(hosts, *mute, local="10.2.0.9")
     wait_equal(lambda: removed(server), [0, 5])
-    wait_equal(lambda: [event.raddr[0] for event in server.events(Op.ADD_RADDR)], [6])
+    wait_equal(lambda: announced(server), [6])
 
 
 def test_withdraw_the_initial_address_beside_an_announcement(
@@ -104,7 +115,7 @@ def test_withdraw_the_initial_address_beside_an_announcement(
     client.act(2, Op.ADDRESS_CHANGED, "close", address(id=5, flags=WITHDRAW))
     change(hosts)
     wait_equal(lambda: done(client), [0, 0, 0])
-    wait_equal(lambda: [event.raddr[0] for event in server.events(Op.ADD_RADDR)], [5])
+    wait_equal(lambda: announced(server), [5])
     wait_equal(lambda: removed(server), [0, 5])
     exchange(*ends)
 
@@ -124,9 +135,9 @@ def test_two_announcements_that_wait(
             genl.announce(token, "10.2.0.7", 7)
         assert refused.value.errno == errno.EBUSY
         open_another(hosts, ends, token)
-        wait_equal(lambda: [event.raddr[0] for event in server.events(Op.ADD_RADDR)], [5])
+        wait_equal(lambda: announced(server), [5])
         genl.announce(token, "10.2.0.7", 6)  # the refused ones have left no id
-        wait_equal(lambda: [event.raddr[0] for event in server.events(Op.ADD_RADDR)], [5, 6])
+        wait_equal(lambda: announced(server), [5, 6])
 
 
 def test_more_withdrawals_than_one_rm_addr_has_room_for(
@@ -145,7 +156,7 @@ def test_more_withdrawals_than_one_rm_addr_has_room_for(
         assert refused.value.errno == errno.EBUSY
         open_another(hosts, ends, token)
         wait_equal(lambda: removed(server), [*ids[:-1]])
-        wait_equal(lambda: [event.raddr[0] for event in server.events(Op.ADD_RADDR)], [ids[-1]])
+        wait_equal(lambda: announced(server), [ids[-1]])
         genl.withdraw(token, ids[-1])
         wait_equal(lambda: removed(server), [*ids])
 
@@ -187,6 +198,164 @@ def test_id_whose_removal_waits_is_not_given_out(
         exchange(*ends)
     wait_equal(lambda: removed(server), [given])
     assert [flow.local for flow in hosts.client.subflows()] == ["10.2.0.1"]
+
+
+@pytest.mark.parametrize("what", ["one removal", "two removals", "announcement"])
+def test_signals_go_out_without_data(
+    hosts: TwoHosts, client: Recorder, server: Recorder, mute: tuple[Ends, int], what: str
+) -> None:
+    """What waits is sent when a subflow has come, though the applications are silent."""
+    _, token = mute
+    ids = [11, 12] if what == "two removals" else [11]
+    with netlink(hosts.client) as genl:
+        for number in ids:
+            genl.announce(token, f"10.2.0.{number}", number)
+            if what != "announcement":
+                genl.withdraw(token, number)
+        open_by_netlink(genl, token)
+        if what == "announcement":
+            wait_equal(lambda: announced(server), ids)
+            genl.announce(token, "10.2.0.12", 12)
+            wait_equal(lambda: announced(server), [11, 12])
+        else:
+            wait_equal(lambda: removed(server), ids)
+
+
+@pytest.mark.parametrize("how", ["unreachable", "refused", "another source", "by the service"])
+def test_removal_outlives_an_open_that_does_not_use_the_address(
+    hosts: TwoHosts, client: Recorder, server: Recorder, mute: tuple[Ends, int], how: str
+) -> None:
+    """RM_ADDR of the initial address is sent after a subflow from it has failed, or came from another one."""
+    _, token = mute
+    eth2 = int(hosts.client.ip("-o", "link", "show", "eth2").split(":")[0])
+    wanted = {
+        "unreachable": (address("10.1.0.1"), address("10.77.0.2")),
+        "refused": (address("10.1.0.1"), address("10.1.0.2", 4999)),
+        "another source": (address(ifindex=eth2), address("10.2.0.2")),
+    }
+    client.act(0, Op.ADDRESS_CHANGED, "close", address("10.1.0.1", flags=WITHDRAW))
+    if how in wanted:
+        client.act(1, Op.ADDRESS_CHANGED, "open", *wanted[how])
+    change(hosts)
+    wait_equal(lambda: done(client), [0])
+    with netlink(hosts.client) as genl:
+        if how == "by the service":
+            with pytest.raises(KernelRefused):
+                genl.create_subflow(
+                    token, genl.prepare_subflow("10.1.0.1", 0, "10.77.0.2", 5000, backup=False)
+                )
+        elif how != "another source":
+            wait_for(lambda: client.count(Op.SUBFLOW_CLOSED), "the failure")
+        if how != "another source":
+            open_by_netlink(genl, token)
+    wait_equal(lambda: removed(server), [0])
+
+
+def test_removal_does_not_go_with_a_join_that_is_refused(
+    hosts: TwoHosts, client: Recorder, server: Recorder, mute: tuple[Ends, int]
+) -> None:
+    """It is not part of the third ACK, and is sent by the next subflow."""
+    _, token = mute
+    server.reply(join_request=REFUSE)
+    with netlink(hosts.client) as genl:
+        genl.announce(token, "10.2.0.11", 11)
+        genl.withdraw(token, 11)
+        open_by_netlink(genl, token)
+        wait_equal(lambda: hosts.server.counter("BPFJoinRefused"), 1)
+        server.reply()
+        open_by_netlink(genl, token, 98)
+    wait_equal(lambda: removed(server), [11])
+
+
+def test_withdraw_the_initial_address_whose_subflow_failed(
+    hosts: TwoHosts, client: Recorder, server: Recorder
+) -> None:
+    """It has id 0 whatever became of its subflow."""
+    accept_joins(hosts)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
+    exchange(*ends, b"y" * 20000)
+    hosts.client.run("ss", "-K", "-tn", "src", "10.1.0.1")
+    wait_for(lambda: client.count(Op.SUBFLOW_CLOSED), "the end of the initial subflow")
+    client.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.1", 9999, flags=WITHDRAW))
+    change(hosts)
+    wait_equal(lambda: done(client), [0])
+    wait_equal(lambda: removed(server), [0])
+
+
+def test_both_addresses_of_a_link_go(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """Neither RM_ADDR is sent by the other's subflow, whose address is gone from this host."""
+    accept_joins(hosts)
+    hosts.client.ip("addr", "add", "10.1.0.7/24", "dev", "eth1")
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.1.0.7", id=3), address("10.1.0.2"))
+    client.act(1, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 2)
+    exchange(*ends, b"y" * 20000)
+    wait_equal(lambda: client.count(Op.FULLY_ESTABLISHED), 3)
+    client.act(2, Op.ADDRESS_CHANGED, "close", address("10.1.0.1", flags=WITHDRAW))
+    client.act(3, Op.ADDRESS_CHANGED, "close", address("10.1.0.7", flags=WITHDRAW))
+    hosts.client.ip("addr", "flush", "dev", "eth1", "scope", "global")
+    wait_equal(lambda: done(client), [0, 0])
+    wait_equal(lambda: removed(server), [0, 3])
+    wait_equal(lambda: [flow.local for flow in hosts.client.subflows()], ["10.2.0.1"])
+
+
+def test_address_with_two_ids(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """Used without a port and announced with one: WITHDRAW by address takes back both."""
+    accept_joins(hosts)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
+    exchange(*ends, b"y" * 20000)
+    client.act(1, Op.ADDRESS_CHANGED, "open", address("10.2.0.1", 7777, flags=ANNOUNCE))
+    client.act(2, Op.ADDRESS_CHANGED, "close", address("10.2.0.1", flags=WITHDRAW))
+    change(hosts)
+    wait_equal(lambda: done(client), [0, 0])
+    wait_equal(lambda: removed(server), [1, 2])
+
+
+def test_two_closes_of_one_subflow(hosts: TwoHosts, client: Recorder) -> None:
+    """The second finds none, though the initial subflow is still there to say goodbye."""
+    accept_joins(hosts)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
+    exchange(*ends, b"y" * 20000)
+    client.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.1"), times=2)
+    change(hosts)
+    wait_equal(lambda: done(client), [0, errno.ESRCH])
+
+
+@pytest.mark.parametrize("what", ["one of two subflows is closed", "a subflow cannot be opened"])
+def test_id_stays_while_it_is_announced(
+    hosts: TwoHosts, client: Recorder, server: Recorder, what: str
+) -> None:
+    """Whatever the service does with subflows from the address, it can be withdrawn by its id."""
+    accept_joins(hosts)
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    (token,) = (event.tokens[0] for event in client.events(Op.NEW_SESSION))
+    with netlink(hosts.client) as genl:
+        genl.announce(token, "10.2.0.1", 5)
+        wait_equal(lambda: announced(server), [5])
+        if what == "a subflow cannot be opened":
+            with pytest.raises(KernelRefused):
+                genl.create_subflow(
+                    token, genl.prepare_subflow("10.2.0.1", 5, "10.77.0.2", 5000, backup=False)
+                )
+        else:
+            for _ in range(2):
+                open_by_netlink(genl, token, 5)
+            wait_equal(lambda: len(hosts.client.subflows()), 3)
+            exchange(*ends, b"y" * 20000)
+            flow = next(flow for flow in hosts.client.subflows() if flow.local == "10.2.0.1")
+            genl.destroy_subflow(
+                token, flow.local, flow.local_port, flow.remote, flow.remote_port, socket_family=4
+            )
+            wait_equal(lambda: len(hosts.client.subflows()), 2)
+        genl.withdraw(token, 5)
+    wait_equal(lambda: removed(server), [5])
 
 
 def test_removals_of_the_peer_in_a_burst(hosts: TwoHosts, client: Recorder) -> None:
