@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.lab.capture import Capture, Segment
 from tests.lab.forge import build, raw_socket, send
+from tests.lab.middlebox import middlebox
 from tests.lab.oracle import read_subflows
 from tests.lab.page_fault import PageFault
 from tests.lab.path_manager_programs import accept_joins, netlink
@@ -21,8 +26,10 @@ from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import CGROUPS, Host, Socket, TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
+TCP_ZEROCOPY_RECEIVE = 35  # linux/tcp.h
 BURST = 32  # walks that replies ask for, at once; one per second follows
-CALLS = 0  # of programs/look.c
+CALLS, REPLY_CHANGED, ADDRESSES = 0, 3, 0x4D500003  # of programs/look.c
+SECONDS = 5
 PACKETS = 200
 MOST_IDS = 8  # of one RM_ADDR, MPTCP_RM_IDS_MAX
 RM_ADDR = bytes((30, 3 + MOST_IDS, 4 << 4))  # RFC 8684, 3.4.2; the ids follow
@@ -66,6 +73,29 @@ def send_often(raw: Socket, packet: bytes) -> None:
         send(raw, packet)
 
 
+def send_without_waiting(sock: Socket) -> bool:
+    """Whether the socket had room for more; it can have some again when the peer has acknowledged."""
+    try:
+        sock.send(b"z" * 100_000)
+    except BlockingIOError:
+        time.sleep(0.05)
+        with suppress(BlockingIOError):
+            return bool(sock.send(b"z"))
+        return False
+    return True
+
+
+def receive_zerocopy(sock: Socket, memory: mmap.mmap) -> None:
+    """TCP_ZEROCOPY_RECEIVE that copies to this memory: TCP locks the socket meanwhile."""
+    target = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    request = struct.pack("=QIIIiQiI", 0, 0, 0, 0, 0, target, 1 << 30, 0)
+    buffer = ctypes.create_string_buffer(request, len(request))
+    length = ctypes.c_uint32(len(request))
+    ctypes.CDLL(None).getsockopt(
+        sock.fileno(), socket.IPPROTO_TCP, TCP_ZEROCOPY_RECEIVE, buffer, ctypes.byref(length)
+    )
+
+
 def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
     """Others' sessions are called some times at once, then once per second; changes are not held up."""
     insistent = SockOpsProgram("insistent")
@@ -96,6 +126,34 @@ def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram, o
     insistent.detach()
 
 
+def wait_calls(look: SockOpsProgram, number: int) -> None:
+    """So many calls have come, the last at once."""
+    wait_for(lambda: look.integers("figures")[CALLS] >= number, f"{number} calls", deadline_s=0.5)
+
+
+def test_program_that_asks_during_changes(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
+    """Rounds that changes start are no debt of those who ask: some seconds later these are served at once."""
+    insistent = SockOpsProgram("insistent")
+    listener = hosts.listen()
+    hosts.connect(listener)
+    hosts.client.cgroup, home = other_cgroup, hosts.client.cgroup
+    insistent.attach(other_cgroup)
+    ends = hosts.connect(listener)
+    hosts.client.cgroup = home
+    while insistent.integers("calls")[0] < 4 * BURST:
+        add_address(hosts.client, 9)
+        hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
+    for end in ends:
+        end.close()
+    insistent.detach()
+    time.sleep(SECONDS)
+    for number in range(10, 10 + SECONDS - 1):
+        calls = look.integers("figures")[CALLS]
+        look.write("figures", REPLY_CHANGED, ADDRESSES.to_bytes(4, "little"))
+        add_address(hosts.client, number)
+        wait_calls(look, calls + 2)
+
+
 def test_application_that_sleeps_with_the_lock(hosts: TwoHosts, look: SockOpsProgram) -> None:
     """Its session is told when it wakes up; the others, and later changes, do not wait for it."""
     listener = hosts.listen()
@@ -117,6 +175,26 @@ def test_application_that_sleeps_with_the_lock(hosts: TwoHosts, look: SockOpsPro
         thread.join()
     wait_equal(lambda: len(set(generations(look))), 1)
     assert set(generations(look)) != {old}
+
+
+def test_application_that_sleeps_after_a_fallback(hosts: TwoHosts, look: SockOpsProgram) -> None:
+    """It has its only subflow alone, and keeps nobody waiting."""
+    listener = hosts.listen("0.0.0.0")
+    hosts.connect(listener)
+    with middlebox(hosts):
+        sock, peer = hosts.connect(listener, "10.3.0.2")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2000)
+        peer.setblocking(False)
+        while send_without_waiting(peer):
+            pass
+        with PageFault() as fault:
+            thread = threading.Thread(target=receive_zerocopy, args=(sock, fault.memory))
+            thread.start()
+            wait_for(fault.waits, "a getsockopt() that sleeps")
+            for number in range(9, 14):
+                change(hosts.client, number, look)
+            fault.end()
+            thread.join()
 
 
 def test_call_that_comes_late_is_the_owners(hosts: TwoHosts, client: Recorder) -> None:

@@ -156,3 +156,18 @@ def test_options_of_sockets_that_may_be_destroyed(hosts: TwoHosts) -> None:
         for op in (Op.NEW_SESSION, Op.FULLY_ESTABLISHED, Op.SUBFLOW_ESTABLISHED):
             assert found[op] == 0, (results, op)
     program.detach()
+
+
+def test_options_of_a_subflow_that_may_be_refused(hosts: TwoHosts, client: Recorder) -> None:
+    """In JOIN_REQUEST they can be read only: the limit refuses two of the three after that."""
+    program = SockOpsProgram("sockopts")
+    program.attach(hosts.server.cgroup)
+    hosts.server.sysctl("net.mptcp.bpf_max_subflows", 1)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", times=3)
+    ends = hosts.connect(hosts.listen())
+    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 3)  # the program closes the one that it has
+    kind = Op.JOIN_REQUEST - Op.NEW_SESSION
+    assert program.integers("set_results")[kind] == -errno.EOPNOTSUPP
+    assert program.integers("get_results")[kind] == 0
+    exchange(*ends)
+    program.detach()

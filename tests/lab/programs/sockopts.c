@@ -3,8 +3,8 @@
 #include "bpf_mptcp.h"
 
 #define SOL_TCP 6
-#define TCP_NODELAY 1
 #define TCP_CONGESTION 13
+#define TCP_NOTSENT_LOWAT 25 /* MPTCP has something to do later, then */
 #define OPS 12
 #define UNTRIED 1
 
@@ -17,14 +17,14 @@ int sockopts(struct bpf_sock_ops *skops)
 	u32 kind = skops->op - BPF_SOCK_OPS_MPTCP_NEW_SESSION;
 	bool initial = skops->args[1];
 	char name[16] = {};
-	int on = 1;
+	int bytes = 100000;
 	s32 *result;
 
 	if (kind >= OPS)
 		return 1;
 	result = set_results.lookup(&kind);
 	if (result)
-		*result = bpf_setsockopt(skops, SOL_TCP, TCP_NODELAY, &on, sizeof(on));
+		*result = bpf_setsockopt(skops, SOL_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 	result = get_results.lookup(&kind);
 	if (result)
 		*result = bpf_getsockopt(skops, SOL_TCP, TCP_CONGESTION, name, sizeof(name));
