@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import platform
 import socket
 import struct
 import threading
@@ -177,6 +178,10 @@ def test_application_that_sleeps_with_the_lock(hosts: TwoHosts, look: SockOpsPro
     assert set(generations(look)) != {old}
 
 
+@pytest.mark.skipif(
+    int(platform.release().split(".")[0]) >= 7,
+    reason="MPTCP of Linux 7 takes all data from the subflow at once: none is left to sleep with",
+)
 def test_application_that_sleeps_after_a_fallback(hosts: TwoHosts, look: SockOpsProgram) -> None:
     """It has its only subflow alone, and keeps nobody waiting."""
     listener = hosts.listen("0.0.0.0")
