@@ -270,6 +270,7 @@ def test_change_without_a_session(hosts: TwoHosts, look: Look) -> None:
 
 def test_called_again(hosts: TwoHosts, look: Look) -> None:
     """A reply to ADDRESS_CHANGED brings another, though nothing has changed."""
+    wait_for_detection(hosts.client)
     hosts.connect(hosts.listen())
     look.reply(REPLY_CHANGED)
     hosts.client.ip("addr", "add", "10.2.0.5/24", "dev", "eth2")
@@ -280,6 +281,7 @@ def test_called_again(hosts: TwoHosts, look: Look) -> None:
 def test_session_whose_subflows_are_gone(hosts: TwoHosts, client: Recorder) -> None:
     """Its owner is called with the first socket; a subflow that it opens there saves the session."""
     hosts.server.mptcp("limits", "set", "subflows", "8", "add_addr_accepted", "8")
+    wait_for_detection(hosts.client)
     ends = hosts.connect(hosts.listen("0.0.0.0"))
     (flow,) = hosts.client.subflows()
     (token,) = (event.tokens[0] for event in client.events(Op.NEW_SESSION))
