@@ -35,6 +35,7 @@ from pm.sessions.history import History
 from pm.sessions.session import Session
 from pm.sessions.subflows import Subflows
 from tests.lab.netns import inside
+from tests.lab.oracle import Flow
 from tests.lab.sock_ops import LOG, compiled, link
 from tests.lab.two_hosts import Host, TwoHosts
 from tests.lab.waiting import wait_equal
@@ -261,3 +262,16 @@ def close_by_hand(host: Host, program: PathManagerProgram, pair: Pair, *, but: i
     (token,) = program.tokens()
     with netlink(host) as genl:
         genl.destroy_subflow(token, pair.local, ports[0], pair.remote, pair.remote_port, socket_family=4)
+
+
+def end_subflow(host: Host, token: int, flow: Flow) -> None:
+    """This host closes the subflow, as the service or the operator does."""
+    with netlink(host) as genl:
+        genl.destroy_subflow(
+            token,
+            flow.local,
+            flow.local_port,
+            flow.remote,
+            flow.remote_port,
+            socket_family=6 if ":" in flow.local else 4,
+        )

@@ -11,8 +11,7 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager, suppress
 
 import pytest
 
@@ -45,12 +44,23 @@ def look(hosts: TwoHosts) -> Iterator[SockOpsProgram]:
     program.detach()
 
 
-@pytest.fixture
-def other_cgroup() -> Iterator[Path]:
-    path = CGROUPS / "other"
-    path.mkdir()
-    yield path
-    path.rmdir()
+@contextmanager
+def insistent_neighbour(hosts: TwoHosts, listener: Socket) -> Iterator[SockOpsProgram]:
+    """A session of another cgroup, whose owner always asks again."""
+    cgroup, home = CGROUPS / "other", hosts.client.cgroup
+    cgroup.mkdir()
+    program = SockOpsProgram("insistent")
+    program.attach(cgroup)
+    hosts.client.cgroup = cgroup
+    ends = hosts.connect(listener)
+    hosts.client.cgroup = home
+    try:
+        yield program
+    finally:
+        for end in ends:
+            end.close()
+        program.detach()
+        cgroup.rmdir()
 
 
 def add_address(host: Host, number: int) -> None:
@@ -97,34 +107,26 @@ def receive_zerocopy(sock: Socket, memory: mmap.mmap) -> None:
     )
 
 
-def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
+def test_program_that_always_asks_again(hosts: TwoHosts, look: SockOpsProgram) -> None:
     """Others' sessions are called some times at once, then once per second; changes are not held up."""
-    insistent = SockOpsProgram("insistent")
     listener = hosts.listen()
     hosts.connect(listener)
     add_address(hosts.client, 10)
     wait_for(lambda: look.integers("figures")[CALLS], "a call")
-    hosts.client.cgroup, home = other_cgroup, hosts.client.cgroup
-    insistent.attach(other_cgroup)
-    ends = hosts.connect(listener)
-    hosts.client.cgroup = home
+    with insistent_neighbour(hosts, listener) as insistent:
+        wait_for(lambda: insistent.integers("calls")[0] > BURST, "the burst")
+        before = look.integers("figures")[CALLS]
+        time.sleep(3)
+        calls = look.integers("figures")[CALLS] - before
+        assert 1 <= calls <= 5
 
-    wait_for(lambda: insistent.integers("calls")[0] > BURST, "the burst")
-    before = look.integers("figures")[CALLS]
-    time.sleep(3)
-    calls = look.integers("figures")[CALLS] - before
-    assert 1 <= calls <= 5
-
-    began = time.monotonic()
-    wait_for(lambda: look.integers("figures")[CALLS] >= before + calls + 3, "three more")
-    pace = (time.monotonic() - began) / 3
-    began = time.monotonic()
-    for number in range(11, 21):
-        change(hosts.client, number, look)
-    assert time.monotonic() - began < 10 * pace / 2
-    for end in ends:
-        end.close()
-    insistent.detach()
+        began = time.monotonic()
+        wait_for(lambda: look.integers("figures")[CALLS] >= before + calls + 3, "three more")
+        pace = (time.monotonic() - began) / 3
+        began = time.monotonic()
+        for number in range(11, 21):
+            change(hosts.client, number, look)
+        assert time.monotonic() - began < 10 * pace / 2
 
 
 def wait_calls(look: SockOpsProgram, number: int) -> None:
@@ -132,21 +134,14 @@ def wait_calls(look: SockOpsProgram, number: int) -> None:
     wait_for(lambda: look.integers("figures")[CALLS] >= number, f"{number} calls", deadline_s=0.5)
 
 
-def test_program_that_asks_during_changes(hosts: TwoHosts, look: SockOpsProgram, other_cgroup: Path) -> None:
+def test_program_that_asks_during_changes(hosts: TwoHosts, look: SockOpsProgram) -> None:
     """Rounds that changes start are no debt of those who ask: some seconds later these are served at once."""
-    insistent = SockOpsProgram("insistent")
     listener = hosts.listen()
     hosts.connect(listener)
-    hosts.client.cgroup, home = other_cgroup, hosts.client.cgroup
-    insistent.attach(other_cgroup)
-    ends = hosts.connect(listener)
-    hosts.client.cgroup = home
-    while insistent.integers("calls")[0] < 4 * BURST:
-        add_address(hosts.client, 9)
-        hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
-    for end in ends:
-        end.close()
-    insistent.detach()
+    with insistent_neighbour(hosts, listener) as insistent:
+        while insistent.integers("calls")[0] < 4 * BURST:
+            add_address(hosts.client, 9)
+            hosts.client.ip("addr", "del", "10.2.0.9/24", "dev", "eth2")
     time.sleep(SECONDS)
     for number in range(10, 10 + SECONDS - 1):
         calls = look.integers("figures")[CALLS]

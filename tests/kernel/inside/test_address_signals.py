@@ -11,7 +11,7 @@ from pm.errors import KernelRefused
 from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.lab.capture import Capture
 from tests.lab.forge import build, raw_socket, send
-from tests.lab.path_manager_programs import accept_joins, netlink
+from tests.lab.path_manager_programs import accept_joins, end_subflow, netlink
 from tests.lab.recorder import REFUSE, Op, Recorder, address
 from tests.lab.two_hosts import Socket, TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
@@ -30,10 +30,7 @@ def mute(hosts: TwoHosts, client: Recorder, server: Recorder) -> tuple[Ends, int
     ends = hosts.connect(hosts.listen("0.0.0.0"))
     (flow,) = hosts.client.subflows()
     (token,) = (event.tokens[0] for event in client.events(Op.NEW_SESSION))
-    with netlink(hosts.client) as genl:
-        genl.destroy_subflow(
-            token, flow.local, flow.local_port, flow.remote, flow.remote_port, socket_family=4
-        )
+    end_subflow(hosts.client, token, flow)
     wait_equal(lambda: len(hosts.client.subflows() + hosts.server.subflows()), 0)
     return ends, token
 
@@ -43,9 +40,19 @@ def change(hosts: TwoHosts) -> None:
     hosts.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
 
 
-def open_by_netlink(genl: PathManagerSocket, token: int, local_id: int = 99) -> None:
+def open_by_netlink(genl: PathManagerSocket, token: int, local_id: int = 99, local: str = "10.2.0.1") -> None:
     """A subflow as the service opens it."""
-    genl.create_subflow(token, genl.prepare_subflow("10.2.0.1", local_id, "10.2.0.2", 5000, backup=False))
+    genl.create_subflow(token, genl.prepare_subflow(local, local_id, "10.2.0.2", 5000, backup=False))
+
+
+def connect_twice(hosts: TwoHosts, client: Recorder) -> Ends:
+    """A session with a second subflow, which can be used."""
+    accept_joins(hosts)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
+    exchange(*ends, b"y" * 20000)
+    return ends
 
 
 def announced(server: Recorder) -> list[int]:
@@ -56,7 +63,7 @@ def announced(server: Recorder) -> list[int]:
 def open_another(hosts: TwoHosts, ends: Ends, token: int, *, local: str = "10.2.0.1") -> None:
     """A subflow from another address, by which all that waits is sent."""
     with netlink(hosts.client) as genl:
-        genl.create_subflow(token, genl.prepare_subflow(local, 99, "10.2.0.2", 5000, backup=False))
+        open_by_netlink(genl, token, local=local)
     wait_equal(lambda: [flow.local for flow in hosts.client.subflows()], [local])
     for _ in range(5):
         exchange(*ends)
@@ -105,11 +112,7 @@ def test_withdraw_the_initial_address_beside_an_announcement(
     hosts: TwoHosts, client: Recorder, server: Recorder
 ) -> None:
     """On a living session, too, in one burst."""
-    accept_joins(hosts)
-    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
-    ends = hosts.connect(hosts.listen("0.0.0.0"))
-    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
-    exchange(*ends, b"y" * 20000)
+    ends = connect_twice(hosts, client)
     client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.9", id=5, flags=ANNOUNCE))
     client.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.1", flags=WITHDRAW))
     client.act(2, Op.ADDRESS_CHANGED, "close", address(id=5, flags=WITHDRAW))
@@ -271,11 +274,7 @@ def test_withdraw_the_initial_address_whose_subflow_failed(
     hosts: TwoHosts, client: Recorder, server: Recorder
 ) -> None:
     """It has id 0 whatever became of its subflow."""
-    accept_joins(hosts)
-    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
-    ends = hosts.connect(hosts.listen("0.0.0.0"))
-    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
-    exchange(*ends, b"y" * 20000)
+    connect_twice(hosts, client)
     hosts.client.run("ss", "-K", "-tn", "src", "10.1.0.1")
     wait_for(lambda: client.count(Op.SUBFLOW_CLOSED), "the end of the initial subflow")
     client.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.1", 9999, flags=WITHDRAW))
@@ -304,11 +303,7 @@ def test_both_addresses_of_a_link_go(hosts: TwoHosts, client: Recorder, server: 
 
 def test_address_with_two_ids(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
     """Used without a port and announced with one: WITHDRAW by address takes back both."""
-    accept_joins(hosts)
-    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
-    ends = hosts.connect(hosts.listen("0.0.0.0"))
-    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
-    exchange(*ends, b"y" * 20000)
+    connect_twice(hosts, client)
     client.act(1, Op.ADDRESS_CHANGED, "open", address("10.2.0.1", 7777, flags=ANNOUNCE))
     client.act(2, Op.ADDRESS_CHANGED, "close", address("10.2.0.1", flags=WITHDRAW))
     change(hosts)
@@ -318,11 +313,7 @@ def test_address_with_two_ids(hosts: TwoHosts, client: Recorder, server: Recorde
 
 def test_two_closes_of_one_subflow(hosts: TwoHosts, client: Recorder) -> None:
     """The second finds none, though the initial subflow is still there to say goodbye."""
-    accept_joins(hosts)
-    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
-    ends = hosts.connect(hosts.listen("0.0.0.0"))
-    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 1)
-    exchange(*ends, b"y" * 20000)
+    connect_twice(hosts, client)
     client.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.1"), times=2)
     change(hosts)
     wait_equal(lambda: done(client), [0, errno.ESRCH])
@@ -350,9 +341,7 @@ def test_id_stays_while_it_is_announced(
             wait_equal(lambda: len(hosts.client.subflows()), 3)
             exchange(*ends, b"y" * 20000)
             flow = next(flow for flow in hosts.client.subflows() if flow.local == "10.2.0.1")
-            genl.destroy_subflow(
-                token, flow.local, flow.local_port, flow.remote, flow.remote_port, socket_family=4
-            )
+            end_subflow(hosts.client, token, flow)
             wait_equal(lambda: len(hosts.client.subflows()), 2)
         genl.withdraw(token, 5)
     wait_equal(lambda: removed(server), [5])

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
-from pm.linux.netlink.mptcp_pm import PathManagerSocket
 from tests.kernel.inside.conftest import kernel_log
+from tests.lab.path_manager_programs import end_subflow
 from tests.lab.recorder import Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import Host, TwoHosts, exchange
@@ -285,10 +285,7 @@ def test_session_whose_subflows_are_gone(hosts: TwoHosts, client: Recorder) -> N
     ends = hosts.connect(hosts.listen("0.0.0.0"))
     (flow,) = hosts.client.subflows()
     (token,) = (event.tokens[0] for event in client.events(Op.NEW_SESSION))
-    with hosts.client.inside(), PathManagerSocket.open() as genl:
-        genl.destroy_subflow(
-            token, flow.local, flow.local_port, flow.remote, flow.remote_port, socket_family=4
-        )
+    end_subflow(hosts.client, token, flow)
     wait_equal(lambda: len(hosts.client.subflows()), 0)
     client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.5"), address("10.2.0.2"))
     hosts.client.ip("addr", "add", "10.2.0.5/24", "dev", "eth2")

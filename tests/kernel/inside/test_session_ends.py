@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from tests.lab.path_manager_programs import accept_joins, netlink
+from tests.lab.path_manager_programs import accept_joins, end_subflow
 from tests.lab.recorder import Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import TwoHosts, exchange
@@ -54,10 +54,7 @@ def test_session_whose_last_subflow_this_host_closed(hosts: TwoHosts, client: Re
     end, _ = hosts.connect(hosts.listen())
     token = client.events(Op.NEW_SESSION)[1].tokens[0]
     flow = next(f for f in hosts.client.subflows() if f.remote_port == 5000)
-    with netlink(hosts.client) as genl:
-        genl.destroy_subflow(
-            token, flow.local, flow.local_port, flow.remote, flow.remote_port, socket_family=4
-        )
+    end_subflow(hosts.client, token, flow)
     hosts.client.run("ss", "-K", "-tn", "dport", "=", "5001")
     wait_for(lambda: is_over(other), "the end of the other session")
     assert not is_over(end)
@@ -106,15 +103,7 @@ def test_half_closed_session(hosts: TwoHosts, client: Recorder, ip: str, first: 
     client.act(2, Op.SUBFLOW_CLOSED, "open", address(ip[:-1] + "1", flags=PRIO | BACKUP))
     client.act(3, Op.SUBFLOW_CLOSED, "close", address(third, flags=WITHDRAW))
     flow = next(f for f in hosts.client.subflows() if f.local == second[0])
-    with netlink(hosts.client) as genl:
-        genl.destroy_subflow(
-            token,
-            flow.local,
-            flow.local_port,
-            flow.remote,
-            flow.remote_port,
-            socket_family=6 if ":" in ip else 4,
-        )
+    end_subflow(hosts.client, token, flow)
     told = wait_for(lambda: client.events(Op.SUBFLOW_CLOSED), "SUBFLOW_CLOSED")[0]
     assert told.args[0] == 0
     assert told.results == (-errno.ENOTCONN, -errno.ENOTCONN, 0, 0)

@@ -6,9 +6,8 @@
 #define TCP_CONGESTION 13
 #define TCP_NOTSENT_LOWAT 25 /* MPTCP has something to do later, then */
 #define OPS 12
-#define UNTRIED 1
 
-/* key: callback - 100; value: of setsockopt, getsockopt; UNTRIED at first, both written by the test */
+/* key: callback - 100; value: of setsockopt, getsockopt; begun by the test */
 BPF_ARRAY(set_results, s32, OPS);
 BPF_ARRAY(get_results, s32, OPS);
 
