@@ -27,6 +27,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench.observer import ETH_P_IP, PACKET_OUTGOING, SO_RCVBUFFORCE, SO_TIMESTAMPNS, Connections
+from tests.bench.rows import Interval
 from tests.lab.precompiled import precompiled_programs
 from tests.lab.service import Service, command
 from tests.lab.two_hosts import TwoHosts, exchange
@@ -248,18 +249,6 @@ def _prepare(hosts: TwoHosts) -> None:
         (hosts.client.cgroup / name).mkdir()
 
 
-def interval(values: Sequence[float]) -> str:
-    """The median, and the interval that holds the true one with at least 95 %."""
-    ordered, n = sorted(values), len(values)
-    outside, k, ways = 0.0, 0, 1.0
-    while k < n // 2 and 2 * (outside + ways / 2**n) <= 0.05:
-        outside += ways / 2**n
-        k += 1
-        ways = ways * (n - k + 1) / k
-    low, high = (ordered[k - 1], ordered[n - k]) if k else (ordered[0], ordered[-1])
-    return f"{median(ordered):.3f} [{low:.3f}, {high:.3f}]"
-
-
 def report(figures: dict[Arm, Figures]) -> Iterator[str]:
     for arm, found in figures.items():
         joined = [delay for delays in found.delays for delay in delays]
@@ -277,10 +266,10 @@ def report(figures: dict[Arm, Figures]) -> Iterator[str]:
     ]:
         turns = range(len(figures[ours].delays))
         ratios = [figures[ours].median_delay(i) / figures[theirs].median_delay(i) for i in turns]
-        yield f"delay, {ours} / {theirs}: {interval(ratios)}, {len(ratios)} pairs"
+        yield f"delay, {ours} / {theirs}: {Interval.of(ratios)}, {len(ratios)} pairs"
         if figures[ours].rates and figures[theirs].rates:
             ratios = [a / b for a, b in zip(figures[ours].rates, figures[theirs].rates, strict=True)]
-            yield f"sessions/s, {ours} / {theirs}: {interval(ratios)}, {len(ratios)} pairs"
+            yield f"sessions/s, {ours} / {theirs}: {Interval.of(ratios)}, {len(ratios)} pairs"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import re
 import subprocess
 from collections.abc import Sequence
 from contextlib import closing
-from math import comb
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 from pm.linux.bpf import libbpf
 from pm.linux.bpf.objects import SOURCES
 from tests.bench.option_programs import Programs, Variant
-from tests.bench.rows import Row
+from tests.bench.rows import Interval, Row
 from tests.lab.commands import run
 from tests.lab.lab import Lab, Side
 
@@ -190,7 +189,7 @@ class Rounds(NamedTuple):
     baseline: list[float]
 
     def ratios(self) -> list[float]:
-        return sorted(a / b for a, b in zip(self.ours, self.baseline, strict=True))
+        return [a / b for a, b in zip(self.ours, self.baseline, strict=True)]
 
 
 def measure(track: Track) -> dict[str, dict[str, Rounds]]:
@@ -252,19 +251,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 def cell(rounds: Rounds, limit: float | None) -> str:
     """A ratio's median and its interval, bold where the median is above the limit."""
-    low, middle, high = interval(rounds.ratios())
+    low, middle, high = Interval.of(rounds.ratios())
     text = f"{middle:.3f} ({low:.3f} - {high:.3f})"
     return f"**{text}**" if limit and middle > limit else text
-
-
-def interval(ordered: Sequence[float]) -> tuple[float, float, float]:
-    """Lower end, median, upper end: the median of all such pairs is between them with 95 % (sign test)."""
-    n, rank, tail = len(ordered), 0, 0.5 ** len(ordered)
-    while tail <= 0.025:
-        rank += 1
-        tail += comb(n, rank) * 0.5**n
-    rank = max(rank - 1, 0)
-    return ordered[rank], median(ordered), ordered[n - 1 - rank]
 
 
 def cpu_seconds(process: subprocess.Popen[str]) -> float:

@@ -4,8 +4,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb
 from statistics import median
 from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """A median, and the ends of the interval that holds the true one with 95 % probability (sign test)."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """With fewer than six values the interval, from the least to the most, holds it less often."""
+        ordered, n = sorted(values), len(values)
+        rank, tail = 0, 0.5**n
+        while tail <= 0.025:
+            rank += 1
+            tail += comb(n, rank) * 0.5**n
+        rank = max(rank - 1, 0)
+        return cls(ordered[rank], median(ordered), ordered[n - 1 - rank])
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
 class Row(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pm.linux.host.system_check import SystemCheck, check
 
-ABI = 3
+ABI = 4
 """The least number of the kernel's BPF ABI for the programs in bpf_pm/path_managers."""
 
 

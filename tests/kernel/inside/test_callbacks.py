@@ -14,6 +14,9 @@ from tests.lab.recorder import CLAIM, REFUSE, Flag, Op, Recorder, address
 from tests.lab.two_hosts import TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
+# TFO_CLIENT_ENABLE, TFO_SERVER_ENABLE, TFO_CLIENT_NO_COOKIE, TFO_SERVER_COOKIE_NOT_REQD
+FAST_OPEN_WITHOUT_COOKIES = 0x1 | 0x2 | 0x4 | 0x200
+
 
 def token_of(key: int) -> int:
     """RFC 8684 section 3.2: the first 32 bits of the SHA-256 of the key as on the wire."""
@@ -180,3 +183,23 @@ def test_disconnect_closes_and_a_new_session_begins(hosts: TwoHosts, client: Rec
     assert client.count(Op.NEW_SESSION) == 2
     tokens = {e.tokens for e in client.events(Op.NEW_SESSION)}
     assert len(tokens) == 2
+
+
+def test_server_with_fast_open(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """NEW_SESSION waits for the client's key, which comes after the first data; accept() does not."""
+    for host in (hosts.client, hosts.server):
+        host.sysctl("net.ipv4.tcp_fastopen", FAST_OPEN_WITHOUT_COOKIES)
+    listener = hosts.listen()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+    sock = hosts.keep(hosts.client.socket())
+    assert sock.sendto(b"x", socket.MSG_FASTOPEN, ("10.1.0.2", 5000)) == 1
+    peer = hosts.keep(listener.accept()[0])
+    assert peer.recv(1) == b"x"
+    exchange(sock, peer)
+    assert hosts.server.counter("TCPFastOpenPassive", "TcpExt") == 1
+    (ours,), (theirs,) = (recorder.events(Op.NEW_SESSION) for recorder in (client, server))
+    assert all(theirs.keys)
+    assert (theirs.keys, theirs.tokens) == (ours.keys[::-1], ours.tokens[::-1])
+    assert server.count(Op.FULLY_ESTABLISHED) == 1
+    peer.close()
+    wait_equal(lambda: server.count(Op.CLOSE_SESSION), 1)

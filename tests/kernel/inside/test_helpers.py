@@ -421,11 +421,26 @@ def test_limit_of_another_namespace(hosts: TwoHosts, client: Recorder, server: R
     wait_equal(lambda: hosts.client.counter("BPFReq"), 8)
 
 
+def test_requests_are_charged_to_the_session(hosts: TwoHosts, client: Recorder) -> None:
+    """What waits takes of the session's option memory: ENOMEM beyond net.core.optmem_max."""
+    accept_joins(hosts)
+    hosts.client.sysctl("net.core.optmem_max", 150)  # more than one request, less than two
+    client.act(0, ESTABLISHED, "open")
+    client.act(1, ESTABLISHED, "open")
+    hosts.connect(hosts.listen())
+    (event,) = client.events(ESTABLISHED)[:1]
+    assert event.results[:2] == (0, -errno.ENOMEM)
+    wait_equal(lambda: len(hosts.client.subflows()), 2)
+    client.act(2, Op.ADDRESS_CHANGED, "close")  # what was served is freed
+    hosts.client.ip("addr", "add", "10.2.0.5/24", "dev", "eth2")
+    wait_equal(lambda: len(hosts.client.subflows()), 1)
+
+
 def test_the_number_of_the_abi(hosts: TwoHosts) -> None:
     """It is one for all namespaces, and nobody can write it."""
-    assert hosts.client.run("sysctl", "-n", "net.mptcp.bpf_abi").strip() == "3"
+    assert hosts.client.run("sysctl", "-n", "net.mptcp.bpf_abi").strip() == "4"
     with pytest.raises(PermissionError):
-        Path("/proc/sys/net/mptcp/bpf_abi").write_text("4")
+        Path("/proc/sys/net/mptcp/bpf_abi").write_text("5")
 
 
 def test_requests_wait_for_accept(hosts: TwoHosts, server: Recorder) -> None:

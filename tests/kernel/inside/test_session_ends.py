@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import select
 import socket
+import struct
 
 import pytest
 
+from tests.lab.oracle import read_subflows
 from tests.lab.path_manager_programs import accept_joins, end_subflow
 from tests.lab.recorder import Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
@@ -159,4 +162,28 @@ def test_options_of_a_subflow_that_may_be_refused(hosts: TwoHosts, client: Recor
     assert program.integers("set_results")[kind] == -errno.EOPNOTSUPP
     assert program.integers("get_results")[kind] == 0
     exchange(*ends)
+    program.detach()
+
+
+def test_subflow_that_outlives_its_session(hosts: TwoHosts) -> None:
+    """It is closed, and repeats its FIN, when its socket has another session: it asks for nothing there."""
+    accept_joins(hosts)
+    program = SockOpsProgram("outlived")
+    program.attach(hosts.client.cgroup)
+    listener = hosts.listen("0.0.0.0")
+    end, _ = hosts.connect(listener)
+    wait_equal(lambda: len(hosts.client.subflows()), 2)
+    ((token, flows),) = read_subflows(hosts.client.name).items()
+    nobody = "02:00:00:00:00:99"
+    hosts.server.ip("neigh", "replace", "10.1.0.1", "lladdr", nobody, "dev", "eth1", "nud", "permanent")
+    end_subflow(hosts.client, token, next(flow for flow in flows if not flow.initial))
+    assert ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16) == 0
+    end.connect(("10.2.0.2", 5000))
+    exchange(end, hosts.keep(listener.accept()[0]))
+    wait_equal(lambda: len(hosts.client.subflows()), 2)
+    program.write("results", 0, struct.pack("=i", UNTRIED))
+    requests = hosts.client.counter("BPFReq")
+    wait_for(lambda: program.integers("results") != [UNTRIED], "a repeated FIN")
+    assert program.integers("results") == [-errno.ENOTCONN]
+    assert hosts.client.counter("BPFReq") == requests
     program.detach()

@@ -89,7 +89,7 @@ def test_the_patched_kernel_is_told_by_its_sysctl(tmp_path: Path, monkeypatch: p
         assert checks["path_manager_sysctl"].required is not there
 
 
-@pytest.mark.parametrize(("abi", "ok"), [(None, False), ("2", False), (str(ABI), True), (str(ABI + 1), True)])
+@pytest.mark.parametrize(("abi", "ok"), [(None, False), ("3", False), (str(ABI), True), (str(ABI + 1), True)])
 def test_an_older_series_has_no_bpf_datapath(tmp_path: Path, abi: str | None, ok: bool) -> None:
     """`auto` runs on netlink there, and `bpf` is refused with a sentence."""
     (tmp_path / "bpf_max_subflows").write_text("64\n")

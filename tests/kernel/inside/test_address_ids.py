@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ids of local addresses: one address has one id, and one id is one address's, whatever is on its way."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import threading
+
+import pytest
+
+from tests.lab.page_fault import PageFault
+from tests.lab.path_manager_programs import accept_joins, netlink
+from tests.lab.recorder import Event, Op, Recorder, address
+from tests.lab.two_hosts import Host, Socket, TwoHosts, exchange
+from tests.lab.waiting import wait_equal, wait_for
+
+ANNOUNCE, WITHDRAW = 2, 8
+SOL_MPTCP, MPTCP_INFO, LOCAL_ADDR_USED_AT = 284, 1, 40  # struct mptcp_info
+LOCAL, REMOTE = 1, 2  # args of SUBFLOW_*
+
+
+def call(host: Host, last: int) -> None:
+    """The programs of the host are called: it has one more address."""
+    host.ip("addr", "add", f"10.1.0.{last}/24", "dev", "eth1")
+
+
+def done(recorder: Recorder, number: int) -> Event:
+    """What the recorder was told of its request ``number``."""
+    return wait_for(lambda: recorder.events(Op.REQUEST_DONE)[number - 1 :], f"answer {number}")[0]
+
+
+@pytest.fixture
+def join_on_its_way(hosts: TwoHosts, client: Recorder, server: Recorder) -> tuple[Socket, Socket]:
+    """A session with a subflow at the server's 10.2.0.2, id 1, and a SYN for another: its SYN/ACK is lost."""
+    hosts.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
+    nobody = "02:00:00:00:00:99"
+    hosts.server.ip("neigh", "add", "10.2.0.9", "lladdr", nobody, "dev", "eth2", "nud", "permanent")
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    client.act(1, Op.SUBFLOW_ESTABLISHED, "open", address("10.2.0.9"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    (event,) = wait_for(lambda: server.events(Op.SUBFLOW_ESTABLISHED), "the first one")
+    assert event.args[LOCAL] == 1
+    wait_equal(lambda: hosts.server.counter("MPJoinSynRx"), 2)
+    return ends
+
+
+def close_the_first(hosts: TwoHosts, server: Recorder) -> None:
+    server.act(0, Op.ADDRESS_CHANGED, "close", b"", address("10.2.0.1"))
+    call(hosts.server, 78)
+    wait_equal(lambda: server.count(Op.SUBFLOW_CLOSED), 1)
+
+
+def let_pass(hosts: TwoHosts) -> None:
+    hosts.server.ip("neigh", "del", "10.2.0.9", "dev", "eth2")
+
+
+def test_join_keeps_the_id_that_its_address_had(
+    hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], server: Recorder
+) -> None:
+    """The last subflow with the id ends before it: another address gets another one, and can be withdrawn."""
+    close_the_first(hosts, server)
+    let_pass(hosts)
+    wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 2)
+    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78", flags=ANNOUNCE))
+    call(hosts.server, 79)
+    assert done(server, 2).args[:2] == (0, 2)
+    server.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.78", flags=WITHDRAW))
+    server.act(2, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
+    call(hosts.server, 80)
+    assert done(server, 3).args[:2] == (0, 2)
+    assert done(server, 4).args[:2] == (0, 1)
+    last = wait_for(lambda: server.events(Op.SUBFLOW_CLOSED)[1:], "the end of the second one")[0]
+    assert (last.args[LOCAL], last.raddr) == (1, server.events(Op.SUBFLOW_CLOSED)[0].raddr)
+    exchange(*join_on_its_way)
+
+
+def test_join_whose_id_another_address_has_now(
+    hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], client: Recorder, server: Recorder
+) -> None:
+    """It is reset: two addresses would have one id."""
+    close_the_first(hosts, server)
+    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78", flags=ANNOUNCE))
+    call(hosts.server, 79)
+    assert done(server, 2).args[:2] == (0, 1)
+    let_pass(hosts)
+    reset = wait_for(lambda: client.events(Op.SUBFLOW_CLOSED)[1:], "the end of the second one")[0]
+    assert reset.args[0] == errno.ECONNRESET
+    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    exchange(*join_on_its_way)
+
+
+def test_join_to_an_address_that_was_withdrawn(
+    hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], client: Recorder, server: Recorder
+) -> None:
+    """It is reset; the peer can ask again, and the address has an id again."""
+    server.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
+    call(hosts.server, 78)
+    assert done(server, 1).args[:2] == (0, 1)
+    let_pass(hosts)
+    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 2)
+    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.9"), address("10.2.0.2"))
+    hosts.client.ip("addr", "add", "10.2.0.77/24", "dev", "eth2")
+    wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 2)
+    exchange(*join_on_its_way)
+
+
+def test_subflow_by_netlink_whose_id_is_just_forgotten(hosts: TwoHosts, client: Recorder) -> None:
+    """The last subflow with the id ends while SUBFLOW_CREATE waits for the session: its own has it again."""
+    accept_joins(hosts)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.1.0.9"), address("10.1.0.2"))
+    end, _ = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: [f.local_id for f in hosts.client.subflows() if f.local == "10.1.0.9"], [1])
+    token = client.events(Op.NEW_SESSION)[0].tokens[0]
+    with PageFault() as fault, netlink(hosts.client) as genl:
+        pair = genl.prepare_subflow("10.1.0.9", 1, "10.1.0.2", 5000, backup=False)
+        writer = threading.Thread(target=end.send, args=(fault.memory,))
+        creator = threading.Thread(target=genl.create_subflow, args=(token, pair))
+        writer.start()
+        wait_for(fault.waits, "a writer that sleeps with the session")
+        hosts.client.run("ss", "-K", "-tn", "src", "10.1.0.9", "dport", "=", "5000")
+        creator.start()
+        fault.end()
+        writer.join()
+        creator.join()
+    wait_equal(lambda: client.count(Op.SUBFLOW_ESTABLISHED), 2)
+    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 1)
+    client.act(1, Op.ADDRESS_CHANGED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    call(hosts.client, 80)
+    wait_equal(
+        lambda: sorted((flow.local, flow.local_id) for flow in hosts.client.subflows()),
+        [("10.1.0.1", 0), ("10.1.0.9", 1), ("10.2.0.1", 2)],
+    )
+
+
+def test_initial_address_of_the_next_session_of_a_socket(hosts: TwoHosts, client: Recorder) -> None:
+    """It has id 0 as well, though the one before had another address; withdrawing another one spares it."""
+    accept_joins(hosts)
+    listener = hosts.listen("0.0.0.0")
+    end, _ = hosts.connect(listener)
+    assert ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16) == 0
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.1.0.9"), address("10.1.0.2"))
+    end.connect(("10.2.0.2", 5000))
+    peer = hosts.keep(listener.accept()[0])
+    exchange(end, peer)
+    wait_equal(
+        lambda: sorted((flow.local, flow.local_id) for flow in hosts.client.subflows()),
+        [("10.1.0.9", 1), ("10.2.0.1", 0)],
+    )
+    assert hosts.client.mptcp("endpoint", "show") == ""
+    client.act(0, Op.ADDRESS_CHANGED, "close", address("10.1.0.9", flags=WITHDRAW))
+    call(hosts.client, 80)
+    assert done(client, 1).args[:2] == (0, 1)
+    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 1)
+    exchange(end, peer)
+    assert [flow.local for flow in hosts.client.subflows()] == ["10.2.0.1"]
+
+
+def test_withdrawn_addresses_are_not_counted(hosts: TwoHosts, client: Recorder) -> None:
+    """mptcpi_local_addr_used is what it was before the announcement."""
+    end, peer = hosts.connect(hosts.listen("0.0.0.0"))
+
+    def used() -> int:
+        return end.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)[LOCAL_ADDR_USED_AT]
+
+    for number in (1, 2):
+        client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.1", flags=ANNOUNCE))
+        call(hosts.client, 80 + number)
+        assert done(client, 2 * number - 1).args[0] == 0
+        assert used() == 1
+        exchange(end, peer)
+        client.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.1", flags=WITHDRAW))
+        call(hosts.client, 90 + number)
+        assert done(client, 2 * number).args[0] == 0
+        assert used() == 0
