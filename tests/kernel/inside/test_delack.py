@@ -167,7 +167,7 @@ def test_pauses_are_no_round_trips(receiver: Receiver) -> None:
 @of_each_transport
 @pytest.mark.parametrize("pause_s", [0, 0.02])
 def test_requests_and_answers(receiver: Receiver, transport: Transport, pause_s: float) -> None:
-    """A request whose end waits for an ACK: the client's pauses, which a server measures, count for nothing."""
+    """A request whose end waits for an ACK: the server, which measures the client's pauses, does not."""
     receiver.netem("delay", "1ms")
     pairs = receiver.warmed_up([0, 8], delay="1ms")
 
