@@ -6,8 +6,9 @@
  *	void NAME_manage(skops, claim, p)	open the subflows that are missing
  *
  * static __always_inline. It is called for a session of its policy that may have more subflows,
- * whenever something changed: at the start, when the peer announced or withdrew an address, when a
- * subflow was established or ended. It need not remember what it did: `claim` has the subflows that are
+ * whenever something changed: at the start, when the peer announced or withdrew an address, when a local
+ * address or link came or went, when a subflow was established, ended, or made a backup or no more by the
+ * peer. It need not remember what it did: `claim` has the subflows that are
  * pending and those that are live. One that was closed on command stays closed, and counts as pending.
  * One that failed too often is left to the service: the pair has it as failed, or as pending.
  *

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -202,3 +203,26 @@ def test_directory_that_tmp_hides(tmp_path: Path) -> None:
     )
     assert result.returncode == 0
     assert (tmp_path / "inner" / "written").read_text() == "yes\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "form", "remotes"),
+    [
+        ([], "10.77.{}.{}", {1: [1]}),
+        (["--announce"], "10.77.{}.{}", {1: [1], 2: [1, 2, 3]}),
+        (["--announce", "--ipv6"], "[fd00:77:{}::{}]", {1: [1], 2: [1, 2, 3]}),
+    ],
+)
+def test_try(options: list[str], form: str, remotes: dict[int, list[int]]) -> None:
+    """kernel/try shows what a path manager in BPF C makes of a session, and of what the server announces."""
+    command = [str(ROOT / "kernel/try"), *options, str(Path(__file__).parent / "second_remote.c")]
+    lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    wanted = {
+        f"{form.format(local, 1)} -> {form.format(remote, 2)}"
+        for remote, locals in remotes.items()
+        for local in locals
+    }
+    assert lines[0] == f"second_remote.c: {len(wanted)} subflows"
+    ends = (line.partition(" ESTAB")[0].strip() for line in lines[1:-1])
+    assert {re.sub(r":\d+( |$)", r"\1", pair) for pair in ends} == wanted
+    assert lines[-1] == "opened by the program: True"

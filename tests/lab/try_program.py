@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -20,23 +21,36 @@ from tests.lab.service import command
 QUIET_S = 1.0  # when nothing has changed for so long, it is done
 
 
-def main(arguments: list[str]) -> None:
-    source = Path(arguments[0])
-    parameters = {name: int(value) for name, _, value in (a.partition("=") for a in arguments[1:])}
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ipv6", action="store_true")
+    parser.add_argument("--announce", action="store_true")
+    parser.add_argument("source", type=Path)
+    parser.add_argument("parameters", nargs="*")
+    arguments = parser.parse_args()
+    source, family = arguments.source, 6 if arguments.ipv6 else 4
+    parameters = {name: int(value) for name, _, value in (p.partition("=") for p in arguments.parameters)}
     program = {"program": {"name": source.stem, "source": str(source), "parameters": parameters}}
     _check(program)
     with Lab(client=3, server=2) as lab:
+        if arguments.announce:
+            second = lab.address("server", 2, family)
+            lab.ip("server", "mptcp", "endpoint", "add", second, "dev", "eth1", "signal")
         lab.server()
         service = lab.service(config(policy(lab, "a", program), datapath="bpf"))
-        lab.client(cgroup="a").open()
+        lab.client(lab.address("server", 1, family), cgroup="a").open()
         flows = _settled(lambda: [f for flows in lab.subflows().values() for f in flows])
         print(f"{source.name}: {len(flows)} subflows")
         for flow in flows:
             kind = "initial" if flow.initial else "backup" if flow.backup else ""
-            ends = f"{flow.local}:{flow.local_port} -> {flow.remote}:{flow.remote_port}"
+            ends = f"{_end(flow.local, flow.local_port)} -> {_end(flow.remote, flow.remote_port)}"
             print(f"  {ends} {flow.state} {kind}".rstrip())
         counters = service.get("/v1/status")["counters"]
         print(f"opened by the program: {counters.get('claimed', 0) > 0 and not counters.get('open', 0)}")
+
+
+def _end(ip: str, port: int) -> str:
+    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _check(path_manager: dict[str, Any]) -> None:
@@ -61,4 +75,4 @@ def _settled(look: Callable[[], list[Flow]]) -> list[Flow]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -25,6 +25,16 @@ def test_a_parameter_that_is_none(parameter: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "problem"), [(["--ipv4"], "unknown option --ipv4"), (["--ipv6"], "name the C file")]
+)
+def test_options_that_are_none(arguments: list[str], problem: str) -> None:
+    """The same."""
+    run = subprocess.run([ROOT / "kernel/try", *arguments], capture_output=True, text=True, check=False)
+    assert run.stderr.startswith(f"kernel/try: {problem}")
+    assert (run.stderr.count("\n"), run.returncode) == (1, 2)
+
+
+@pytest.mark.parametrize(
     ("text", "parameters", "problem"),
     [
         ("int wrong_manage(void) { return missing; }", [], "does not compile: line 1: "),

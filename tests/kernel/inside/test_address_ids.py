@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import struct
 import threading
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from tests.lab.page_fault import PageFault
 from tests.lab.path_manager_programs import accept_joins, netlink
 from tests.lab.recorder import Event, Op, Recorder, address
+from tests.lab.sock_ops import SockOpsProgram
 from tests.lab.two_hosts import Host, Socket, TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
 ANNOUNCE, WITHDRAW = 2, 8
 SOL_MPTCP, MPTCP_INFO, LOCAL_ADDR_USED_AT = 284, 1, 40  # struct mptcp_info
-LOCAL, REMOTE = 1, 2  # args of SUBFLOW_*
+LOCAL = 1  # of the arguments of SUBFLOW_*
+NOBODY = "02:00:00:00:00:99"
 
 
 def call(host: Host, last: int) -> None:
@@ -34,8 +37,7 @@ def done(recorder: Recorder, number: int) -> Event:
 def join_on_its_way(hosts: TwoHosts, client: Recorder, server: Recorder) -> tuple[Socket, Socket]:
     """A session with a subflow at the server's 10.2.0.2, id 1, and a SYN for another: its SYN/ACK is lost."""
     hosts.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
-    nobody = "02:00:00:00:00:99"
-    hosts.server.ip("neigh", "add", "10.2.0.9", "lladdr", nobody, "dev", "eth2", "nud", "permanent")
+    hosts.server.ip("neigh", "add", "10.2.0.9", "lladdr", NOBODY, "dev", "eth2", "nud", "permanent")
     client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
     client.act(1, Op.SUBFLOW_ESTABLISHED, "open", address("10.2.0.9"), address("10.2.0.2"))
     ends = hosts.connect(hosts.listen("0.0.0.0"))
@@ -104,6 +106,53 @@ def test_join_to_an_address_that_was_withdrawn(
     hosts.client.ip("addr", "add", "10.2.0.77/24", "dev", "eth2")
     wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 2)
     exchange(*join_on_its_way)
+
+
+def test_join_to_a_withdrawn_address_whose_id_another_had(
+    hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], client: Recorder, server: Recorder
+) -> None:
+    """It is reset as well: a subflow from another address took the id, and failed."""
+    server.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
+    call(hosts.server, 78)
+    assert done(server, 1).args[:2] == (0, 1)
+    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78"), address("10.1.0.1", 9))
+    call(hosts.server, 79)
+    failed = wait_for(lambda: server.events(Op.SUBFLOW_CLOSED)[1:], "the failure")[0]
+    assert failed.args[:2] == (errno.ECONNREFUSED, 1)
+    let_pass(hosts)
+    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 2)
+    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    exchange(*join_on_its_way)
+
+
+def test_join_to_an_address_that_is_withdrawn_just_now(
+    hosts: TwoHosts, client: Recorder, server: Recorder
+) -> None:
+    """It is complete while the kernel serves requests, the last of which is the withdrawal: it is reset."""
+    busy = SockOpsProgram("busy")
+    busy.attach(hosts.server.cgroup)
+    for limit, value in (("max_subflows", 250), ("max_requests", 255), ("request_rate", 0)):
+        hosts.server.sysctl(f"net.mptcp.bpf_{limit}", value)
+    client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    ends = hosts.connect(hosts.listen("0.0.0.0"))
+    wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 1)
+    # The SYN/ACK takes 1.5 s, the requests 3 to 4 s; the RM_ADDR is lost.
+    hosts.server.run("tc", "qdisc", "add", "dev", "eth2", "root", "netem", "delay", "1.5s")
+    client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.1"), address("10.2.0.2"))
+    call(hosts.client, 77)
+    wait_equal(lambda: hosts.server.counter("MPJoinSynRx"), 2)
+    hosts.server.ip("neigh", "replace", "10.1.0.1", "lladdr", NOBODY, "dev", "eth1", "nud", "permanent")
+    busy.write("busy_ns", 0, struct.pack("=Q", 50_000_000))
+    server.act(0, Op.ADDRESS_CHANGED, "open", address("10.1.0.78"), address("10.1.0.1", 9), times=80)
+    server.act(1, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
+    call(hosts.server, 78)
+    wait_for(lambda: server.events(Op.REQUEST_DONE), "the withdrawal")
+    order = [event.op for event in server.events(Op.SUBFLOW_ESTABLISHED, Op.REQUEST_DONE)]
+    assert order == [Op.SUBFLOW_ESTABLISHED, Op.SUBFLOW_ESTABLISHED, Op.REQUEST_DONE]
+    wait_equal(lambda: [flow.local_id for flow in hosts.server.subflows()], [0])
+    busy.detach()
+    hosts.server.ip("neigh", "del", "10.1.0.1", "dev", "eth1")
+    exchange(*ends)
 
 
 def test_subflow_by_netlink_whose_id_is_just_forgotten(hosts: TwoHosts, client: Recorder) -> None:

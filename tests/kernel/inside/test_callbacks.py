@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import hashlib
@@ -10,8 +11,9 @@ import socket
 import struct
 
 from tests.lab.middlebox import middlebox
+from tests.lab.oracle import read_subflows
 from tests.lab.recorder import CLAIM, REFUSE, Flag, Op, Recorder, address
-from tests.lab.two_hosts import TwoHosts, exchange
+from tests.lab.two_hosts import Socket, TwoHosts, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
 # TFO_CLIENT_ENABLE, TFO_SERVER_ENABLE, TFO_CLIENT_NO_COOKIE, TFO_SERVER_COOKIE_NOT_REQD
@@ -185,21 +187,45 @@ def test_disconnect_closes_and_a_new_session_begins(hosts: TwoHosts, client: Rec
     assert len(tokens) == 2
 
 
-def test_server_with_fast_open(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
-    """NEW_SESSION waits for the client's key, which comes after the first data; accept() does not."""
+def fast_open(hosts: TwoHosts) -> tuple[Socket, Socket]:
+    """The client's end and the server's of a session whose first segment has data, and was read."""
     for host in (hosts.client, hosts.server):
         host.sysctl("net.ipv4.tcp_fastopen", FAST_OPEN_WITHOUT_COOKIES)
     listener = hosts.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
     sock = hosts.keep(hosts.client.socket())
-    assert sock.sendto(b"x", socket.MSG_FASTOPEN, ("10.1.0.2", 5000)) == 1
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        sock.sendto(b"x", socket.MSG_FASTOPEN, ("10.1.0.2", 5000))
+    sock.settimeout(5)
     peer = hosts.keep(listener.accept()[0])
     assert peer.recv(1) == b"x"
-    exchange(sock, peer)
     assert hosts.server.counter("TCPFastOpenPassive", "TcpExt") == 1
+    return sock, peer
+
+
+def test_server_with_fast_open(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """NEW_SESSION waits for the client's key, which comes after the first data; accept() does not."""
+    sock, peer = fast_open(hosts)
+    exchange(sock, peer)
     (ours,), (theirs,) = (recorder.events(Op.NEW_SESSION) for recorder in (client, server))
     assert all(theirs.keys)
     assert (theirs.keys, theirs.tokens) == (ours.keys[::-1], ours.tokens[::-1])
     assert server.count(Op.FULLY_ESTABLISHED) == 1
     peer.close()
     wait_equal(lambda: server.count(Op.CLOSE_SESSION), 1)
+
+
+def test_fast_open_and_closed_before_the_key(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """A session that its application closed before the client's key came is nobody's: it is not claimed."""
+    hosts.client.run("tc", "qdisc", "add", "dev", "eth1", "root", "netem", "delay", "500ms")
+    _, peer = fast_open(hosts)
+    peer.close()
+    assert server.count(Op.NEW_SESSION) == 0
+    fully_established = "e"  # as ss has it
+    wait_for(
+        lambda: [f for found in read_subflows("server").values() for f in found],
+        "the client's key",
+        until=lambda flows: any(fully_established in flow.flags for flow in flows),
+    )
+    assert hosts.server.counter("BPFClaimed") == server.count(Op.NEW_SESSION) == 0
