@@ -6,7 +6,8 @@ every arm once, every other turn in the opposite order, on one kernel and the sa
 
 - the delay from the segment that makes a session established at the client to the SYN of its additional
   subflow, on the wire, at half of the most sessions per second that the program reaches without the service;
-- how long after the last of these sessions the service has written the records of all of them;
+- how long after the last of these sessions the service has written the records of all of them, counts their
+  subflows in its metrics, and lists none of them any more;
 - sessions per second without a pause, each open until 31 others came after it.
 
 The arms of one turn are compared; the intervals hold the median ratio with 95 % probability (sign test).
@@ -26,6 +27,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from pm.sessions.session import join_counter
 from tests.bench.observer import ETH_P_IP, PACKET_OUTGOING, SO_RCVBUFFORCE, SO_TIMESTAMPNS, Connections
 from tests.bench.rows import Interval
 from tests.lab.precompiled import precompiled_programs
@@ -159,10 +161,19 @@ class Beside:
     def records(self) -> int:
         return self._records.read_bytes().count(b"\n") if self._records.exists() else 0
 
-    def wait_records(self, number: int) -> float:
-        """Seconds until there are so many."""
-        begin = time.monotonic()
-        wait_for(self.records, f"{number} records", until=lambda found: found >= number, deadline_s=60)
+    def told(self) -> tuple[int, int, int]:
+        """Records, established subflows in the metrics, and how many sessions are listed, negative."""
+        joined = self.service.get("/v1/status")["counters"].get(join_counter("established"), 0)
+        return self.records(), joined, -len(self.service.get("/v1/sessions")["sessions"])
+
+    def wait_told(self, records: int, joined: int) -> float:
+        """Seconds until there are so many, and no session is listed."""
+        begin, wanted = time.monotonic(), (records, joined, 0)
+
+        def complete(found: tuple[int, int, int]) -> bool:
+            return all(a >= b for a, b in zip(found, wanted, strict=True))
+
+        wait_for(self.told, f"{wanted}", until=complete, deadline_s=60)
         return time.monotonic() - begin
 
     def settle(self) -> None:
@@ -179,7 +190,7 @@ class Beside:
 
 class Figures(NamedTuple):
     """Of one arm, by turns: delays in us, sessions per second, us of the service for a session, and
-    seconds until all records were written.
+    seconds until all was told.
     """
 
     delays: list[list[float]]
@@ -206,10 +217,10 @@ def measure(turns: int) -> dict[Arm, Figures]:
             def turn(some: Sequence[Arm]) -> None:
                 for arm in some:
                     wire.delays_us()
-                    before = beside.records()
+                    records, joined, _ = beside.told() if arm.service else (0, 0, 0)
                     load.run(arm.cgroup, rate=most / 2, sessions=DELAYS)
                     if arm.service:
-                        figures[arm].told_s.append(beside.wait_records(before + DELAYS))
+                        figures[arm].told_s.append(beside.wait_told(records + DELAYS, joined + DELAYS))
                     figures[arm].delays.append(wire.delays_us())
                 for arm in some:
                     if arm.cgroup in (RATED, KERNEL):
@@ -257,7 +268,7 @@ def report(figures: dict[Arm, Figures]) -> Iterator[str]:
             least, most = min(found.rates), max(found.rates)
             yield f"{arm}: {median(found.rates):.0f} sessions/s, {least:.0f} to {most:.0f}"
         if found.told_s:
-            yield f"{arm}: records of all after {median(found.told_s):.2f} s, {max(found.told_s):.2f} at most"
+            yield f"{arm}: all is told after {median(found.told_s):.2f} s, {max(found.told_s):.2f} at most"
         if found.service_us:
             yield f"{arm}: the service takes {median(found.service_us):.0f} us of processor for a session"
     for ours, theirs in [
