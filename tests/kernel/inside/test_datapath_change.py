@@ -13,7 +13,7 @@ from tests.lab.commands import run
 from tests.lab.lab import Lab
 from tests.lab.scenarios import config, mesh, policy, wait_pairs
 from tests.lab.service import ApiError
-from tests.lab.waiting import wait_for
+from tests.lab.waiting import wait_equal, wait_for
 
 
 def test_netlink_after_a_killed_bpf_service() -> None:
@@ -35,6 +35,36 @@ def test_netlink_after_a_killed_bpf_service() -> None:
         assert session["program"] is None
         service.terminate()
         assert not lab.pins()
+
+
+def test_claims_of_another_version() -> None:
+    """A pinned map with another content is not taken over: the service manages what its programs claimed."""
+    with Lab() as lab:
+        lab.server()
+        lab.cgroup("a")
+        service = lab.service(config(policy(lab, "a"), datapath="bpf"))
+        lab.client(cgroup="a").open()
+        wait_pairs(lab, mesh(lab))
+        service.kill()
+        (pin,) = (str(path) for path in lab.pins() if path.name == "claims")
+        ours = json.loads(lab.in_mounts("bpftool", "-j", "map", "show", "pinned", pin))
+        lab.in_mounts("rm", pin)
+        lab.in_mounts(
+            *("bpftool", "map", "create", pin, "type", ours["type"], "key", str(ours["bytes_key"])),
+            *("value", str(ours["bytes_value"]), "entries", str(ours["max_entries"])),
+            *("name", "claims_0123ab", "flags", str(ours["flags"])),
+        )
+        service.start()
+        found = json.loads(lab.in_mounts("bpftool", "-j", "map", "show", "pinned", pin))
+        assert found["name"] == ours["name"] != "claims_0123ab"
+        assert found["id"] != ours["id"]
+        (session,) = wait_for(service.sessions, "the session", until=lambda found: found[0]["managed"])
+        assert session["program"] is None
+        lab.client(cgroup="a").open()
+        wait_equal(
+            lambda: [(s["program"], len(s["subflows"])) for s in service.sessions()],
+            [(None, len(mesh(lab))), ("fullmesh", len(mesh(lab)))],
+        )
 
 
 @pytest.mark.parametrize("name", MAPS)
