@@ -246,6 +246,7 @@ def test_tentative_address(hosts: TwoHosts, look: Look) -> None:
 
 def test_only_sessions_of_the_namespace(hosts: TwoHosts, look: Look, server: Recorder) -> None:
     """The peer's namespace has changed nothing, and nobody is called there."""
+    wait_equal(lambda: hosts.server.ip("-6", "addr", "show", "tentative"), "")  # its end would be a change
     hosts.connect(hosts.listen())
     hosts.client.ip("addr", "add", "10.2.0.5/24", "dev", "eth2")
     wait_equal(lambda: look.flags("10.2.0.5"), UP)
