@@ -16,7 +16,6 @@ to be within ``LIMIT`` of the one without the option.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -24,6 +23,7 @@ from statistics import median
 from typing import NamedTuple
 
 from tests.bench.rows import Interval
+from tests.bench.turns import turns
 from tests.lab.delayed_acks import MPTCP4, TCP4, TCP6, Ends, Receiver, Transport, message_s, request_s
 from tests.lab.two_hosts import TwoHosts
 
@@ -103,22 +103,22 @@ def _typical(ends: Mapping[int, Ends], seconds: Callable[[Ends], float], pause_s
     return lambda segments: median(once(segments) for _ in range(REPEATED))
 
 
-def measure(turn: Turn, turns: int) -> dict[int, list[float]]:
+def measure(turn: Turn, times: int) -> dict[int, list[float]]:
     found: dict[int, list[float]] = {segments: [] for segments in SEGMENTS}
-    for number in range(turns):
+    for number in range(times):
         for segments in SEGMENTS if number % 2 == 0 else SEGMENTS[::-1]:
             found[segments].append(turn(segments))
     return found
 
 
-def bench(turns: int) -> Iterator[str]:
+def bench(times: int) -> Iterator[str]:
     yield "| | without | " + " | ".join(f"{segments} segments" for segments in SEGMENTS[1:]) + " |"
     yield "|---" * (len(SEGMENTS) + 1) + "|"
     missed = []
     for name, transport in TRANSPORTS.items():
         with TwoHosts() as hosts, Receiver(hosts, transport) as receiver:
             for case, turn in cases(receiver):
-                found = measure(turn, turns)
+                found = measure(turn, times)
                 cells = [f"{median(found[USUAL]):.4g}"]
                 for segments in SEGMENTS[1:]:
                     ratio = Interval.of([a / b for a, b in zip(found[segments], found[USUAL], strict=True)])
@@ -130,5 +130,5 @@ def bench(turns: int) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in bench(int(sys.argv[1]) if len(sys.argv) > 1 else 15):
+    for line in bench(turns(__doc__, 15)):
         print(line, flush=True)

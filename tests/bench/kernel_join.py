@@ -30,6 +30,7 @@ from typing import NamedTuple
 from pm.sessions.session import join_counter
 from tests.bench.observer import ETH_P_IP, PACKET_OUTGOING, SO_RCVBUFFORCE, SO_TIMESTAMPNS, Connections
 from tests.bench.rows import Interval
+from tests.bench.turns import turns
 from tests.lab.precompiled import precompiled_programs
 from tests.lab.service import Service, command
 from tests.lab.two_hosts import TwoHosts, exchange
@@ -202,7 +203,7 @@ class Figures(NamedTuple):
         return median(self.delays[turn])
 
 
-def measure(turns: int) -> dict[Arm, Figures]:
+def measure(times: int) -> dict[Arm, Figures]:
     with TwoHosts() as hosts, precompiled_programs(), tempfile.TemporaryDirectory() as directory:
         _prepare(hosts)
         load, beside = Load(hosts), Beside(hosts, Path(directory))
@@ -231,7 +232,7 @@ def measure(turns: int) -> dict[Arm, Figures]:
                             sessions = figures[arm].rates[-1] * RATE_S
                             figures[arm].service_us.append(1e6 * (beside.processor_s() - used) / sessions)
 
-            for number in range(turns):
+            for number in range(times):
                 for some in arms if number % 2 == 0 else arms[::-1]:
                     ordered = some if number % 2 == 0 else some[::-1]
                     if ordered[0].service:
@@ -275,8 +276,8 @@ def report(figures: dict[Arm, Figures]) -> Iterator[str]:
         *((Arm(name), Arm(KERNEL)) for name in PROGRAMS),
         *((Arm(name, service=True), Arm(name)) for name in PROGRAMS),
     ]:
-        turns = range(len(figures[ours].delays))
-        ratios = [figures[ours].median_delay(i) / figures[theirs].median_delay(i) for i in turns]
+        numbers = range(len(figures[ours].delays))
+        ratios = [figures[ours].median_delay(i) / figures[theirs].median_delay(i) for i in numbers]
         yield f"delay, {ours} / {theirs}: {Interval.of(ratios)}, {len(ratios)} pairs"
         if figures[ours].rates and figures[theirs].rates:
             ratios = [a / b for a, b in zip(figures[ours].rates, figures[theirs].rates, strict=True)]
@@ -284,5 +285,5 @@ def report(figures: dict[Arm, Figures]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    for line in report(measure(int(sys.argv[1]) if len(sys.argv) > 1 else 9)):
+    for line in report(measure(turns(__doc__, 9))):
         print(line)
