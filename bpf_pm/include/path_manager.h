@@ -8,8 +8,8 @@
  * static __always_inline. It is called for a session of its policy that may have more subflows,
  * whenever something changed: at the start, when the peer announced or withdrew an address, when a local
  * address or link came or went, when a subflow was established, ended, or made a backup or no more by the
- * peer. It need not remember what it did: `claim` has the subflows that are
- * pending and those that are live. One that was closed on command stays closed, and counts as pending.
+ * peer. It need not remember what it did: `claim` has the subflows that are pending and those that are
+ * live. One that was closed on command stays closed, and counts as pending.
  * One that failed too often is left to the service: the pair has it as failed, or as pending.
  *
  * A remote address goes by its index in `remotes`, a local one by its slot in local_addr_map; sets of

@@ -5,8 +5,8 @@
  * it send one at once. The receiver caps its delayed-ACK timer, again as its
  * minimum RTT settles. The kernel still ACKs as usual at the start, out of order
  * and for retransmissions, and a segment with PSH that no other follows within 5 %
- * of the minimum RTT or 1 ms; an ACK covers at most a 16th of what came since the sender
- * started. Its limits are two jiffies and 200 ms.
+ * of the minimum RTT or 1 ms; an ACK covers at most a 16th of what came since the
+ * sender started. Its limits are two jiffies and 200 ms.
  */
 #include "option.h"
 

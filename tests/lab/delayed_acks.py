@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.lab.sock_ops import SockOpsProgram
-from tests.lab.two_hosts import TwoHosts
+from tests.lab.two_hosts import TwoHosts, receive
 
 PORT = 5000
 SEGMENTS_AT = 136  # struct tcp_info, tcpi_segs_out and tcpi_segs_in
@@ -47,7 +47,7 @@ class Receiver:
 
     def __enter__(self) -> Self:
         self.program.attach(self.hosts.server.cgroup)
-        self.hosts.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
+        single_segments(self.hosts)
         return self
 
     def __exit__(
@@ -57,9 +57,7 @@ class Receiver:
 
     def netem(self, *options: str) -> None:
         """``options`` of tc-netem on the way to the receiver."""
-        self.hosts.client.run(
-            "tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options
-        )
+        netem(self.hosts, *options)
 
     def connect(self, segments: int) -> Ends:
         """A connection whose receiver has the option; with 0, it is as usual."""
@@ -88,17 +86,33 @@ class Receiver:
 
     def acks(self, segments: int, size: int = 3 << 20) -> tuple[int, int]:
         """Packets that the receiver of ``size`` bytes sent, nearly all of them ACKs, and got."""
-        ends = client, server = self.connect(segments)
-        client.setblocking(False)
-        left, to_send = size, memoryview(bytes(size))
-        while left:
-            with contextlib.suppress(BlockingIOError):
-                to_send = to_send[client.send(to_send[:65536]) :] if to_send else to_send
-            left -= len(server.recv(65536))
-        info = server.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+        ends = self.connect(segments)
+        transfer(ends, size)
+        info = ends[1].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
         sent, got = struct.unpack_from("=II", info, SEGMENTS_AT)
         close(ends)
         return sent, got
+
+
+def netem(hosts: TwoHosts, *options: str) -> None:
+    """``options`` of tc-netem on the client's way to the server."""
+    hosts.client.run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
+
+
+def single_segments(hosts: TwoHosts) -> None:
+    """Each packet on that way is one segment."""
+    hosts.client.ip("link", "set", "eth1", "gso_max_segs", "1")
+
+
+def transfer(ends: Ends, size: int) -> None:
+    """Send ``size`` bytes, as fast as the receiver reads them; the sender does not block afterwards."""
+    sender, receiver = ends
+    sender.setblocking(False)
+    left, to_send = size, memoryview(bytes(size))
+    while left:
+        with contextlib.suppress(BlockingIOError):
+            to_send = to_send[sender.send(to_send[:65536]) :] if to_send else to_send
+        left -= len(receiver.recv(65536))
 
 
 def close(ends: Ends) -> None:
@@ -113,7 +127,7 @@ def message_s(ends: Ends, parts: list[int], read_after_s: float = 0) -> float:
     for size in parts:
         sender.sendall(bytes(size))
     time.sleep(read_after_s)
-    _receive(receiver, sum(parts))
+    receive(receiver, sum(parts))
     return time.perf_counter() - began
 
 
@@ -123,10 +137,5 @@ def request_s(ends: Ends, parts: list[int], answer: int = 50) -> float:
     seconds = message_s(ends, parts)
     began = time.perf_counter()
     server.sendall(bytes(answer))
-    _receive(client, answer)
+    receive(client, answer)
     return seconds + time.perf_counter() - began
-
-
-def _receive(sock: socket.socket, size: int) -> None:
-    while size:
-        size -= len(sock.recv(min(size, 65536)))

@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from pm.cli.tables import endpoint
 from tests.lab.lab import Lab
 from tests.lab.oracle import Flow
 from tests.lab.scenarios import config, policy
@@ -43,14 +44,11 @@ def main() -> None:
         print(f"{source.name}: {len(flows)} subflows")
         for flow in flows:
             kind = "initial" if flow.initial else "backup" if flow.backup else ""
-            ends = f"{_end(flow.local, flow.local_port)} -> {_end(flow.remote, flow.remote_port)}"
-            print(f"  {ends} {flow.state} {kind}".rstrip())
+            local = endpoint({"ip": flow.local, "port": flow.local_port})
+            remote = endpoint({"ip": flow.remote, "port": flow.remote_port})
+            print(f"  {local} -> {remote} {flow.state} {kind}".rstrip())
         counters = service.get("/v1/status")["counters"]
         print(f"opened by the program: {counters.get('claimed', 0) > 0 and not counters.get('open', 0)}")
-
-
-def _end(ip: str, port: int) -> str:
-    return f"[{ip}]:{port}" if ":" in ip else f"{ip}:{port}"
 
 
 def _check(path_manager: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ Link N (1 or 2): 10.N.0.1 and fd00:N::1 at the client, 10.N.0.2 and fd00:N::2 at
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import socket
 from collections.abc import Iterator
@@ -52,6 +53,13 @@ class Host:
 
     def mptcp(self, *arguments: str) -> str:
         return self.ip("mptcp", *arguments)
+
+    def lose(self, ip: str, device: str) -> None:
+        """What is sent to that neighbour goes to nobody, until ``find``."""
+        self.ip("neigh", "replace", ip, "lladdr", "02:00:00:00:00:09", "dev", device, "nud", "permanent")
+
+    def find(self, ip: str, device: str) -> None:
+        self.ip("neigh", "del", ip, "dev", device)
 
     def run(self, *command: str) -> str:
         """Output of a command in the namespace; AssertionError with its errors where it fails."""
@@ -164,6 +172,16 @@ def exchange(a: socket.socket, b: socket.socket, data: bytes = b"x") -> None:
     """``data`` each way."""
     for sender, receiver in ((a, b), (b, a)):
         sender.sendall(data)
-        left = len(data)
-        while left:
-            left -= len(receiver.recv(left))
+        receive(receiver, len(data))
+
+
+def receive(sock: socket.socket, size: int) -> None:
+    while size:
+        size -= len(sock.recv(min(size, 65536)))
+
+
+def disconnect(sock: socket.socket) -> None:
+    """connect(AF_UNSPEC), after which the socket can be connected again; OSError where that fails."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(sock.fileno(), bytes(16), 16):
+        raise OSError(ctypes.get_errno(), "connect(AF_UNSPEC)")

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import struct
 import threading
@@ -14,13 +13,12 @@ from tests.lab.page_fault import PageFault
 from tests.lab.path_manager_programs import accept_joins, netlink
 from tests.lab.recorder import Event, Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
-from tests.lab.two_hosts import Host, Socket, TwoHosts, exchange
+from tests.lab.two_hosts import Host, Socket, TwoHosts, disconnect, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
 ANNOUNCE, WITHDRAW = 2, 8
 SOL_MPTCP, MPTCP_INFO, LOCAL_ADDR_USED_AT = 284, 1, 40  # struct mptcp_info
 LOCAL = 1  # of the arguments of SUBFLOW_*
-NOBODY = "02:00:00:00:00:99"
 
 
 def call(host: Host, last: int) -> None:
@@ -33,11 +31,21 @@ def done(recorder: Recorder, number: int) -> Event:
     return wait_for(lambda: recorder.events(Op.REQUEST_DONE)[number - 1 :], f"answer {number}")[0]
 
 
+def ask(host: Host, recorder: Recorder, kind: str, src: bytes) -> int:
+    """The program of the host asks for something, which is done; the local id that it is told."""
+    number = recorder.count(Op.REQUEST_DONE) + 1
+    recorder.act(0, Op.ADDRESS_CHANGED, kind, src)
+    call(host, 100 + number)
+    event = done(recorder, number)
+    assert event.args[0] == 0
+    return event.args[1]
+
+
 @pytest.fixture
 def join_on_its_way(hosts: TwoHosts, client: Recorder, server: Recorder) -> tuple[Socket, Socket]:
     """A session with a subflow at the server's 10.2.0.2, id 1, and a SYN for another: its SYN/ACK is lost."""
     hosts.client.ip("addr", "add", "10.2.0.9/24", "dev", "eth2")
-    hosts.server.ip("neigh", "add", "10.2.0.9", "lladdr", NOBODY, "dev", "eth2", "nud", "permanent")
+    hosts.server.lose("10.2.0.9", "eth2")
     client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.2"))
     client.act(1, Op.SUBFLOW_ESTABLISHED, "open", address("10.2.0.9"), address("10.2.0.2"))
     ends = hosts.connect(hosts.listen("0.0.0.0"))
@@ -53,8 +61,12 @@ def close_the_first(hosts: TwoHosts, server: Recorder) -> None:
     wait_equal(lambda: server.count(Op.SUBFLOW_CLOSED), 1)
 
 
-def let_pass(hosts: TwoHosts) -> None:
-    hosts.server.ip("neigh", "del", "10.2.0.9", "dev", "eth2")
+def assert_reset(hosts: TwoHosts, client: Recorder, server: Recorder) -> None:
+    """Now the SYN/ACK gets through, and the second subflow does not come about."""
+    hosts.server.find("10.2.0.9", "eth2")
+    reset = wait_for(lambda: client.events(Op.SUBFLOW_CLOSED)[1:], "the end of the second one")[0]
+    assert reset.args[0] == errno.ECONNRESET
+    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
 
 
 def test_join_keeps_the_id_that_its_address_had(
@@ -62,16 +74,12 @@ def test_join_keeps_the_id_that_its_address_had(
 ) -> None:
     """The last subflow with the id ends before it: another address gets another one, and can be withdrawn."""
     close_the_first(hosts, server)
-    let_pass(hosts)
+    hosts.server.find("10.2.0.9", "eth2")
     wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 2)
-    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78", flags=ANNOUNCE))
-    call(hosts.server, 79)
-    assert done(server, 2).args[:2] == (0, 2)
-    server.act(1, Op.ADDRESS_CHANGED, "close", address("10.1.0.78", flags=WITHDRAW))
-    server.act(2, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
-    call(hosts.server, 80)
-    assert done(server, 3).args[:2] == (0, 2)
-    assert done(server, 4).args[:2] == (0, 1)
+    assert ask(hosts.server, server, "open", address("10.1.0.78", flags=ANNOUNCE)) == 2
+    assert ask(hosts.server, server, "close", address("10.1.0.78", flags=WITHDRAW)) == 2
+    assert server.count(Op.SUBFLOW_CLOSED) == 1
+    assert ask(hosts.server, server, "close", address("10.2.0.2", flags=WITHDRAW)) == 1
     last = wait_for(lambda: server.events(Op.SUBFLOW_CLOSED)[1:], "the end of the second one")[0]
     assert (last.args[LOCAL], last.raddr) == (1, server.events(Op.SUBFLOW_CLOSED)[0].raddr)
     exchange(*join_on_its_way)
@@ -82,13 +90,8 @@ def test_join_whose_id_another_address_has_now(
 ) -> None:
     """It is reset: two addresses would have one id."""
     close_the_first(hosts, server)
-    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78", flags=ANNOUNCE))
-    call(hosts.server, 79)
-    assert done(server, 2).args[:2] == (0, 1)
-    let_pass(hosts)
-    reset = wait_for(lambda: client.events(Op.SUBFLOW_CLOSED)[1:], "the end of the second one")[0]
-    assert reset.args[0] == errno.ECONNRESET
-    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    assert ask(hosts.server, server, "open", address("10.1.0.78", flags=ANNOUNCE)) == 1
+    assert_reset(hosts, client, server)
     exchange(*join_on_its_way)
 
 
@@ -96,12 +99,8 @@ def test_join_to_an_address_that_was_withdrawn(
     hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], client: Recorder, server: Recorder
 ) -> None:
     """It is reset; the peer can ask again, and the address has an id again."""
-    server.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
-    call(hosts.server, 78)
-    assert done(server, 1).args[:2] == (0, 1)
-    let_pass(hosts)
-    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 2)
-    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    assert ask(hosts.server, server, "close", address("10.2.0.2", flags=WITHDRAW)) == 1
+    assert_reset(hosts, client, server)
     client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.9"), address("10.2.0.2"))
     hosts.client.ip("addr", "add", "10.2.0.77/24", "dev", "eth2")
     wait_equal(lambda: server.count(Op.SUBFLOW_ESTABLISHED), 2)
@@ -112,16 +111,12 @@ def test_join_to_a_withdrawn_address_whose_id_another_had(
     hosts: TwoHosts, join_on_its_way: tuple[Socket, Socket], client: Recorder, server: Recorder
 ) -> None:
     """It is reset as well: a subflow from another address took the id, and failed."""
-    server.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
-    call(hosts.server, 78)
-    assert done(server, 1).args[:2] == (0, 1)
-    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.78"), address("10.1.0.1", 9))
+    assert ask(hosts.server, server, "close", address("10.2.0.2", flags=WITHDRAW)) == 1
+    server.act(1, Op.ADDRESS_CHANGED, "open", address("10.1.0.101"), address("10.1.0.1", 9))
     call(hosts.server, 79)
     failed = wait_for(lambda: server.events(Op.SUBFLOW_CLOSED)[1:], "the failure")[0]
     assert failed.args[:2] == (errno.ECONNREFUSED, 1)
-    let_pass(hosts)
-    wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 2)
-    assert server.count(Op.SUBFLOW_ESTABLISHED) == 1
+    assert_reset(hosts, client, server)
     exchange(*join_on_its_way)
 
 
@@ -141,7 +136,7 @@ def test_join_to_an_address_that_is_withdrawn_just_now(
     client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.1"), address("10.2.0.2"))
     call(hosts.client, 77)
     wait_equal(lambda: hosts.server.counter("MPJoinSynRx"), 2)
-    hosts.server.ip("neigh", "replace", "10.1.0.1", "lladdr", NOBODY, "dev", "eth1", "nud", "permanent")
+    hosts.server.lose("10.1.0.1", "eth1")
     busy.write("busy_ns", 0, struct.pack("=Q", 50_000_000))
     server.act(0, Op.ADDRESS_CHANGED, "open", address("10.1.0.78"), address("10.1.0.1", 9), times=80)
     server.act(1, Op.ADDRESS_CHANGED, "close", address("10.2.0.2", flags=WITHDRAW))
@@ -151,7 +146,7 @@ def test_join_to_an_address_that_is_withdrawn_just_now(
     assert order == [Op.SUBFLOW_ESTABLISHED, Op.SUBFLOW_ESTABLISHED, Op.REQUEST_DONE]
     wait_equal(lambda: [flow.local_id for flow in hosts.server.subflows()], [0])
     busy.detach()
-    hosts.server.ip("neigh", "del", "10.1.0.1", "dev", "eth1")
+    hosts.server.find("10.1.0.1", "eth1")
     exchange(*ends)
 
 
@@ -188,7 +183,7 @@ def test_initial_address_of_the_next_session_of_a_socket(hosts: TwoHosts, client
     accept_joins(hosts)
     listener = hosts.listen("0.0.0.0")
     end, _ = hosts.connect(listener)
-    assert ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16) == 0
+    disconnect(end)
     client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.1.0.9"), address("10.1.0.2"))
     end.connect(("10.2.0.2", 5000))
     peer = hosts.keep(listener.accept()[0])
@@ -198,9 +193,7 @@ def test_initial_address_of_the_next_session_of_a_socket(hosts: TwoHosts, client
         [("10.1.0.9", 1), ("10.2.0.1", 0)],
     )
     assert hosts.client.mptcp("endpoint", "show") == ""
-    client.act(0, Op.ADDRESS_CHANGED, "close", address("10.1.0.9", flags=WITHDRAW))
-    call(hosts.client, 80)
-    assert done(client, 1).args[:2] == (0, 1)
+    assert ask(hosts.client, client, "close", address("10.1.0.9", flags=WITHDRAW)) == 1
     wait_equal(lambda: client.count(Op.SUBFLOW_CLOSED), 1)
     exchange(end, peer)
     assert [flow.local for flow in hosts.client.subflows()] == ["10.2.0.1"]
@@ -213,13 +206,9 @@ def test_withdrawn_addresses_are_not_counted(hosts: TwoHosts, client: Recorder) 
     def used() -> int:
         return end.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)[LOCAL_ADDR_USED_AT]
 
-    for number in (1, 2):
-        client.act(0, Op.ADDRESS_CHANGED, "open", address("10.2.0.1", flags=ANNOUNCE))
-        call(hosts.client, 80 + number)
-        assert done(client, 2 * number - 1).args[0] == 0
+    for _ in range(2):
+        ask(hosts.client, client, "open", address("10.2.0.1", flags=ANNOUNCE))
         assert used() == 1
         exchange(end, peer)
-        client.act(0, Op.ADDRESS_CHANGED, "close", address("10.2.0.1", flags=WITHDRAW))
-        call(hosts.client, 90 + number)
-        assert done(client, 2 * number).args[0] == 0
+        ask(hosts.client, client, "close", address("10.2.0.1", flags=WITHDRAW))
         assert used() == 0

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import hashlib
 import socket
@@ -13,7 +12,7 @@ import struct
 from tests.lab.middlebox import middlebox
 from tests.lab.oracle import read_subflows
 from tests.lab.recorder import CLAIM, REFUSE, Flag, Op, Recorder, address
-from tests.lab.two_hosts import Socket, TwoHosts, exchange
+from tests.lab.two_hosts import Socket, TwoHosts, disconnect, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
 # TFO_CLIENT_ENABLE, TFO_SERVER_ENABLE, TFO_CLIENT_NO_COOKIE, TFO_SERVER_COOKIE_NOT_REQD
@@ -178,7 +177,7 @@ def test_disconnect_closes_and_a_new_session_begins(hosts: TwoHosts, client: Rec
     """connect(AF_UNSPEC) ends the session for its program; connecting again makes another."""
     listener = hosts.listen()
     sock, _ = hosts.connect(listener)
-    assert ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16) == 0
+    disconnect(sock)
     assert client.count(Op.CLOSE_SESSION) == 1
     sock.connect(("10.1.0.2", 5000))
     hosts.keep(listener.accept()[0])
@@ -194,10 +193,11 @@ def fast_open(hosts: TwoHosts) -> tuple[Socket, Socket]:
     listener = hosts.listen()
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
     sock = hosts.keep(hosts.client.socket())
+    timeout = sock.gettimeout()
     sock.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         sock.sendto(b"x", socket.MSG_FASTOPEN, ("10.1.0.2", 5000))
-    sock.settimeout(5)
+    sock.settimeout(timeout)
     peer = hosts.keep(listener.accept()[0])
     assert peer.recv(1) == b"x"
     assert hosts.server.counter("TCPFastOpenPassive", "TcpExt") == 1

@@ -139,7 +139,7 @@ def test_genl_destroy(hosts: TwoHosts, client: Recorder, server: Recorder, genl:
 
 def test_genl_destroy_before_the_answer(hosts: TwoHosts, client: Recorder, genl: PathManagerSocket) -> None:
     """A connect() that SUBFLOW_DESTROY cuts short ends without an error, though TCP calls it a reset."""
-    hosts.client.ip("neigh", "add", "10.2.0.9", "lladdr", "02:00:00:00:00:09", "dev", "eth2")  # nobody
+    hosts.client.lose("10.2.0.9", "eth2")
     client.act(0, Op.FULLY_ESTABLISHED, "open", address("10.2.0.1", 7777), address("10.2.0.9"))
     hosts.connect(hosts.listen())
     wait_equal(lambda: hosts.client.counter("MPJoinSynTx"), 1)

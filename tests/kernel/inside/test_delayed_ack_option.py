@@ -28,6 +28,7 @@ from pm.path_managers.choice import PathManagerChoice
 from pm.policies.model import Policy
 from pm.policies.tcp_options import DelayedAck, DelayedAckRequest, Options, TcpOptions
 from tests.lab.capture import SYN, Capture
+from tests.lab.delayed_acks import netem, single_segments, transfer
 from tests.lab.forge import Puppet
 from tests.lab.two_hosts import IPPROTO_MPTCP, Host, TwoHosts, exchange
 from tests.lab.waiting import wait_equal
@@ -90,11 +91,6 @@ def load(compiled: BpfObject, tmp_path: Path) -> Iterator[Load]:
         yield load
 
 
-def netem(hosts: TwoHosts, *options: str) -> None:
-    """``options`` of tc-netem on the client's way to the server."""
-    hosts.client.run("tc", "qdisc", "replace", "dev", "eth1", "root", "netem", "limit", "10000", *options)
-
-
 def asks(fraction: float, segments: int = 0) -> DelayedAck:
     return DelayedAck(request=DelayedAckRequest(fraction=fraction, segments=segments))
 
@@ -103,15 +99,10 @@ def acks_of_transfer(hosts: TwoHosts) -> tuple[int, int]:
     """Send SIZE bytes to the server; the numbers of its ACKs and of segments with data, on the wire."""
     listener = hosts.server.listen("10.1.0.2", 5000, protocol=socket.IPPROTO_TCP)
     with Capture("server", "eth1") as capture:
-        client, server = hosts.connect(listener, protocol=socket.IPPROTO_TCP)
-        client.setblocking(False)
-        left, to_send = SIZE, memoryview(bytes(SIZE))
-        while left:
-            with contextlib.suppress(BlockingIOError):
-                to_send = to_send[client.send(to_send[:65536]) :] if to_send else to_send
-            left -= len(server.recv(65536))
+        ends = hosts.connect(listener, protocol=socket.IPPROTO_TCP)
+        transfer(ends, SIZE)
         segments = capture.segments()
-    for sock in (client, server, listener):
+    for sock in (*ends, listener):
         sock.close()
     acks = sum(s.source[1] == 5000 and not s.payload and not s.flags & SYN for s in segments)
     return acks, sum(s.source[1] != 5000 and s.payload > 0 for s in segments)
@@ -119,7 +110,7 @@ def acks_of_transfer(hosts: TwoHosts) -> tuple[int, int]:
 
 def test_segments_per_ack(hosts: TwoHosts, load: Load) -> None:
     """The receiver sends an ACK for as many segments as its peer asks, and for two without the option."""
-    hosts.client.ip("link", "set", "eth1", "gso_max_segs", "1")  # one packet, one segment
+    single_segments(hosts)
     netem(hosts, "rate", "30mbit", "delay", "20ms")
     usual = max(acks_of_transfer(hosts)[0] for _ in range(3))
     load(hosts.client, asks(3.9, segments=8))

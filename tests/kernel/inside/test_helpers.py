@@ -259,7 +259,7 @@ def test_close_own_subflow(hosts: TwoHosts, client: Recorder) -> None:
 
 def test_close_before_the_answer(hosts: TwoHosts, client: Recorder) -> None:
     """A subflow that the program closes while it connects ends without an error, too."""
-    hosts.client.ip("neigh", "add", "10.2.0.9", "lladdr", "02:00:00:00:00:09", "dev", "eth2")  # nobody
+    hosts.client.lose("10.2.0.9", "eth2")
     client.act(0, ESTABLISHED, "open", address("10.2.0.1"), address("10.2.0.9"))
     client.act(1, Op.ADD_RADDR, "close", address("10.2.0.1"))
     hosts.connect(hosts.listen())

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import select
 import socket
@@ -15,7 +14,7 @@ from tests.lab.oracle import read_subflows
 from tests.lab.path_manager_programs import accept_joins, end_subflow
 from tests.lab.recorder import Op, Recorder, address
 from tests.lab.sock_ops import SockOpsProgram
-from tests.lab.two_hosts import TwoHosts, exchange
+from tests.lab.two_hosts import TwoHosts, disconnect, exchange
 from tests.lab.waiting import wait_equal, wait_for
 
 BACKUP, ANNOUNCE, PRIO, WITHDRAW = 1, 2, 4, 8
@@ -175,11 +174,10 @@ def test_subflow_that_outlives_its_session(hosts: TwoHosts) -> None:
     end, _ = hosts.connect(listener)
     wait_equal(lambda: len(hosts.client.subflows()), 2)
     ((token, flows),) = read_subflows(hosts.client.name).items()
-    nobody = "02:00:00:00:00:99"
-    hosts.server.ip("neigh", "replace", "10.1.0.1", "lladdr", nobody, "dev", "eth1", "nud", "permanent")
+    hosts.server.lose("10.1.0.1", "eth1")
     end_subflow(hosts.client, token, next(flow for flow in flows if not flow.initial))
     wait_equal(lambda: program.integers("results"), [0])
-    assert ctypes.CDLL(None).connect(end.fileno(), bytes(16), 16) == 0
+    disconnect(end)
     end.connect(("10.2.0.2", 5000))
     exchange(end, hosts.keep(listener.accept()[0]))
     wait_equal(lambda: len(hosts.client.subflows()), 2)

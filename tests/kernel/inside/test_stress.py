@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import random
 import socket
@@ -14,7 +13,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.recorder import Op, Recorder, address
-from tests.lab.two_hosts import Host, TwoHosts
+from tests.lab.two_hosts import Host, TwoHosts, disconnect
 from tests.lab.waiting import wait_equal
 
 ROUNDS = int(os.environ.get("STRESS_ROUNDS", "40"))
@@ -41,7 +40,8 @@ def end(sock: socket.socket, how: int) -> None:
     if how == 1:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     elif how == 2:
-        ctypes.CDLL(None).connect(sock.fileno(), bytes(16), 16)
+        with contextlib.suppress(OSError):
+            disconnect(sock)
         with contextlib.suppress(OSError):
             sock.connect(("10.1.0.2", 5000))
     elif how == 3:
